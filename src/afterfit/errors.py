@@ -1,0 +1,58 @@
+"""The exception tree; every error is a sentence that says what was required, what came and what to do now.
+
+AfterfitError               exit code 1
+├── SettingsError           2   the settings file or an option is wrong
+├── DataError               2   a table cannot be used as it is
+│   ├── SourceError         2   a file, bucket, table or folder is not there or cannot be read or written
+│   └── SchemaError         2   the columns are not those that the contract asks for
+├── TrainingError           2   this table cannot train this model
+├── BundleError             1   a model version does not load, or is not what was registered
+└── StoreError              1   the MLflow store refused or could not be reached
+    └── UnknownVersionError 2   no such model, version or alias
+"""
+
+
+class AfterfitError(Exception):
+    """Anything that Afterfit itself reports. `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class SettingsError(AfterfitError):
+    """A settings file or an option is wrong; the message names file and key."""
+
+    exit_code = 2
+
+
+class DataError(AfterfitError):
+    """A table cannot be used as it is; the message names the column or the rows."""
+
+    exit_code = 2
+
+
+class SourceError(DataError):
+    """A file, folder, bucket or database is not there, or cannot be read or written."""
+
+
+class SchemaError(DataError):
+    """The columns differ from those that the contract asks for; the message lists them column by column."""
+
+
+class TrainingError(AfterfitError):
+    """This table cannot train this model; the message says which rows or classes are missing."""
+
+    exit_code = 2
+
+
+class BundleError(AfterfitError):
+    """A model version does not load, or is not the one that was registered."""
+
+
+class StoreError(AfterfitError):
+    """The MLflow store refused a call or could not be reached."""
+
+
+class UnknownVersionError(StoreError):
+    """The registry has no such model, version or alias."""
+
+    exit_code = 2

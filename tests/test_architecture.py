@@ -1,0 +1,60 @@
+"""The module graph is the architecture: imports point downwards, and each foreign library has its few places."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "afterfit"
+LEVELS = {
+    0: {"errors"},
+    1: {"contract", "profile", "usecase"},
+    2: {"data", "encoder", "drift", "metrics", "compare", "estimate"},
+    3: {"training", "tuning", "gate", "policy"},
+    4: {"bundle", "predlog", "loop"},
+    5: {"tracking", "registry", "report"},
+    6: {"serving", "spark"},
+    7: {"commands"},
+}
+LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules}
+ONLY_IN = {
+    "mlflow": {"bundle", "tracking", "registry", "commands", "serving", "spark"},
+    "optuna": {"tuning"},
+    "boto3": {"data", "predlog"},
+    "fastapi": {"serving"},
+    "pyspark": {"spark"},
+    "matplotlib": {"report"},
+    "jinja2": {"report"},
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).with_suffix("").parts[0], path
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+            if node.module in {"afterfit", None}:
+                yield from (f"afterfit.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(getattr(value, "name", value)))
+def test_a_module_imports_only_from_lower_levels_and_foreign_libraries_in_their_places(module, path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
+    if module == "__init__":
+        return
+    assert module in LEVEL_OF, f"{module} has no level: give it one here and in the design"
+    for name in imported(tree):
+        assert not name.startswith("."), f"{path.name}: relative import {name}"
+        top, _, rest = name.partition(".")
+        if top == "afterfit" and rest:
+            other = rest.split(".")[0]
+            assert other == module or LEVEL_OF[other] < LEVEL_OF[module] or other == "errors", f"{module} imports {other}"
+        if top in ONLY_IN:
+            assert module in ONLY_IN[top], f"{module} imports {top}"
