@@ -55,6 +55,8 @@ def test_a_module_imports_only_from_lower_levels_and_foreign_libraries_in_their_
         top, _, rest = name.partition(".")
         if top == "afterfit" and rest:
             other = rest.split(".")[0]
-            assert other == module or LEVEL_OF[other] < LEVEL_OF[module] or other == "errors", f"{module} imports {other}"
+            assert other == module or LEVEL_OF[other] < LEVEL_OF[module] or other == "errors", (
+                f"{module} imports {other}"
+            )
         if top in ONLY_IN:
             assert module in ONLY_IN[top], f"{module} imports {top}"

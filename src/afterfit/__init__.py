@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {"load_use_case": "afterfit.usecase"}
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", "load_use_case"]
 
 
 def __getattr__(name: str) -> Any:
