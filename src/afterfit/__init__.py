@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {"load_use_case": "afterfit.usecase"}
+_HOME = {"compare_performance": "afterfit.compare", "load_use_case": "afterfit.usecase"}
 
 __all__ = ["__version__", *sorted(_HOME)]
 
