@@ -23,6 +23,7 @@ FORMAT = 1
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json")
 TRUSTED = frozenset(
     {
+        "functools.partial",  # of functions that are themselves on a list, such as the next
         "numpy.dtype",
         "sklearn._loss.link.Interval",
         "sklearn._loss.link.LogitLink",
@@ -40,6 +41,7 @@ TRUSTED = frozenset(
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.tree._tree.Tree",
+        "sklearn.utils.validation.check_array",
     }
 )
 """Types beyond skops' own safe list that an estimator may hold. Fixed: a bundle cannot add to it."""

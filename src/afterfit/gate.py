@@ -127,6 +127,13 @@ def another_version(candidate: str, champion: str, same_digest: bool) -> Finding
     return Finding("another_version", "pass", f"Version {candidate} is another bundle than version {champion}.")
 
 
+def other_answers(identical: bool, champion: str, n: int) -> Finding:  # noqa: FBT001 - a fact, not an option
+    """The candidate does not answer every row as the champion does."""
+    if identical:
+        return Finding("other_answers", "fail", f"It answers all {n:,} rows just as version {champion} does.", n=n)
+    return Finding("other_answers", "pass", f"It answers some rows in another way than version {champion}.", n=n)
+
+
 def no_champion() -> Finding:
     """Nothing is in production yet."""
     return Finding("not_worse", "not applicable", "Nothing is in production yet, so there is nothing to be worse than.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,3 +110,14 @@ class Predictions:
         """The same predictions for some rows: a boolean mask (n,) or row numbers."""
         parts = [None if part is None else part[rows] for part in (self.probabilities, self.lower, self.upper)]
         return Predictions(self.prediction[rows], parts[0], parts[1], parts[2], self.classes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """The predictions of several stretches of rows by one model, in one piece, in order."""
+
+        def stacked(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if any(value is None for value in values) else np.concatenate(values)
+
+        ends = [stacked(name) for name in ("probabilities", "lower", "upper")]
+        return cls(stacked("prediction"), ends[0], ends[1], ends[2], parts[0].classes)

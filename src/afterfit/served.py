@@ -1,7 +1,10 @@
 """The model that MLflow loads: a bundle behind pyfunc's two methods. MLflow runs this file when it loads a version."""
 
+import os
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before scikit-learn: a spinning thread stalls a busy machine
 
 import mlflow
 import pandas as pd
@@ -23,7 +26,7 @@ class ServedBundle(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's
         described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
         self.bundle = load(folder, described["metadata"]["digest"], _version(home))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:  # noqa: ARG002 - pyfunc's own signature
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002 - MLflow reads types here as a schema
         """Answers for a frame, or for what `instances` and `inputs` arrive as: a dictionary of columns."""
         frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         try:

@@ -1,5 +1,6 @@
 """The seam to MLflow's runs: join or start one, log what was measured, and turn its errors into sentences."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -169,6 +170,37 @@ def note(text: str) -> None:
     """The run's description, in Markdown; the interface shows it first."""
     with store_errors():
         mlflow.set_tag("mlflow.note.content", text)
+
+
+BEST = "afterfit.best"
+
+
+def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
+    """The builder and parameters that a search's run found best.
+
+    Raises:
+        UnknownVersionError: no such run, or it was no search.
+    """
+    check_reachable()
+    with store_errors():
+        found = mlflow.get_run(run_id.strip())
+    if BEST not in found.data.tags:
+        raise UnknownVersionError(f"The run {run_id} found no best parameters: give the run of a search (entry point tune).")
+    best = json.loads(found.data.tags[BEST])
+    return best["builder"], best["params"]
+
+
+def tags(values: Mapping[str, str]) -> None:
+    """Set tags on the active run."""
+    with store_errors():
+        mlflow.set_tags(dict(values))
+
+
+def table(rows: Sequence[Mapping[str, Any]], path: str) -> None:
+    """Log rows as a table that the interface shows."""
+    if rows:
+        with store_errors():
+            mlflow.log_table({key: [row.get(key) for row in rows] for key in rows[0]}, path)
 
 
 def text(content: str, path: str) -> None:

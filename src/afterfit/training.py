@@ -272,7 +272,7 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
         scorer,
         _spreads(names, parts, calibrated),
         _spreads(names, parts, base),
-        _joined(calibrated),
+        Predictions.joined(calibrated),
         np.concatenate([fold.rows for fold in parts]),
     )
 
@@ -325,9 +325,3 @@ def _apply(answer: Predictions, calibration: Calibration | None, offsets: tuple[
 
 def _table(answer: Predictions) -> Floats:
     return np.asarray(answer.probabilities)
-
-
-def _joined(answers: Sequence[Predictions]) -> Predictions:
-    if answers[0].classes is not None:
-        return Predictions.of_probabilities(np.concatenate([_table(answer) for answer in answers]), answers[0].classes)
-    return Predictions.of_values(np.concatenate([answer.prediction for answer in answers]))

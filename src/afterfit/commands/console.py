@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,19 +27,21 @@ class Answer:
     exit_code: int = 0
 
 
-def run(parser: argparse.ArgumentParser, command: Callable[..., Answer], arguments: list[str] | None = None) -> int:
-    """Parse the options, call the command with them, print its answer; gives the exit code.
+def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None = None) -> int:
+    """Parse the options, call the command of that name with them, print its answer; gives the exit code.
+
+    The command's module is imported only then, so that `--help` and wrong options answer at once.
 
     `--json PATH` is added to every command: the answer as data, written whole or not at all.
     """
     parser.add_argument("--json", default="", metavar="PATH", help="also write the answer as JSON to this file")
     options = vars(parser.parse_args(arguments))
     path = options.pop("json")
-    quiet_mlflow()
+    settle()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         place = _json_place(path)
-        answer = command(**options)
+        answer: Answer = import_module(f"afterfit.commands.{name}").command(**options)
         _write_json(place, answer.data)
     except AfterfitError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks
@@ -51,10 +53,28 @@ def run(parser: argparse.ArgumentParser, command: Callable[..., Answer], argumen
     return answer.exit_code
 
 
-def quiet_mlflow() -> None:
-    """No telemetry, no emoji links and no library's advice to its own developers in what a person reads."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+def whole(text: str) -> int:
+    """A whole number; MLflow hands its own over as 12.0."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number)
+
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # threads that wait for each other sleep: on a busy machine spinning makes a fit of 1 s take 14
+    "OMP_WAIT_POLICY": "passive",
+}
+
+
+def settle() -> None:
+    """Defaults of the process, before anything heavy is imported: quiet libraries, threads that give way."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

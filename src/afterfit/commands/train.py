@@ -87,7 +87,7 @@ def train_and_register(
 ) -> tuple[Trained, Bundle, Version | None]:
     """Train inside the active run; log parameters, metrics, pictures and model; register it as a version."""
     steps = use_case.split.folds + 1
-    with tqdm(total=steps, desc=f"train {builder}", leave=False) as bar:
+    with tqdm(total=steps, desc=f"train {builder}", leave=False, disable=None) as bar:
 
         def progress(words: str) -> None:
             bar.set_postfix_str(words)
