@@ -171,7 +171,7 @@ def check_series(series: "pd.Series[Any] | None", column: Column, size: int) -> 
         absent = "required_missing" if column.required else "absent_column"
         return _missing_values(column, size), [Issue(column, absent, np.arange(size), column.required, _nothing)]
     reading = read_series(series, column)
-    values, problems = reading.values, reading.problems
+    values, problems = reading.values, reading.problems  # noqa: PD011 - not a frame's
     if column.kind == "category":
         return values, _category_issues(values, series, column)
     if column.kind == "datetime":
@@ -278,7 +278,7 @@ class RowChecker:
         return tuple(values), warnings, errors, found
 
 
-def _check_value(
+def _check_value(  # noqa: PLR0917 - called once for each value: keywords would cost time
     value: Any, column: Column, codes: dict[str, int], marks: frozenset[str], warnings: list[Note], errors: list[Note]
 ) -> Any:
     """Read one value the long way; adds to warnings and errors."""
