@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ Mask = npt.NDArray[np.bool_]
 Note = dict[str, Any]  # one warning or error as the answer carries it
 ABSENT: Any = object()
 _INFINITY = float("inf")
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive UTC, as everywhere in a checked row
 MUST_BE = {
     "invalid_number": "a number",
     "infinite": "a finite number",
@@ -321,8 +319,3 @@ def _check_number(number: float, column: Column, warnings: list[Note]) -> None:
     low, high = _limits(column)
     if not low <= number <= high:
         warnings.append(note(column, "out_of_range", number, error=False))
-
-
-def iso_text(microseconds: int) -> str:
-    """A checked row's date or time as ISO text."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
