@@ -410,6 +410,17 @@ def test_thousands_of_dates_are_read_as_each_of_them_is(odd):
     assert checked.row_errors(1_500) == rows[-1].errors
 
 
+TWO_DIGITS = st.integers(0, 99).map("{:02}".format)
+
+
+@given(st.integers(0, 9999), st.lists(TWO_DIGITS, min_size=5, max_size=5), st.sampled_from("T "))
+def test_a_date_with_seconds_is_read_the_same_with_and_without_a_fraction(year, parts, between):
+    month, day, hour, minute, second = parts
+    text = f"{year:04}-{month}-{day}{between}{hour}:{minute}:{second}"
+    contract = learn(pd.DataFrame({"day": ["2013-01-05"]}))
+    assert contract.check_row({"day": text}).values == contract.check_row({"day": text + ".0"}).values
+
+
 def test_column_names_that_are_no_texts_are_unknown_in_both_forms():
     contract = learn(pd.DataFrame({"5": [1, 2]}))
     assert coded(contract.check_row({5: 1}).warnings) == [("5", "absent_column", None), ("5", "unknown_column", None)]

@@ -249,7 +249,8 @@ class RowChecker:
             numeric = column.kind in {"number", "integer"} and column.low is not None and column.high is not None
             low, high = (column.low, column.high) if numeric else (_INFINITY, -_INFINITY)
             marks = frozenset(column.marks)
-            self._plan.append((column.name, column, codes, low, high, column.kind == "integer", marks))
+            whole, nothing = column.kind == "integer", _nothing_of(column)
+            self._plan.append((column.name, column, codes, low, high, whole, marks, nothing, column.required))
 
     def __call__(self, row: Mapping[str, Any]) -> tuple[tuple[Any, ...], list[Note], list[Note], int]:
         """Gives (values, warnings, errors, number of the contract's columns that the row has)."""
@@ -260,7 +261,7 @@ class RowChecker:
         values: list[Any] = []
         found = 0
         push, get = values.append, row.get
-        for name, column, codes, low, high, whole, marks in self._plan:
+        for name, column, codes, low, high, whole, marks, nothing, required in self._plan:
             value = get(name, ABSENT)
             if value is not ABSENT:
                 found += 1
@@ -271,6 +272,10 @@ class RowChecker:
                         continue
                 elif (kind is float or kind is int) and low <= value <= high and (not whole or value == int(value)):
                     push(float(value))
+                    continue
+                elif value is None and not required:
+                    warnings.append({"column": name, "code": "missing", "value": None})
+                    push(nothing)
                     continue
             push(_check_value(value, column, codes, marks, warnings, errors))
         return tuple(values), warnings, errors, found
@@ -300,9 +305,11 @@ def _check_value(  # noqa: PLR0917 - called once for each value: keywords would 
         return _code(found, column, codes, warnings)
     elif column.kind != "datetime":
         _check_number(found, column, warnings)
-    if found is None and column.kind != "datetime":
-        return -1 if column.kind == "category" else float("nan")
-    return found
+    return _nothing_of(column) if found is None else found
+
+
+def _nothing_of(column: Column) -> Any:
+    return {"category": -1, "datetime": None}.get(column.kind, float("nan"))
 
 
 def _code(text: str, column: Column, codes: dict[str, int], warnings: list[Note]) -> int:
