@@ -169,9 +169,9 @@ class Contract:
         """
         if isinstance(other, Contract):
             kinds = {column.name: column.kind for column in other.columns}
-            wrong = {c.name: f"{c.kind} is expected, {kinds[c.name]} came." for c in self.columns if c.name in kinds}
-            same = {c.name for c in self.columns if kinds.get(c.name) == c.kind}
-            return self._differences(list(kinds), {name: text for name, text in wrong.items() if name not in same})
+            pairs = [(c.name, c.kind, kinds.get(c.name, c.kind)) for c in self.columns]
+            wrong = {name: f"{kind} is expected, {came} came." for name, kind, came in pairs if kind != came}
+            return self._differences(list(kinds), wrong)
         checked = self.check_frame(other)
         wrong = {}
         for issue in checked.issues:
