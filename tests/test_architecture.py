@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "afterfit"
 LEVELS = {
-    0: {"errors", "names", "s3"},
+    0: {"errors", "names", "s3", "settingstext"},
     0.2: {"values"},  # between 0 and 1: the parts of the contract
     0.4: {"dates"},
     0.6: {"columns"},
     0.8: {"checks"},
     1: {"contract", "profile", "usecase", "sources", "databases", "flights", "folds"},
-    2: {"data", "encoder", "drift", "metrics", "compare", "estimate"},
+    2: {"data", "giveaway", "encoder", "drift", "metrics", "compare", "estimate"},
     3: {"draft", "training", "tuning", "gate", "policy"},
     4: {"bundle", "predlog", "loop"},
     5: {"tracking", "registry", "report"},
