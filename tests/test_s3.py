@@ -51,7 +51,8 @@ def bucket(account, table, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["s3://sales/one/t.parquet", "s3://sales/parts", "s3://sales/parts/"])
-def test_an_object_and_a_folder_on_s3_are_read_like_local_ones(bucket, table, tmp_path, path):
+@pytest.mark.usefixtures("bucket")
+def test_an_object_and_a_folder_on_s3_are_read_like_local_ones(table, tmp_path, path):
     pd.testing.assert_frame_equal(read(Source(path=path), tmp_path), table, check_dtype=False)
 
 
@@ -73,7 +74,8 @@ def test_parquet_on_s3_is_read_in_ranges_not_whole(bucket, account, tmp_path, mo
     assert 0 < sum(asked) < s3.listed("s3://sales/wide.parquet")[0].size / 10
 
 
-def test_an_object_that_changes_while_it_is_read_is_an_error(bucket, account):
+@pytest.mark.usefixtures("bucket")
+def test_an_object_that_changes_while_it_is_read_is_an_error(account):
     account.put_object(Bucket="sales", Key="changing.csv", Body=b"a\n1\n")
     file = s3.RangeFile(s3.listed("s3://sales/changing.csv")[0])
     account.put_object(Bucket="sales", Key="changing.csv", Body=b"a\n2\n")
@@ -90,19 +92,22 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(bucket, account):
         ("s3://no_such_!bucket/x.csv", "cannot be used as it is set up|there is no bucket"),
     ],
 )
-def test_what_is_not_on_s3_is_named(bucket, tmp_path, path, message):
+@pytest.mark.usefixtures("bucket")
+def test_what_is_not_on_s3_is_named(tmp_path, path, message):
     with pytest.raises(SourceError, match=message):
         read(Source(path=path), tmp_path)
 
 
-def test_without_credentials_the_error_says_which_variables_to_set(account, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("account")
+def test_without_credentials_the_error_says_which_variables_to_set(tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SourceError, match="no credentials for S3: set AWS_ACCESS_KEY_ID"):
         read(Source(path="s3://sales/one/t.parquet"), tmp_path)
 
 
-def test_an_endpoint_that_is_down_is_named(account, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("account")
+def test_an_endpoint_that_is_down_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SourceError, match=r"endpoint does not answer .*127\.0\.0\.1:9"):
         read(Source(path="s3://sales/one/t.parquet"), tmp_path)

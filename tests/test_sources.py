@@ -176,11 +176,11 @@ def test_a_missing_file_suggests_the_nearest_name(tmp_path):
 
 def test_a_folder_without_tables_and_one_with_different_tables_are_refused(tmp_path):
     write(tmp_path, "none/readme.md", "x")
-    with pytest.raises(SourceError, match="no file that ends in '.csv'"):
+    with pytest.raises(SourceError, match=r"no file that ends in '.csv'"):
         read(Source(path="none"), tmp_path)
     write(tmp_path, "mixed/1.csv", "a,b\n1,2\n")
     write(tmp_path, "mixed/2.csv", "a,c\n1,2\n")
-    with pytest.raises(DataError, match="2.csv: its columns are not those of .*1.csv: it lacks 'b' and has 'c' more"):
+    with pytest.raises(DataError, match=r"2.csv: its columns are not those of .*1.csv: it lacks 'b' and has 'c' more"):
         read(Source(path="mixed"), tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
 @pytest.mark.parametrize("place", ["", "file/below.parquet"])
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, place):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SourceError, match="cannot be written here|is a folder"):
+    with pytest.raises(SourceError, match=r"cannot be written here|is a folder"):
         writable(tmp_path / place)
 
 

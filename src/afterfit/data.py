@@ -198,7 +198,7 @@ def classes(use_case: UseCase, target: "pd.Series[Any]") -> tuple[Scalar, ...]:
     if len(found) > 2:
         raise SettingsError(f"positive is for two classes; the target '{use_case.target}' has {len(found)}: {said}")
     positive = [label for label in found if label == use_case.positive] or [
-        label for label in found if str(label).lower() == str(use_case.positive).lower()
+        label for label in found if str(label).strip().lower() == str(use_case.positive).lower()
     ]
     if not positive:
         raise SettingsError(f"positive: {use_case.positive!r} is no class of the target '{use_case.target}' ({said})")
@@ -247,14 +247,15 @@ def _timed(frame: pd.DataFrame, use_case: UseCase, name: str, dropped: dict[str,
     if parsed.bad.any():
         said = f"{name}: the time column '{column}' has values that are no dates or times"
         raise DataError(_rows_said(said, frame[column], parsed.bad))
-    missing = np.isnat(parsed.values)
+    times = parsed.values  # noqa: PD011 - a field, not a frame's attribute
+    missing = np.isnat(times)
     if missing.any():
         dropped["time is missing"] = int(missing.sum())
-    order = np.argsort(parsed.values, kind="stable")  # those without a time come last
+    order = np.argsort(times, kind="stable")  # those without a time come last
     order = order[: len(order) - int(missing.sum())]
     if not len(order):
         raise DataError(f"{name}: the time column '{column}' is missing in all {len(frame):,} rows")
-    return frame.assign(**{column: parsed.values}).iloc[order]
+    return frame.assign(**{column: times}).iloc[order]
 
 
 def _between(frame: pd.DataFrame, time: str, start: datetime | None, end: datetime | None, name: str) -> pd.DataFrame:
@@ -293,8 +294,8 @@ def _by_windows(use_case: UseCase, times: npt.NDArray[Any]) -> tuple[Rows, Rows]
     after = holdout.end is not None and train.start is not None and _naive(holdout.end) <= _naive(train.start)
     if not (before or after):
         raise SettingsError(
-            f"{use_case.name}: split.train ({_period(train)}) and split.holdout ({_period(holdout)}) overlap: rows that "
-            "train cannot judge"
+            f"{use_case.name}: split.train ({_period(train)}) and split.holdout ({_period(holdout)}) overlap: rows "
+            "that train cannot judge"
         )
     return np.flatnonzero(_inside(times, train)), np.flatnonzero(_inside(times, holdout))
 

@@ -52,7 +52,7 @@ def masked(address: str) -> str:
     except (ArgumentError, ValueError):
         return "the database"
     hidden = {key: "***" if _SECRET.search(key) else value for key, value in url.query.items()}
-    return url.set(query=hidden).render_as_string(hide_password=True)
+    return url.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def _rows(

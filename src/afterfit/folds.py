@@ -91,7 +91,7 @@ def row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> Hashes:
 def _parts(rows: npt.NDArray[np.intp], parts: int) -> Rows:
     """The part of each block of rows: nearly equal in rows, and never empty."""
     middle = np.cumsum(rows) - rows / 2
-    part = np.minimum((middle / rows.sum() * parts).astype(np.intp), parts - 1)
+    part: Rows = np.minimum((middle / rows.sum() * parts).astype(np.intp), parts - 1)
     for i in range(len(part)):  # no part is skipped from below, and enough blocks are left for those above
         lowest = 0 if i == 0 else part[i - 1]
         part[i] = min(max(part[i], lowest, parts - (len(part) - i)), lowest + 1 if i else 0)

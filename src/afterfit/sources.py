@@ -146,7 +146,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     for i, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type):
             table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
-    frame = table.to_pandas(
+    frame: pd.DataFrame = table.to_pandas(
         date_as_object=False,
         types_mapper=lambda kind: pd.BooleanDtype() if pa.types.is_boolean(kind) else None,
         ignore_metadata=True,
@@ -306,10 +306,10 @@ def _not_utf8(item: Item) -> SourceError:
     where = ""
     with contextlib.suppress(OSError, pa.ArrowException), item.open() as file:
         for number, line in enumerate(_inflated(item, file), start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                where = f" in line {number} (byte {line[error.start]:#04x})"
+            text = line.decode("utf-8", "surrogateescape")
+            odd = next((char for char in text if "\udc80" <= char <= "\udcff"), None)
+            if odd is not None:
+                where = f" in line {number} (byte {ord(odd) - 0xDC00:#04x})"
                 break
     return SourceError(
         f"{item.text}: the text is not UTF-8{where}. No other encoding is guessed, as a wrong guess changes "
