@@ -20,10 +20,10 @@ import argparse
 import io
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ import pandas as pd
 from afterfit.compare import compare_performance
 from afterfit.measures import METRICS
 from afterfit.predictions import Predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TRUTHS = {"worse by 0.011": -0.011, "equal": 0.0, "better by 0.015": 0.015}
 PER_HOUR = 20
@@ -46,6 +49,7 @@ class Window:
     blocks: np.ndarray | None
 
     def candidate(self, share):
+        """The candidate's scores, with this share of the better part."""
         return share * self.parts[0] + (1.0 - share) * self.parts[1]
 
 
@@ -100,7 +104,7 @@ def flights() -> Window:
     wide = pd.DataFrame(
         {
             "hour": table["hour"] + table["minute"] / 60,
-            "weekday": pd.to_datetime(table["time_hour"]).dt.weekday,
+            "weekday": pd.to_datetime(table["time_hour"]).dt.dayofweek,
             "carrier": pd.factorize(table["carrier"])[0],
             "origin": pd.factorize(table["origin"])[0],
             "dest": dest,
@@ -212,7 +216,8 @@ def main() -> None:
     for line in lines:
         print(
             f"{line['data']:8} {line['truth']:16} {line['rows']:8,} {line['windows']:7} | {line['coverage']:8.1%} "
-            f"{line['better']:7.1%} {line['worse']:6.1%} | {line['point']:16.1%} | {line['reach']:.4f} {line['blocks']:8.0f}",
+            f"{line['better']:7.1%} {line['worse']:6.1%} | {line['point']:16.1%} | "
+            f"{line['reach']:.4f} {line['blocks']:8.0f}",
             flush=True,
         )
     print(f"{time.perf_counter() - started:.0f} s")

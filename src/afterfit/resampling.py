@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ LENGTHS = {
     "4 weeks": 2_419_200,
 }
 FEWEST_BLOCKS = 5  # effective; below, the spread between blocks is not known well enough for any interval
+LAGS = 4  # neighbours that a block of time must not hang together with
 MOST_BLOCKS = 1_000  # blocks of time that are worth having; more cost time and say little more
 _CHUNK = 2**18  # weights held at once for each model (2 MB): fits the cache, and bounds memory
 _TAIL = 10  # resamples beyond an end of the interval, below which the end is taken from their spread
@@ -42,7 +43,7 @@ class Blocks:
         ids: (n,) block of each row, 0..count-1, in order of time where the blocks are of time.
         count: number of blocks.
         length: how long a block is, as text, where the blocks are of time; else None.
-        autocorrelation: of the sums of neighbouring blocks, where values were given; else nan.
+        autocorrelation: of the sums of blocks with the next four, added up, where values were given; else nan.
     """
 
     ids: IntArray
@@ -96,11 +97,12 @@ def time_blocks(
     """Cut rows into blocks of time long enough that neighbouring blocks hardly know of each other.
 
     The rule: of the lengths in `LENGTHS` that leave between `fewest` and `most` non-empty blocks, the shortest at
-    which the sums of `values` (less their mean) in neighbouring blocks correlate by at most one standard error of
-    that correlation, 1/sqrt(blocks), and at most 0.1. Where none does, the one with the smallest correlation. Without
-    `values`, the longest of those lengths: cautious, since too short a block makes an interval too narrow and too long
-    a one only makes it wider. Where every length leaves fewer than `fewest`, the shortest; where every one leaves more
-    than `most`, the longest. Blocks start at multiples of their length since 1970 (UTC).
+    which the sums of `values` (less their mean) hang together little with those of the next four blocks: the four
+    autocorrelations add up to at most 1/sqrt(blocks), half their standard error. Four, because luck that lasts leaves
+    many small correlations, which together make an interval too narrow. Where no length does, and without `values`,
+    the longest of those lengths: cautious, since too short a block makes an interval too narrow and too long a one
+    only makes it wider. Where every length leaves fewer than `fewest`, the shortest; where every one leaves more than
+    `most`, the longest. Blocks start at multiples of their length since 1970 (UTC).
 
     Args:
         times: (n,) points in time; without a zone they are taken as they are, with one they become UTC.
@@ -122,13 +124,11 @@ def time_blocks(
         return rungs[-1]
     numbers = np.asarray(values, dtype=np.float64)
     _same_length(len(numbers), len(seconds))
-    tried = []
     for blocks in rungs:
-        correlation = _neighbours(blocks, numbers)
-        tried.append(Blocks(blocks.ids, blocks.count, blocks.length, correlation))
-        if correlation <= min(0.1, blocks.count**-0.5):
-            return tried[-1]
-    return min(tried, key=lambda blocks: blocks.autocorrelation)
+        tried = replace(blocks, autocorrelation=_neighbours(blocks, numbers))
+        if tried.autocorrelation <= blocks.count**-0.5:
+            break
+    return tried
 
 
 def resolve(given: Any, n: int, side: Callable[[Blocks], Weighted]) -> Blocks:
@@ -167,10 +167,10 @@ def _cut(seconds: npt.NDArray[np.int64], name: str) -> Blocks:
 
 
 def _neighbours(blocks: Blocks, values: FloatArray) -> float:
-    """Correlation of the sums of blocks that follow each other."""
+    """Correlations of the sums of blocks with those of the next four, added up."""
     sums = np.bincount(blocks.ids, weights=values - values.mean(), minlength=blocks.count)
     total = float(sums @ sums)
-    return float(sums[1:] @ sums[:-1]) / total if total > 0 else 0.0
+    return sum(float(sums[lag:] @ sums[:-lag]) for lag in range(1, LAGS + 1)) / total if total > 0 else 0.0
 
 
 def block_weights(count: int, rows: int, resamples: int, seed: int) -> Iterator[FloatArray]:
