@@ -12,6 +12,8 @@ chosen amount. Windows are drawn from it again and again, and each is compared:
 
 The point-value gate promotes when the candidate's value is at least the champion's (MetricThreshold of MLflow's
 evaluation with min_absolute_change 0 says the same).
+
+    PYTHONPATH=src python scripts/bench/comparison.py
 """
 
 from __future__ import annotations

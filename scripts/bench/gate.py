@@ -3,6 +3,8 @@
 Speed: the difference in AUC of two models on the same rows with a block bootstrap, against as many pairs of
 scikit-learn's roc_auc_score on rows drawn with replacement. Memory: the same comparison on many rows, in a process of
 its own (interpreter, libraries and the arrays counted).
+
+    PYTHONPATH=src python scripts/bench/gate.py
 """
 
 from __future__ import annotations
