@@ -247,7 +247,18 @@ def test_nan_outcomes_are_refused_with_their_count():
         compare_performance(y, one, other)
 
 
-@pytest.mark.parametrize(("y", "sentence"), [([], "at least one row"), (["late", "on time"], "class indices")])
+def test_outcomes_may_be_a_column_of_a_table_and_a_missing_one_is_counted():
+    y, one, other = models()
+    column = pd.Series(y, dtype="Int64")
+    assert compare_performance(column, one, other) == compare_performance(y, one, other)
+    column[5] = pd.NA
+    with pytest.raises(DataError, match="1 of 2000 outcomes are NaN"):
+        compare_performance(column, one, other)
+
+
+@pytest.mark.parametrize(
+    ("y", "sentence"), [([], "at least one row"), (["late", "on time"], "class indices"), ([[0, 1]], "one a row")]
+)
 def test_no_rows_and_outcomes_as_text_are_refused(y, sentence):
     with pytest.raises(DataError, match=sentence):
         compare_performance(y, np.zeros(len(y)), np.zeros(len(y)))
