@@ -71,23 +71,26 @@ def test_the_interval_of_a_mean_over_rows_agrees_with_the_paired_t_interval(seed
 
 
 def test_margins_decide_between_better_equivalent_and_inconclusive():
-    y, one, other = models(n=20_000, noise=(0.50, 0.45))
+    y, one, other = models(n=10_000, noise=(0.6, 0.4))
+    settings = ((0.0, 0.0), (0.05, None), (0.0, 0.05), (0.02, 0.0))
     outcome = {
-        (margin, tolerance): compare_performance(y, one, other, margin=margin, tolerance=tolerance).outcome
-        for margin, tolerance in ((0.0, 0.0), (0.05, None), (0.0, 0.05), (0.01, 0.0))
+        (margin, tolerance): compare_performance(
+            y, one, other, margin=margin, tolerance=tolerance, resamples=500
+        ).outcome
+        for margin, tolerance in settings
     }
     assert outcome == {
         (0.0, 0.0): "better",
         (0.05, None): "equivalent",
         (0.0, 0.05): "better",
-        (0.01, 0.0): "inconclusive",
+        (0.02, 0.0): "inconclusive",
     }
 
 
 def test_a_loss_inside_the_tolerance_is_not_worse():
-    y, one, other = models(n=20_000, noise=(0.45, 0.50))
-    assert compare_performance(y, one, other, tolerance=0.05).not_worse
-    assert not compare_performance(y, one, other).not_worse
+    y, one, other = models(n=10_000, noise=(0.4, 0.6))
+    assert compare_performance(y, one, other, tolerance=0.05, resamples=500).not_worse
+    assert not compare_performance(y, one, other, resamples=500).not_worse
 
 
 def test_identical_answers_are_equivalent_and_say_so():
@@ -174,14 +177,25 @@ def test_times_are_cut_into_blocks_with_or_without_a_zone(zone):
     assert found.blocks == 1_000
 
 
-def test_time_blocks_are_as_long_as_what_their_rows_share():
-    random = np.random.default_rng(0)
-    times = np.datetime64("2013-01-01") + np.arange(60 * 24 * 4).astype("timedelta64[m]") * 15
-    daily = np.repeat(random.normal(size=60), 96)
-    own = random.normal(size=len(daily))
-    assert time_blocks(times, own).length == "3 hours"  # the shortest with at most 1,000 blocks
-    assert time_blocks(times, own + 3 * daily).length == "1 day"
-    assert time_blocks(times).length == "2 days"  # nothing known: the longest that leaves 20
+TIMES = np.datetime64("2013-01-01") + np.arange(60 * 24 * 4).astype("timedelta64[m]") * 15
+
+
+def test_time_blocks_of_independent_rows_are_often_the_shortest_that_are_not_too_many():
+    lengths = [time_blocks(TIMES, np.random.default_rng(seed).normal(size=len(TIMES))).length for seed in range(60)]
+    assert lengths.count("3 hours") >= 18  # half are expected
+
+
+def test_time_blocks_are_at_least_as_long_as_what_their_rows_share():
+    hours = np.timedelta64(1, "h")
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        values = random.normal(size=len(TIMES)) + 3 * np.repeat(random.normal(size=60), 96)
+        blocks = time_blocks(TIMES, values)
+        assert (TIMES[-1] - TIMES[0]) / hours / blocks.count > 11.9
+
+
+def test_time_blocks_are_the_longest_where_everything_hangs_together_and_where_nothing_is_known():
+    assert time_blocks(TIMES, np.linspace(0, 1, len(TIMES))).length == time_blocks(TIMES).length == "1 week"
 
 
 def test_time_blocks_keep_the_order_of_time_and_miss_no_row():
@@ -233,7 +247,18 @@ def test_nan_outcomes_are_refused_with_their_count():
         compare_performance(y, one, other)
 
 
-@pytest.mark.parametrize(("y", "sentence"), [([], "at least one row"), (["late", "on time"], "class indices")])
+def test_outcomes_may_be_a_column_of_a_table_and_a_missing_one_is_counted():
+    y, one, other = models()
+    column = pd.Series(y, dtype="Int64")
+    assert compare_performance(column, one, other) == compare_performance(y, one, other)
+    column[5] = pd.NA
+    with pytest.raises(DataError, match="1 of 2000 outcomes are NaN"):
+        compare_performance(column, one, other)
+
+
+@pytest.mark.parametrize(
+    ("y", "sentence"), [([], "at least one row"), (["late", "on time"], "class indices"), ([[0, 1]], "one a row")]
+)
 def test_no_rows_and_outcomes_as_text_are_refused(y, sentence):
     with pytest.raises(DataError, match=sentence):
         compare_performance(y, np.zeros(len(y)), np.zeros(len(y)))

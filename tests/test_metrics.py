@@ -101,7 +101,7 @@ def test_every_metric_is_held_against_an_oracle_for_every_kind_of_model_that_it_
 @pytest.mark.parametrize("seed", range(3))
 def test_a_metric_equals_scikit_learn_with_and_without_weights(name, make, oracle, seed):
     y, predictions = make(seed=seed)
-    weight = np.random.default_rng(seed).integers(0, 4, len(y)).astype(float)
+    weight = np.random.default_rng(seed + 100).integers(0, 4, len(y)).astype(float)
     assert evaluate([name], y, predictions)[name] == pytest.approx(oracle(y, predictions, np.ones(len(y))), rel=1e-9)
     weighted = evaluate([name], y, predictions, weight=weight)[name]
     assert weighted == pytest.approx(oracle(y, predictions, weight), rel=1e-9)
@@ -195,7 +195,7 @@ def test_a_metric_of_ones_own_is_a_function_and_a_direction():
         1 - evaluate(["accuracy"], y, predictions)["accuracy"]
     )
     accuracy, missed = (interval(one, y, predictions, resamples=200) for one in ("accuracy", own))
-    assert missed == pytest.approx((1 - accuracy[0], 1 - accuracy[2], 1 - accuracy[1]))
+    assert missed == pytest.approx((1 - accuracy[0], 1 - accuracy[2], 1 - accuracy[1]), abs=0.002)
 
 
 def test_an_interval_is_the_same_for_the_same_seed_and_holds_its_value():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from afterfit.errors import DataError, SettingsError
-from afterfit.measures import Metric, metric, require, used_values
+from afterfit.measures import Metric, metric, outcomes_of, require, used_values
 from afterfit.predictions import Predictions
 from afterfit.resampling import FEWEST_BLOCKS, Blocks, Weighted, bootstrap, interval_of, resolve
 from afterfit.slices import cut
@@ -270,23 +270,15 @@ def _inputs(
     one: Metric, y: npt.ArrayLike, champion: npt.ArrayLike | Predictions, candidate: npt.ArrayLike | Predictions
 ) -> tuple[npt.NDArray[Any], Sides]:
     """Outcomes and both models' predictions, checked."""
-    outcomes = _outcomes(y, one)
+    outcomes = outcomes_of(y)
+    if len(outcomes) == 0:
+        raise DataError("A comparison needs at least one row with its outcome; there is none.")
     sides = (_side(champion, outcomes, one, "champion"), _side(candidate, outcomes, one, "candidate"))
     if sides[0].classes is not None and len(sides[0].classes) != len(sides[1].classes or ()):
         raise DataError(f"Both models need the same classes; they have {sides[0].classes} and {sides[1].classes}.")
     for side, who in zip(sides, ("champion's answers", "candidate's answers"), strict=True):
         require(one, outcomes, side, who)
     return outcomes, sides
-
-
-def _outcomes(y: npt.ArrayLike, one: Metric) -> npt.NDArray[Any]:
-    array = np.asarray(y)
-    if array.ndim != 1 or len(array) == 0:
-        raise DataError(f"A comparison needs one outcome a row and at least one row; outcomes came as {array.shape}.")
-    if array.dtype.kind not in "biuf":
-        want = "numbers" if one.tasks == {"regression"} else "class indices 0, 1, …"
-        raise DataError(f"Outcomes must be {want}; they came as {array.dtype}. Turn labels into indices first.")
-    return array.astype(np.float64) if array.dtype.kind != "f" else array
 
 
 def _side(answers: npt.ArrayLike | Predictions, y: npt.NDArray[Any], one: Metric, who: str) -> Predictions:
@@ -302,7 +294,7 @@ def _side(answers: npt.ArrayLike | Predictions, y: npt.NDArray[Any], one: Metric
         raise DataError(f"{lost} of {len(array)} of the {who}'s answers are NaN; leave those rows out, or mend them.")
     if one.tasks == {"regression"}:
         return Predictions.of_values(array)
-    classes = int(np.nanmax(np.nan_to_num(y))) + 1
+    classes = int(np.nan_to_num(y).max()) + 1
     if array.ndim == 1 and one.needs == "prediction" and np.all(array == np.floor(array)):
         k = max(2, classes, int(array.max(initial=0)) + 1)
         return Predictions(array.astype(np.intp), classes=tuple(range(k)))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from afterfit.errors import DataError, SettingsError
 from afterfit.predictions import FloatArray, Predictions, Task
@@ -342,6 +343,24 @@ def metric(name: str | Metric) -> Metric:
     near = difflib.get_close_matches(str(name), METRICS, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise SettingsError(f"There is no metric {name!r}.{hint} There are: {', '.join(METRICS)}.")
+
+
+def outcomes_of(y: Any) -> FloatArray:
+    """Outcomes (n,) as floats; a missing one is NaN, which `require` refuses with its count.
+
+    Raises:
+        DataError: another shape, or text: class labels must have become class indices before.
+    """
+    if isinstance(y, pd.Series) and pd.api.types.is_numeric_dtype(y):
+        y = y.to_numpy(dtype=np.float64, na_value=np.nan)
+    array = np.asarray(y)
+    if array.ndim != 1:
+        raise DataError(f"Outcomes must be one a row, (n,); they came as {array.shape}.")
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"Outcomes must be numbers or class indices 0, 1, …; they came as {array.dtype}. Turn labels into indices."
+        )
+    return array.astype(np.float64)
 
 
 def require(wanted: Metric, y: npt.NDArray[Any], predictions: Predictions, who: str = "predictions") -> None:

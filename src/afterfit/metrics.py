@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from afterfit.errors import DataError, SettingsError
-from afterfit.measures import METRICS, Metric, metric, of_rows, require
+from afterfit.measures import METRICS, Metric, metric, of_rows, outcomes_of, require
 from afterfit.predictions import FloatArray, Predictions, Task
 from afterfit.resampling import bootstrap, interval_of, resolve
 from afterfit.slices import cut
@@ -80,7 +80,7 @@ def evaluate(
         DataError: other lengths, NaN or infinite values (with their count), negative weights.
         SettingsError: an unknown metric, or one for another kind of model.
     """
-    outcomes = np.asarray(y)
+    outcomes = outcomes_of(y)
     weights = None if weight is None else _weights(weight, len(outcomes))
     values = {}
     for one in map(metric, names):
@@ -121,7 +121,7 @@ def interval(
     Returns:
         The ends are infinite where there are too few blocks to tell, and nan is the value where it is undefined.
     """
-    one, outcomes = metric(name), np.asarray(y)
+    one, outcomes = metric(name), outcomes_of(y)
     require(one, outcomes, predictions)
     if len(outcomes) == 0:
         return float("nan"), -np.inf, np.inf
@@ -151,7 +151,7 @@ def by_slice(
         slices: columns of n values each.
         smallest: rows that a slice needs; smaller ones are put together.
     """
-    outcomes = np.asarray(y)
+    outcomes = outcomes_of(y)
     return [
         SliceResult(
             part.column, part.value, len(part.rows), evaluate(names, outcomes[part.rows], predictions.take(part.rows))
@@ -258,7 +258,7 @@ def value(
         rule: a table of costs (see `cost_metric`), a function of prediction and outcome or its dotted name (see
             `outcome_metric`), or the metric that one of them made.
     """
-    outcomes = np.asarray(y)
+    outcomes = outcomes_of(y)
     if isinstance(rule, Mapping):
         if predictions.classes is None:
             raise SettingsError("A table of costs needs a model of classes; for numbers give a function.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,14 @@ LENGTHS = {
     "1 hour": 3_600,
     "3 hours": 10_800,
     "6 hours": 21_600,
+    "12 hours": 43_200,
     "1 day": 86_400,
     "2 days": 172_800,
     "1 week": 604_800,
     "4 weeks": 2_419_200,
 }
 FEWEST_BLOCKS = 5  # effective; below, the spread between blocks is not known well enough for any interval
+LAGS = 4  # neighbours that a block of time must not hang together with
 MOST_BLOCKS = 1_000  # blocks of time that are worth having; more cost time and say little more
 _CHUNK = 2**18  # weights held at once for each model (2 MB): fits the cache, and bounds memory
 _TAIL = 10  # resamples beyond an end of the interval, below which the end is taken from their spread
@@ -42,7 +44,7 @@ class Blocks:
         ids: (n,) block of each row, 0..count-1, in order of time where the blocks are of time.
         count: number of blocks.
         length: how long a block is, as text, where the blocks are of time; else None.
-        autocorrelation: of the sums of neighbouring blocks, where values were given; else nan.
+        autocorrelation: of the sums of blocks with the next four, added up, where values were given; else nan.
     """
 
     ids: IntArray
@@ -91,16 +93,21 @@ def is_times(values: Any) -> bool:
 
 
 def time_blocks(
-    times: npt.ArrayLike, values: npt.ArrayLike | None = None, *, fewest: int = 20, most: int = MOST_BLOCKS
+    times: npt.ArrayLike, values: npt.ArrayLike | None = None, *, fewest: int = 10, most: int = MOST_BLOCKS
 ) -> Blocks:
     """Cut rows into blocks of time long enough that neighbouring blocks hardly know of each other.
 
     The rule: of the lengths in `LENGTHS` that leave between `fewest` and `most` non-empty blocks, the shortest at
-    which the sums of `values` (less their mean) in neighbouring blocks correlate by at most one standard error of
-    that correlation, 1/sqrt(blocks), and at most 0.1. Where none does, the one with the smallest correlation. Without
-    `values`, the longest of those lengths: cautious, since too short a block makes an interval too narrow and too long
-    a one only makes it wider. Where every length leaves fewer than `fewest`, the shortest; where every one leaves more
-    than `most`, the longest. Blocks start at multiples of their length since 1970 (UTC).
+    which the sums of `values` (less their mean) do not hang together with those of the next four blocks: the four
+    autocorrelations, less their bias, add up to nothing or less. Four, because luck that lasts leaves many small
+    correlations, which together make an interval too narrow. Nothing, because it is cheaper to be wrong on this side:
+    rows without any autocorrelation end with longer blocks than they need every second time, and with intervals that
+    are a few per cent wider. Where no length does, and without `values`, the longest of those lengths. Where every
+    length leaves fewer than `fewest`, the shortest; where every one leaves more than `most`, the longest. Blocks start
+    at multiples of their length since 1970 (UTC).
+
+    What lasts for more than about a tenth of the time that the rows cover cannot be told from them: intervals are then
+    too narrow under any cut.
 
     Args:
         times: (n,) points in time; without a zone they are taken as they are, with one they become UTC.
@@ -115,20 +122,18 @@ def time_blocks(
     seconds = _seconds(times)
     if len(seconds) == 0:
         return Blocks(np.empty(0, dtype=np.intp), 0)
-    ladder = [_cut(seconds, name) for name in LENGTHS]
+    ladder = _ladder(seconds)
     few = [blocks for blocks in ladder if blocks.count >= fewest] or ladder[:1]
     rungs = [blocks for blocks in few if blocks.count <= most] or few[-1:]
     if values is None:
         return rungs[-1]
     numbers = np.asarray(values, dtype=np.float64)
     _same_length(len(numbers), len(seconds))
-    tried = []
     for blocks in rungs:
-        correlation = _neighbours(blocks, numbers)
-        tried.append(Blocks(blocks.ids, blocks.count, blocks.length, correlation))
-        if correlation <= min(0.1, blocks.count**-0.5):
-            return tried[-1]
-    return min(tried, key=lambda blocks: blocks.autocorrelation)
+        tried = replace(blocks, autocorrelation=_neighbours(blocks, numbers))
+        if tried.autocorrelation <= 0.0:
+            break
+    return tried
 
 
 def resolve(given: Any, n: int, side: Callable[[Blocks], Weighted]) -> Blocks:
@@ -144,7 +149,7 @@ def resolve(given: Any, n: int, side: Callable[[Blocks], Weighted]) -> Blocks:
         return label_blocks(given, n)
     seconds = _seconds(given)
     _same_length(len(seconds), n)
-    ladder = [_cut(seconds, name) for name in LENGTHS]
+    ladder = _ladder(seconds)
     fine = next((blocks for blocks in ladder if blocks.count <= MOST_BLOCKS), ladder[-1])
     influence = jackknife(side(fine), fine) / np.bincount(fine.ids, minlength=fine.count)
     return time_blocks(given, influence[fine.ids])
@@ -161,16 +166,25 @@ def _seconds(times: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return stamps.astype(np.int64)
 
 
-def _cut(seconds: npt.NDArray[np.int64], name: str) -> Blocks:
-    kept, ids = np.unique(seconds // LENGTHS[name], return_inverse=True)
-    return Blocks(ids.astype(np.intp), len(kept), name)
+def _ladder(seconds: npt.NDArray[np.int64]) -> list[Blocks]:
+    """The rows cut at each length, shortest first; of lengths that cut alike, the longest."""
+    rungs: dict[int, Blocks] = {}
+    for name, length in LENGTHS.items():
+        kept, ids = np.unique(seconds // length, return_inverse=True)
+        rungs[len(kept)] = Blocks(ids.astype(np.intp), len(kept), name)
+    return list(rungs.values())
 
 
 def _neighbours(blocks: Blocks, values: FloatArray) -> float:
-    """Correlation of the sums of blocks that follow each other."""
+    """Correlations of the sums of blocks with those of the next four, added up.
+
+    Each is -1/blocks on average where blocks are independent, since their mean is taken off; that is put right.
+    """
     sums = np.bincount(blocks.ids, weights=values - values.mean(), minlength=blocks.count)
     total = float(sums @ sums)
-    return float(sums[1:] @ sums[:-1]) / total if total > 0 else 0.0
+    if total == 0:
+        return 0.0
+    return sum(float(sums[lag:] @ sums[:-lag]) for lag in range(1, LAGS + 1)) / total + LAGS / blocks.count
 
 
 def block_weights(count: int, rows: int, resamples: int, seed: int) -> Iterator[FloatArray]:
