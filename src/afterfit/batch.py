@@ -17,7 +17,9 @@ from afterfit.predictions import Predictions
 WARNING = pa.struct([("column", pa.string()), ("code", pa.string()), ("value", pa.string())])
 
 
-def answer_table(bundle: Bundle, frame: pd.DataFrame, keep: Sequence[str], first_row: int) -> tuple[pa.Table, Checked, Predictions]:
+def answer_table(
+    bundle: Bundle, frame: pd.DataFrame, keep: Sequence[str], first_row: int
+) -> tuple[pa.Table, Checked, Predictions]:
     """Answer a frame of n rows.
 
     Args:
@@ -51,8 +53,8 @@ def _ids(n: int) -> pa.Array:
 
 def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
     if predictions.classes is None:
-        return np.isfinite(predictions.prediction)
-    return np.isfinite(np.asarray(predictions.probabilities)).all(axis=1)
+        return np.asarray(np.isfinite(predictions.prediction))
+    return np.asarray(np.isfinite(np.asarray(predictions.probabilities)).all(axis=1))
 
 
 def _predicted(predictions: Predictions, bad: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:

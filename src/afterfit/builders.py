@@ -110,9 +110,7 @@ def _dotted(name: str, layout: Layout, params: Mapping[str, Any], seed: int) -> 
     if not module:
         near = difflib.get_close_matches(name, BUILDERS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise SettingsError(
-            f"There is no builder '{name}' ({', '.join(BUILDERS)}, or a class by dotted name){hint}"
-        )
+        raise SettingsError(f"There is no builder '{name}' ({', '.join(BUILDERS)}, or a class by dotted name){hint}")
     try:
         kind = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -132,7 +130,9 @@ def _takes_missing(estimator: BaseEstimator) -> bool:
 
 def dense_columns(layout: Layout) -> ColumnTransformer:
     """Numbers imputed by the median (with an indicator) and scaled; codes one-hot, missing as all zeros."""
-    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
     codes = OneHotEncoder(
         categories=[np.arange(layout.codes[k], dtype=float) for k in layout.categorical],
         handle_unknown="ignore",

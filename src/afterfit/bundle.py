@@ -76,7 +76,7 @@ class Manifest:
     window: Mapping[str, Any]
     time: str | None
     key: tuple[str, ...]
-    promise: Mapping[str, Mapping[str, float]]
+    promise: Mapping[str, Mapping[str, float | None]]
     created: str
     packages: Mapping[str, str]
     code: str
@@ -210,7 +210,9 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         )
     manifest = _read(folder / "manifest.json")
     if manifest.get("format") != FORMAT:
-        raise BundleError(f"The bundle in '{folder}' has format {manifest.get('format')!r}; this release reads {FORMAT}.")
+        raise BundleError(
+            f"The bundle in '{folder}' has format {manifest.get('format')!r}; this release reads {FORMAT}."
+        )
     calibration, classes, offsets = manifest["calibration"], manifest["classes"], manifest["offsets"]
     encoder = Encoder.from_dict({**_read(folder / "encoder.json"), "contract": _read(folder / "contract.json")})
     scorer = Scorer(
@@ -255,15 +257,13 @@ def code_digest(package: Path) -> str:
 def _estimator(path: Path) -> Any:
     try:
         unknown = set(skops.io.get_untrusted_types(file=path)) - TRUSTED
-        if unknown:
-            raise BundleError(
-                f"The estimator in '{path}' holds types that are not on the allow-list: {', '.join(sorted(unknown))}."
-            )
-        return skops.io.load(path, trusted=sorted(TRUSTED))
-    except BundleError:
-        raise
+        estimator = None if unknown else skops.io.load(path, trusted=sorted(TRUSTED))
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
+    if unknown:
+        listed = ", ".join(sorted(unknown))
+        raise BundleError(f"The estimator in '{path}' holds types that are not on the allow-list: {listed}.")
+    return estimator
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def enough_rows(rows: int, smallest: int, window: str) -> Finding:
     """There are enough held-out rows that neither version was trained on."""
     held = f"{rows:,} held-out rows ({window})"
     if rows >= smallest:
-        return Finding("held_out_rows", "pass", f"{held} that no compared version was trained on.", rows, smallest, n=rows)
+        return Finding(
+            "held_out_rows", "pass", f"{held} that no compared version was trained on.", rows, smallest, n=rows
+        )
     sentence = f"Only {held} that no compared version was trained on; {smallest:,} are needed."
     return Finding("held_out_rows", "unsure", sentence, rows, smallest, n=rows)
 
@@ -101,7 +103,7 @@ def beats_dummy(metric: str, difference: float, interval: tuple[float, float], n
 
 
 def not_worse(
-    metric: str, difference: float, interval: tuple[float, float], tolerance: float, n: int, champion: str
+    metric: str, difference: float, interval: tuple[float, float], *, tolerance: float, n: int, champion: str
 ) -> Finding:
     """The candidate is not worse than the champion by more than the tolerance."""
     if interval[0] >= -tolerance:

@@ -138,6 +138,8 @@ def _refuse_pickle(target: Version, home: Path) -> None:
         flavour = described["flavors"]["python_function"]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise BundleError(f"{target.uri} has no readable MLmodel file with a python_function flavour.") from error
-    pickled = any(key in flavour for key in ("python_model", "cloudpickle_version")) and "model_code_path" not in flavour
+    pickled = (
+        any(key in flavour for key in ("python_model", "cloudpickle_version")) and "model_code_path" not in flavour
+    )
     if pickled or set(described["flavors"]) != {"python_function"}:
         raise BundleError(f"{target.uri} is not a model from code: it would be unpickled, which is refused.")

@@ -39,7 +39,11 @@ def classification(y: npt.NDArray[Any], predictions: Predictions) -> dict[str, F
     known = {label: line for label, line in lines.items() if 0 < line[0].sum() < len(y)}
     pictures = {"confusion": _confusion(y, predictions)}
     if known:
-        pictures |= {"roc": _roc(known), "precision_recall": _precision_recall(known), "calibration": _calibration(known)}
+        pictures |= {
+            "roc": _roc(known),
+            "precision_recall": _precision_recall(known),
+            "calibration": _calibration(known),
+        }
     return pictures
 
 
@@ -73,8 +77,11 @@ def _calibration(lines: Lines) -> Figure:
         order = np.argsort(share, kind="stable")
         tenths = [part for part in np.array_split(order, 10) if len(part)]
         axes.plot(
-            [share[part].mean() for part in tenths], [hit[part].mean() for part in tenths],
-            marker="o", label=label, **_line(lines),
+            [share[part].mean() for part in tenths],
+            [hit[part].mean() for part in tenths],
+            marker="o",
+            label=label,
+            **_line(lines),
         )
     return _with_legend(figure, axes, lines)
 
@@ -101,8 +108,15 @@ def _confusion(y: npt.NDArray[Any], predictions: Predictions) -> Figure:
     if len(names) <= MOST_BARS:
         for row, column in np.ndindex(counts.shape):
             dark = counts[row, column] > counts[row].sum() / 2
-            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else INK)
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]:,}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else INK,
+            )
     return figure
 
 
@@ -142,7 +156,9 @@ def history(values: Sequence[tuple[int, float, bool]], metric: str, *, greater_i
     finished = [(number, value) for number, value, pruned in values if not pruned]
     stopped = [(number, value) for number, value, pruned in values if pruned]
     best = np.maximum.accumulate if greater_is_better else np.minimum.accumulate
-    axes.step([n for n, _ in finished], best([v for _, v in finished]), where="post", color=INK, linewidth=1, label="best")
+    axes.step(
+        [n for n, _ in finished], best([v for _, v in finished]), where="post", color=INK, linewidth=1, label="best"
+    )
     axes.plot([n for n, _ in finished], [v for _, v in finished], "o", color=ACCENT, label="finished")
     if stopped:
         axes.plot([n for n, _ in stopped], [v for _, v in stopped], "x", color=FAINT, label="stopped early")

@@ -6,17 +6,18 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before scikit-learn: a spinning thread stalls a busy machine
 
-import mlflow
 import pandas as pd
 import yaml
 from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel
 
 from afterfit.bundle import load
 from afterfit.errors import AfterfitError
 
 
-class ServedBundle(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's class is untyped
+class ServedBundle(PythonModel):
     """Answers each row by itself: one bad row never costs the others their answer."""
 
     def load_context(self, context: Any) -> None:
@@ -41,4 +42,4 @@ def _version(home: Path) -> str | None:
     return str(yaml.safe_load(noted.read_text("utf-8"))["model_version"]) if noted.is_file() else None
 
 
-mlflow.models.set_model(ServedBundle())
+set_model(ServedBundle())

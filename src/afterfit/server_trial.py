@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from afterfit.bundle import Bundle
@@ -62,6 +63,8 @@ def serving(model: str) -> Iterator[int]:
     """A running `mlflow models serve`, ready; gives its port. The project's own source is kept off its path."""
     port = _free_port()
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "MLFLOW_RUN_ID"}}
+    # MLflow starts uvicorn by name, which lies beside this Python even where its environment is not activated
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with tempfile.TemporaryFile("w+") as log:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,17 @@ from afterfit.data import Fingerprint
 from afterfit.errors import StoreError, UnknownVersionError
 
 PACKAGE = Path(__file__).parent
+
+
+class Described(MetaDataset):
+    """A dataset of which MLflow keeps the description; the rows stay where they are."""
+
+    @property
+    def profile(self) -> None:
+        """Nothing beyond the schema and the tags."""
+        return
+
+
 PATIENCE = 5.0
 """Seconds to wait for a tracking server before it counts as away."""
 
@@ -144,8 +156,8 @@ def metrics(
 
 def dataset(source: str, name: str, fingerprint: Fingerprint, context: str) -> Dataset:
     """Log the table that a run used: its source, content digest, rows, columns and time range."""
-    schema = Schema([ColSpec(AnyType(), column, required=False) for column in fingerprint.columns])
-    table = MetaDataset(CodeDatasetSource({"source": source}), name=name, digest=fingerprint.sha256[:16], schema=schema)
+    schema = _any_values(fingerprint.columns)
+    table = Described(CodeDatasetSource({"source": source}), name=name, digest=fingerprint.sha256[:16], schema=schema)
     told = {
         "sha256": fingerprint.sha256,
         "rows": str(fingerprint.rows),
@@ -172,6 +184,11 @@ def note(text: str) -> None:
         mlflow.set_tag("mlflow.note.content", text)
 
 
+def _any_values(columns: Sequence[str]) -> Schema:
+    """A schema that takes any value in each column, or none."""
+    return Schema([ColSpec(AnyType(), name, required=False) for name in columns])  # type: ignore[no-untyped-call]
+
+
 BEST = "afterfit.best"
 
 
@@ -185,7 +202,9 @@ def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
     with store_errors():
         found = mlflow.get_run(run_id.strip())
     if BEST not in found.data.tags:
-        raise UnknownVersionError(f"The run {run_id} found no best parameters: give the run of a search (entry point tune).")
+        raise UnknownVersionError(
+            f"The run {run_id} found no best parameters: give the run of a search (entry point tune)."
+        )
     best = json.loads(found.data.tags[BEST])
     return best["builder"], best["params"]
 
@@ -214,14 +233,14 @@ def log_bundle(folder: Path, bundle: Bundle, requirements: Sequence[str], params
 
     The signature takes any value in every column, so that a bad row is answered and not refused with its batch.
     """
-    columns = [ColSpec(AnyType(), name, required=False) for name in bundle.scorer.contract.names]
-    with store_errors():
+    with store_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow asks for type hints, with which it would refuse bad rows itself
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PACKAGE / "served.py"),
             artifacts={"bundle": str(folder)},
             code_paths=[str(PACKAGE)],
-            signature=ModelSignature(inputs=Schema(columns)),
+            signature=ModelSignature(inputs=_any_values(bundle.scorer.contract.names)),
             pip_requirements=list(requirements),
             params={f"model.{key}": value for key, value in params.items()},
             metadata={"digest": bundle.digest},

@@ -13,11 +13,11 @@ from scipy import stats
 from afterfit.builders import Layout, Task, build
 from afterfit.calibration import Calibration, conformal_offsets, fit_calibration
 from afterfit.contract import Contract, learn
-from afterfit.folds import ordered_folds, shuffled_folds
 from afterfit.encoder import Encoder, fit_encoder, mask_some
 from afterfit.errors import SchemaError, TrainingError
-from afterfit.predictions import Predictions
+from afterfit.folds import ordered_folds, shuffled_folds
 from afterfit.metrics import evaluate
+from afterfit.predictions import Predictions
 from afterfit.scorer import Scorer, predict, raw_probabilities
 from afterfit.usecase import UseCase
 
@@ -221,7 +221,9 @@ def layout(encoder: Encoder) -> Layout:
     return Layout(encoder.sizes)
 
 
-def fit(name: str, params: Mapping[str, Any], matrix: Floats, y: npt.NDArray[Any], form: Layout, use_case: UseCase) -> Any:
+def fit(
+    name: str, params: Mapping[str, Any], matrix: Floats, y: npt.NDArray[Any], *, form: Layout, use_case: UseCase
+) -> Any:
     """Build and fit one estimator on an encoded matrix.
 
     Raises:
@@ -237,7 +239,7 @@ def fit(name: str, params: Mapping[str, Any], matrix: Floats, y: npt.NDArray[Any
 
 def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: Problem) -> Predictions:
     """Fit on one fold's training rows and predict its validation rows, not calibrated."""
-    estimator = fit(name, params, fold.train, fold.y_train, fold.layout, problem.use_case)
+    estimator = fit(name, params, fold.train, fold.y_train, form=fold.layout, use_case=problem.use_case)
     return predict(estimator, fold.valid, problem.classes)
 
 
@@ -282,11 +284,13 @@ def _spreads(names: Sequence[str], parts: Sequence[Fold], answers: Sequence[Pred
     return {name: Spread.of([scores[name] for scores in by_fold]) for name in names}
 
 
-def _final(problem: Problem, name: str, params: Mapping[str, Any], raw: Sequence[Predictions], parts: Sequence[Fold]) -> Scorer:
+def _final(
+    problem: Problem, name: str, params: Mapping[str, Any], raw: Sequence[Predictions], parts: Sequence[Fold]
+) -> Scorer:
     encoder, matrix = encode(problem, np.arange(len(problem.frame)), problem.use_case.seed)
     form = layout(encoder)
-    estimator = fit(name, params, matrix, problem.y, form, problem.use_case)
-    plain = fit("dummy", {}, matrix[:, :1], problem.y, form, problem.use_case)
+    estimator = fit(name, params, matrix, problem.y, form=form, use_case=problem.use_case)
+    plain = fit("dummy", {}, matrix[:, :1], problem.y, form=form, use_case=problem.use_case)
     calibration, offsets = _learn_calibration(raw, parts, problem)
     if problem.classes is None:
         baseline = (float(plain.predict(matrix[:1, :1])[0]),)

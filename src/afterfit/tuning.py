@@ -110,9 +110,7 @@ def _study(problem: Problem, store: Path, name: str) -> optuna.Study:
 
 def _defaults(candidate: Candidate) -> dict[str, Any]:
     """The candidate's own parameters that lie inside its search space, under the study's names."""
-    return {
-        f"{candidate.builder}.{key}": candidate.params[key] for key in candidate.space if key in candidate.params
-    }
+    return {f"{candidate.builder}.{key}": candidate.params[key] for key in candidate.space if key in candidate.params}
 
 
 def _run(study: optuna.Study, problem: Problem, parts: list[Fold], clock: Callable[[], float]) -> Trial:

@@ -16,7 +16,9 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     """Write a settings file; see scripts/init.py for the options."""
     place = Path(out)
     if place.exists():
-        raise SettingsError(f"'{place}' exists already and is not overwritten: give another name with --out, or delete it.")
+        raise SettingsError(
+            f"'{place}' exists already and is not overwritten: give another name with --out, or delete it."
+        )
     sources.writable(place)
     table = read(Source(path=data), Path.cwd())
     remote = "://" in data
@@ -25,7 +27,8 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     place.write_text(written.text, "utf-8")
     lines = [f"Wrote {place} for {len(table):,} rows and {len(table.columns)} columns of {data}."]
     lines += [f"  {note.column or 'the table'}: {note.decision} ({note.reason})" for note in written.notes]
-    lines.append(f"Look it over, then: mlflow run . --env-manager local --experiment-name {name or _name(data)} -P config={place}")
+    then = f"mlflow run . --env-manager local --experiment-name {name or _name(data)} -P config={place}"
+    lines.append(f"Look it over, then: {then}")
     notes = [{"column": note.column, "decision": note.decision, "reason": note.reason} for note in written.notes]
     return Answer(tuple(lines), {"out": str(place), "rows": len(table), "columns": len(table.columns), "notes": notes})
 

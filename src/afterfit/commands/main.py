@@ -7,8 +7,8 @@ from typing import Any
 from afterfit import registry, tracking
 from afterfit.commands import promote
 from afterfit.commands.console import Answer
-from afterfit.commands.train import load_table, train_and_register
 from afterfit.commands.train import described as trained_lines
+from afterfit.commands.train import load_table, train_and_register
 from afterfit.commands.tune import bounded, tune
 from afterfit.commands.tune import described as tuned_lines
 from afterfit.errors import StoreError
@@ -26,13 +26,12 @@ def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "
             found = tune(use_case, table, Path(studies))
         lines += tuned_lines(use_case, found)
         with tracking.run(use_case.name, f"train {found.best.builder}"):
-            builder, params = found.best.builder, found.best.params
-            trained, bundle, version = train_and_register(use_case, table, builder, params)
-        lines += trained_lines(use_case, table, builder, trained, version)
-        lines += _promoted(use_case, str(version.number) if version else registry.LATEST)
+            result = train_and_register(table, found.best.builder, found.best.params)
+        lines += trained_lines(result)
+        lines += _promoted(use_case, result.version.number if result.version else registry.LATEST)
         lines += served(use_case)
         tracking.note("```\n" + "\n".join(lines) + "\n```")
-    data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(bundle.manifest.promise)}
+    data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.promise)}
     champion = registry.holder(use_case.name, registry.PRODUCTION)
     return Answer(tuple(lines), {**data, "production": None if champion is None else champion.number})
 
@@ -61,19 +60,21 @@ def served(use_case: UseCase) -> list[str]:
     return _answered(use_case, champion.number, bundle.manifest.promise, [words for words, _ in rows], trial)
 
 
-def _answered(
-    use_case: UseCase, number: str, promise: Any, words: list[str], trial: Trial
-) -> list[str]:
+def _answered(use_case: UseCase, number: str, promise: Any, words: list[str], trial: Trial) -> list[str]:
     primary = use_case.primary_metric
     spread = promise[primary]
     lines = [f"mlflow models serve was ready after {trial.seconds:.1f} s and answered:"]
     for what, answer in zip(words, json.loads(trial.body)["predictions"], strict=True):
-        shown = {key: value for key, value in answer.items() if key not in {"prediction_id", "model_version", "warnings"}}
         notes = ", ".join(f"{note['column']} {note['code']}" for note in answer["warnings"])
-        if answer["error"]:
-            shown = {"error": answer["error"]["message"]}
-        lines.append(f"  {what}: {json.dumps(shown)}" + (f"  warnings: {notes}" if notes else ""))
-    lines.append(
-        f"In production: version {number} of {use_case.name}, {primary} {spread['mean']:.4f} ± {spread['sd']:.4f} over folds."
-    )
+        lines.append(f"  {what}: {_shown(answer)}" + (f"  ({notes})" if notes else ""))
+    worth = f"{primary} {spread['mean']:.4f} ± {spread['sd']:.4f} over folds"
+    lines.append(f"In production: version {number} of {use_case.name}, {worth}.")
     return lines
+
+
+def _shown(answer: dict[str, Any]) -> str:
+    if answer["error"]:
+        return f"error: {answer['error']['message']}"
+    aside = {"prediction_id", "model_version", "warnings", "error"}
+    numbers = {key: round(value, 4) if isinstance(value, float) else value for key, value in answer.items()}
+    return ", ".join(f"{key} {value}" for key, value in numbers.items() if key not in aside)

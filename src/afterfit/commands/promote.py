@@ -52,7 +52,7 @@ def command_for(use_case: UseCase, version: str, to: str) -> Answer:
         raise SettingsError(f"--to must be staging or production, not '{to}'.")
     candidate = registry.version(use_case.name, version)
     champion = registry.holder(use_case.name, to) if to == registry.PRODUCTION else None
-    verdict = examine(use_case, candidate, champion)
+    verdict = examine(use_case, candidate, champion, to)
     if verdict.decision == "PROMOTE":
         registry.set_alias(candidate, to)
     return Answer(
@@ -68,7 +68,7 @@ def command_for(use_case: UseCase, version: str, to: str) -> Answer:
     )
 
 
-def examine(use_case: UseCase, candidate: Version, champion: Version | None) -> Verdict:
+def examine(use_case: UseCase, candidate: Version, champion: Version | None, to: str) -> Verdict:
     """Collect every finding about a candidate: does it load and answer, beat the dummy, and is it not worse."""
     try:
         bundle = registry.load_bundle(candidate)
@@ -76,6 +76,8 @@ def examine(use_case: UseCase, candidate: Version, champion: Version | None) -> 
         return gate.judge([gate.does_not_load(str(error))])
     findings = [gate.loads(bundle.digest), gate.example_answered([bundle.answer(row) for row in bundle.example])]
     rival = None if champion is None else registry.load_bundle(champion)
+    if to == registry.PRODUCTION and champion is None:
+        findings.append(gate.no_champion())
     if champion is not None and rival is not None:
         findings.append(gate.another_version(candidate.number, champion.number, bundle.digest == rival.digest))
     held = unseen(held_out(use_case, bundle), [bundle, *([rival] if rival else [])])
@@ -125,20 +127,31 @@ def _compared(
         gate.beats_dummy(against_dummy.metric, against_dummy.difference, against_dummy.interval, against_dummy.n)
     )
     if theirs is None or champion is None:
-        return [*findings, gate.no_champion()]
+        return findings
     found = _compare(use_case, held, theirs.take(keep), ours)
-    tolerance = use_case.gate.tolerance
     return [
         *findings,
         gate.other_answers(found.identical, champion.number, found.n),
-        gate.not_worse(found.metric, found.difference, found.interval, tolerance, found.n, champion.number),
+        gate.not_worse(
+            found.metric,
+            found.difference,
+            found.interval,
+            tolerance=use_case.gate.tolerance,
+            n=found.n,
+            champion=champion.number,
+        ),
     ]
 
 
 def _compare(use_case: UseCase, held: HeldOut, champion: Predictions, candidate: Predictions) -> Comparison:
     return compare_performance(
-        held.y, champion, candidate, use_case.primary_metric,
-        blocks=held.times, tolerance=use_case.gate.tolerance, seed=use_case.seed,
+        held.y,
+        champion,
+        candidate,
+        use_case.primary_metric,
+        blocks=held.times,
+        tolerance=use_case.gate.tolerance,
+        seed=use_case.seed,
     )
 
 

@@ -58,6 +58,7 @@ class Tally:
     rows: int = 0
     refused: int = 0
     without_target: int = 0
+    trained_on: int = 0
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)
     judged: Judged = field(default_factory=Judged)
 
@@ -85,7 +86,9 @@ def score(use_case: UseCase, bundle: Bundle, source: Source, root: Path, place: 
     try:
         for frame in tqdm(data.stream(source, root), desc="score", unit=" batches", leave=False, disable=None):
             table = _batch(use_case, bundle, frame, tally)
-            writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd", use_dictionary=["model_version"])
+            writer = writer or pq.ParquetWriter(
+                draft, table.schema, compression="zstd", use_dictionary=["model_version"]
+            )
             writer.write_table(table.cast(writer.schema))
         if writer is not None:
             writer.close()
@@ -104,15 +107,27 @@ def _batch(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: Tally)
     tally.rows += len(frame)
     tally.refused += int(checked.bad.sum())
     tally.notes.update(checked.counts)
-    tally.notes.update({(str(note["column"]), note["code"]): len(frame) for note in checked.unknown if _is_odd(use_case, note)})
+    tally.notes.update(
+        {(str(note["column"]), note["code"]): len(frame) for note in checked.unknown if _is_odd(use_case, note)}
+    )
     if use_case.target in frame.columns:
         known = ~data.missing_target(use_case, frame[use_case.target]).to_numpy()
         tally.without_target += int((~known).sum())
+        tally.trained_on += _trained_on(use_case, bundle, frame)
         rows = np.flatnonzero(known & ~checked.bad)
         y = data.encode_target(use_case, frame[use_case.target].iloc[rows], bundle.scorer.classes or ())
         named = dict.fromkeys([*use_case.metrics.slices, *([use_case.time] if use_case.time else [])])
         tally.judged.add(y, predictions.take(rows), frame[[n for n in named if n in frame.columns]].iloc[rows])
     return table
+
+
+def _trained_on(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> int:
+    """How many rows lie in the version's training window, where the answers look better than they are."""
+    start, end = bundle.manifest.window["start"], bundle.manifest.window["end"]
+    if use_case.time not in frame.columns or start is None:
+        return 0
+    times = parse_datetimes(frame[use_case.time]).values
+    return int(((times >= np.datetime64(start)) & (times <= np.datetime64(end))).sum())
 
 
 def _is_odd(use_case: UseCase, note: dict[str, Any]) -> bool:
@@ -172,6 +187,8 @@ def described(place: Path, version: str, tally: Tally, quality: Quality | None) 
     extent = f"{quality.rows:,} rows" + (" (an even sample)" if quality.sampled else "")
     aside = f", {tally.without_target:,} without an outcome" if tally.without_target else ""
     lines.append(f"Outcomes are known for {extent}{aside}:")
+    if tally.trained_on:
+        lines.append(f"  {tally.trained_on:,} of the rows lie in the version's training window: this flatters it.")
     for name, (value, low, high) in quality.metrics.items():
         lines.append(f"  {name:<18} {value:8.4f} (95 % interval {low:.4f} to {high:.4f})")
     for part in quality.slices:
@@ -184,7 +201,12 @@ def summary(place: Path, version: str, tally: Tally, quality: Quality | None) ->
     """The answer as data."""
     notes = [{"column": column, "code": code, "rows": rows} for (column, code), rows in tally.notes.items()]
     told: dict[str, Any] = {
-        "version": version, "out": str(place), "rows": tally.rows, "refused": tally.refused, "warnings": notes,
+        "version": version,
+        "out": str(place),
+        "rows": tally.rows,
+        "refused": tally.refused,
+        "trained_on": tally.trained_on,
+        "warnings": notes,
     }
     if quality:
         told["metrics"] = {n: {"value": v, "low": low, "high": high} for n, (v, low, high) in quality.metrics.items()}

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -16,10 +16,11 @@ from sklearn.inspection import permutation_importance
 from tqdm import tqdm
 
 from afterfit import data, registry, report, tracking
-from afterfit.bundle import Bundle, Manifest, code_digest, save
 from afterfit.builders import BUILDERS
+from afterfit.bundle import Bundle, Manifest, code_digest, save
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
+from afterfit.metrics import evaluate, metric
 from afterfit.registry import Version
 from afterfit.training import Problem, Trained, pose, train
 from afterfit.usecase import UseCase, load_use_case
@@ -37,6 +38,23 @@ class Table:
     window: data.Window
     train: data.Fingerprint
     left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A trained model: from which table, by which builder, how good, and where it is now."""
+
+    table: Table
+    builder: str
+    params: Mapping[str, Any]
+    trained: Trained
+    bundle: Bundle
+    version: Version | None
+
+    @property
+    def use_case(self) -> UseCase:
+        """The use case it was trained for."""
+        return self.table.problem.use_case
 
 
 def load_table(use_case: UseCase) -> Table:
@@ -62,10 +80,8 @@ def command(config: str, builder: str = "", params_from: str = "", register: boo
     use_case = load_use_case(config)
     chosen, params = choose(use_case, builder, params_from)
     with tracking.run(use_case.name, f"train {chosen}", {"afterfit.use_case": use_case.name}) as active:
-        table = load_table(use_case)
-        trained, bundle, version = train_and_register(use_case, table, chosen, params, register=register)
-    lines = tuple(described(use_case, table, chosen, trained, version))
-    return Answer(lines, summary(use_case, table, chosen, params, trained, bundle, version, active.info.run_id))
+        result = train_and_register(load_table(use_case), chosen, params, register=register)
+    return Answer(tuple(described(result)), {**summary(result), "run_id": active.info.run_id})
 
 
 def choose(use_case: UseCase, builder: str, params_from: str) -> tuple[str, dict[str, Any]]:
@@ -82,12 +98,10 @@ def choose(use_case: UseCase, builder: str, params_from: str) -> tuple[str, dict
     return chosen, named.get(chosen, {})
 
 
-def train_and_register(
-    use_case: UseCase, table: Table, builder: str, params: Mapping[str, Any], *, register: bool = True
-) -> tuple[Trained, Bundle, Version | None]:
+def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *, register: bool = True) -> Result:
     """Train inside the active run; log parameters, metrics, pictures and model; register it as a version."""
-    steps = use_case.split.folds + 1
-    with tqdm(total=steps, desc=f"train {builder}", leave=False, disable=None) as bar:
+    use_case = table.problem.use_case
+    with tqdm(total=use_case.split.folds + 1, desc=f"train {builder}", leave=False, disable=None) as bar:
 
         def progress(words: str) -> None:
             bar.set_postfix_str(words)
@@ -97,32 +111,37 @@ def train_and_register(
     source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        bundle = save(trained.scorer, _manifest(use_case, table, builder, params, trained), _example(table), folder)
+        bundle = save(trained.scorer, _manifest(table, builder, params, trained), _example(table), folder)
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
-    _log(use_case, table, trained, builder, params, source, model_id)
+    result = Result(table, builder, params, trained, bundle, None)
+    _log(result, source, model_id)
     card = report.card(bundle)
     tracking.text(card, "model_card.md")
-    tracking.note("\n".join(described(use_case, table, builder, trained, None)) + "\n\n" + card)
+    tracking.note("\n".join(described(result)) + "\n\n" + card)
     if not register:
-        return trained, bundle, None
-    tags = {"afterfit.builder": builder, "afterfit.trained_until": table.train.end or "", "afterfit.rows": str(table.train.rows)}
-    return trained, bundle, registry.register(uri, use_case.name, bundle.digest, tags, card)
+        return result
+    tags = {
+        "afterfit.builder": builder,
+        "afterfit.trained_until": table.train.end or "",
+        "afterfit.rows": str(table.train.rows),
+    }
+    return replace(result, version=registry.register(uri, use_case.name, bundle.digest, tags, card))
 
 
-def _log(
-    use_case: UseCase, table: Table, trained: Trained, builder: str, params: Mapping[str, Any], source: Any, model_id: str
-) -> None:
-    tracking.params({"builder": builder, **params})
-    tracking.params({"settings": settings_digest(use_case), "seed": use_case.seed, "folds": use_case.split.folds}, "use_case")
-    values = {}
+def _log(result: Result, source: Any, model_id: str) -> None:
+    use_case, trained = result.use_case, result.trained
+    tracking.params({"builder": result.builder, **result.params})
+    settings = {"settings": settings_digest(use_case), "seed": use_case.seed, "folds": use_case.split.folds}
+    tracking.params(settings, "use_case")
+    values: dict[str, float] = {}
     for name, spread in trained.metrics.items():
         values |= {name: spread.mean, f"{name}_sd": spread.sd, f"{name}_low": spread.low, f"{name}_high": spread.high}
         values[f"dummy_{name}"] = trained.dummy[name].mean
         for fold, value in enumerate(spread.folds, start=1):
             tracking.metrics({f"fold_{name}": value}, step=fold)
-    values |= {f"left_out_{reason.replace(' ', '_')}": float(rows) for reason, rows in table.left_out.items()}
+    values |= {f"left_out_{reason.replace(' ', '_')}": float(rows) for reason, rows in result.table.left_out.items()}
     tracking.metrics(values, model_id=model_id, dataset=source)
-    tracking.figures(_pictures(table.problem, trained))
+    tracking.figures(_pictures(result.table.problem, trained))
 
 
 def _pictures(problem: Problem, trained: Trained) -> dict[str, Any]:
@@ -135,8 +154,6 @@ def _pictures(problem: Problem, trained: Trained) -> dict[str, Any]:
 
 def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
     """Permutation importance of each feature on a bounded sample: mean and sd of the primary metric's loss."""
-    from afterfit.metrics import evaluate, metric
-
     judged = metric(problem.use_case.primary_metric)
     rows = np.random.default_rng(problem.use_case.seed).permutation(len(problem.frame))[:IMPORTANCE_ROWS]
     scorer = trained.scorer
@@ -147,7 +164,11 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
         return value if judged.greater_is_better else -value
 
     found = permutation_importance(
-        scorer.estimator, matrix, problem.y[rows], scoring=quality, n_repeats=IMPORTANCE_REPEATS,
+        scorer.estimator,
+        matrix,
+        problem.y[rows],
+        scoring=quality,
+        n_repeats=IMPORTANCE_REPEATS,
         random_state=problem.use_case.seed,
     )
     names = scorer.encoder.features
@@ -155,20 +176,30 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
     return dict(zip(names, means, strict=True)), dict(zip(names, sds, strict=True))
 
 
-def _manifest(
-    use_case: UseCase, table: Table, builder: str, params: Mapping[str, Any], trained: Trained
-) -> Manifest:
+def _manifest(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
+    use_case = table.problem.use_case
     promise = {
         name: {"mean": _none(s.mean), "sd": _none(s.sd), "low": _none(s.low), "high": _none(s.high)}
         for name, s in trained.metrics.items()
     }
     window = {
-        "name": table.window.name, "sha256": table.train.sha256, "rows": table.train.rows,
-        "start": table.train.start, "end": table.train.end,
+        "name": table.window.name,
+        "sha256": table.train.sha256,
+        "rows": table.train.rows,
+        "start": table.train.start,
+        "end": table.train.end,
     }
     return Manifest(
-        name=use_case.name, task=use_case.task, target=use_case.target, builder=builder, params=dict(params),
-        settings=settings_digest(use_case), window=window, time=use_case.time, key=use_case.key, promise=promise,
+        name=use_case.name,
+        task=use_case.task,
+        target=use_case.target,
+        builder=builder,
+        params=dict(params),
+        settings=settings_digest(use_case),
+        window=window,
+        time=use_case.time,
+        key=use_case.key,
+        promise=promise,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         packages={name: installed(name) for name in PACKAGES},
         code=code_digest(tracking.PACKAGE),
@@ -188,7 +219,7 @@ def _example(table: Table) -> list[dict[str, Any]]:
     rows = table.problem.frame.iloc[:: max(len(table.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
     private = set(table.problem.use_case.columns.private)
     return [
-        {name: None if name in private else plain(value) for name, value in row.items()}
+        {str(name): None if name in private else plain(value) for name, value in row.items()}
         for row in rows.to_dict(orient="records")
     ]
 
@@ -207,39 +238,35 @@ def requirements() -> list[str]:
     return [f"{name}=={installed(name)}" for name in PACKAGES]
 
 
-def described(
-    use_case: UseCase, table: Table, builder: str, trained: Trained, version: Version | None
-) -> list[str]:
+def described(result: Result) -> list[str]:
     """The answer in a few readable lines."""
+    table, trained, version = result.table, result.trained, result.version
     span = f" from {table.train.start} to {table.train.end}" if table.train.start else ""
-    lines = [f"Trained {builder} on {table.train.rows:,} rows{span} of {table.window.name}."]
+    ordered = " ordered in time" if result.use_case.time else ""
+    lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.window.name}."]
     lines += [f"Left out: {rows:,} rows ({reason})." for reason, rows in table.left_out.items()]
-    for name, spread in trained.metrics.items():
-        lines.append(
-            f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds"
-            f"{' ordered in time' if use_case.time else ''}; next window {spread.low:.4f} to {spread.high:.4f}"
-            f" (dummy {trained.dummy[name].mean:.4f})"
-        )
+    lines += [
+        f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds{ordered};"
+        f" next window {spread.low:.4f} to {spread.high:.4f} (dummy {trained.dummy[name].mean:.4f})"
+        for name, spread in trained.metrics.items()
+    ]
     if version:
         lines.append(f"Registered as version {version.number} of {version.name}.")
     return lines
 
 
-def summary(
-    use_case: UseCase, table: Table, builder: str, params: Mapping[str, Any], trained: Trained, bundle: Bundle,
-    version: Version | None, run_id: str,
-) -> dict[str, Any]:
+def summary(result: Result) -> dict[str, Any]:
     """The answer as data."""
+    table, version = result.table, result.version
     return {
-        "use_case": use_case.name,
-        "run_id": run_id,
-        "builder": builder,
-        "params": dict(params),
+        "use_case": result.use_case.name,
+        "builder": result.builder,
+        "params": dict(result.params),
         "rows": table.train.rows,
         "left_out": dict(table.left_out),
         "sha256": table.train.sha256,
-        "metrics": bundle.manifest.promise,
-        "dummy": {name: _none(spread.mean) for name, spread in trained.dummy.items()},
-        "digest": bundle.digest,
+        "metrics": result.bundle.manifest.promise,
+        "dummy": {name: _none(spread.mean) for name, spread in result.trained.dummy.items()},
+        "digest": result.bundle.digest,
         "version": None if version is None else version.number,
     }

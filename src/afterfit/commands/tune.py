@@ -81,7 +81,9 @@ def described(use_case: UseCase, found: Search) -> list[str]:
     best, primary = found.best, use_case.primary_metric
     pruned = sum(trial.pruned for trial in found.trials)
     again = f", {found.resumed} of them from an earlier sitting" if found.resumed else ""
-    shown = ", ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best.params.items())
+    shown = ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best.params.items()
+    )
     return [
         f"Searched {len(found.trials)} trials ({pruned} stopped early{again}).",
         f"Best: {best.builder} with {primary} {best.metrics[primary]:.4f} ({shown}).",
