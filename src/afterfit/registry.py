@@ -16,6 +16,8 @@ from afterfit.tracking import check_reachable, store_errors
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 DIGEST = "afterfit.digest"
+UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
+"""What MLflow says of an alias that nothing holds, or that nothing can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def version(name: str, reference: str) -> Version:
 
 def _found(name: str, reference: str) -> Any:
     client = MlflowClient()
-    if reference.isdigit():
+    if reference.isascii() and reference.isdigit():
         return client.get_model_version(name, reference)
     if reference == LATEST:
         client.get_registered_model(name)
@@ -71,15 +73,18 @@ def _found(name: str, reference: str) -> Any:
     try:
         return client.get_model_version_by_alias(name, reference)
     except MlflowException as error:
+        if error.error_code not in UNKNOWN:  # a store that fails has not said that nothing holds the alias
+            raise
         raise UnknownVersionError(str(error.message)) from error
 
 
 def _nothing_there(name: str, reference: str) -> str:
     client = MlflowClient()
     try:
-        model = client.get_registered_model(name)
-        versions = client.search_model_versions(f"name = '{name}'")
-    except MlflowException:
+        with store_errors():
+            model = client.get_registered_model(name)
+            versions = client.search_model_versions(f"name = '{name}'")
+    except UnknownVersionError:
         return f"There is no registered model '{name}': train one first (mlflow run . -e train)."
     aliases = ", ".join(f"{alias} ({number})" for alias, number in sorted(model.aliases.items())) or "none"
     numbers = ", ".join(sorted((str(one.version) for one in versions), key=int)) or "none"

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -83,23 +83,31 @@ def _wait(server: "subprocess.Popen[bytes]", port: int, log: IO[str]) -> None:
             log.seek(0)
             said = " ".join(log.read()[-600:].split())
             raise StoreError(f"mlflow models serve ended with code {server.returncode} before it was ready: {said}")
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        with suppress(OSError, http.client.HTTPException), _connection(port, timeout=2) as connection:
             connection.request("GET", "/ping")
             if connection.getresponse().status == OK:
                 return
-        except OSError:
-            pass
         time.sleep(0.2)
     raise StoreError(f"mlflow models serve was not ready within {PATIENCE:.0f} seconds.")
 
 
 def post(port: int, body: Mapping[str, Any]) -> tuple[int, str]:
-    """Post JSON to /invocations; gives status and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", "/invocations", json.dumps(body), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
+    """Post JSON to /invocations; gives status and body.
+
+    Raises:
+        StoreError: the server has gone away, or gives no answer within a minute.
+    """
+    try:
+        with _connection(port, timeout=60) as connection:
+            connection.request("POST", "/invocations", json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise StoreError(f"The model server at port {port} does not answer: {error}") from error
+
+
+def _connection(port: int, timeout: float) -> "closing[http.client.HTTPConnection]":
+    return closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout))
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
 from requests.exceptions import RequestException
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from afterfit.bundle import Bundle
@@ -39,6 +40,7 @@ class Described(MetaDataset):
 
 PATIENCE = 5.0
 """Seconds to wait for a tracking server before it counts as away."""
+DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 
 
 @contextmanager
@@ -54,6 +56,9 @@ def store_errors() -> Iterator[None]:
     except (RequestException, SQLAlchemyError, ConnectionError) as error:
         said = " ".join(str(error).split())
         raise StoreError(f"MLflow at {store()} cannot be reached: {said[:300]}") from error
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        raise StoreError(f"MLflow at {store()} cannot read or write its files{where}: {error.strerror}") from error
 
 
 def store() -> str:
@@ -64,22 +69,42 @@ def store() -> str:
 
 
 def check_reachable() -> None:
-    """Fail within seconds where the tracking server is away; MLflow itself would try for minutes.
+    """Fail within seconds where the tracking server or database is away; MLflow itself would try for minutes.
 
     Raises:
         StoreError: no connection.
     """
-    parts = urlsplit(mlflow.get_tracking_uri())
-    if parts.scheme not in {"http", "https"}:
-        return
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    address = mlflow.get_tracking_uri()
+    kind = urlsplit(address).scheme
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=PATIENCE).close()
-    except OSError as error:
+        if kind in {"http", "https"}:
+            _knock(urlsplit(address).hostname, urlsplit(address).port or {"http": 80, "https": 443}[kind])
+        elif kind.split("+")[0] in DATABASES:
+            _open_database(address)
+    except (OSError, SQLAlchemyError, ImportError) as error:
+        said = getattr(error, "strerror", None) or getattr(error, "orig", None) or error
         raise StoreError(
-            f"MLflow at {store()} cannot be reached: {error.strerror or error}. "
+            f"MLflow at {store()} cannot be reached: {said}. "
             f"Start the server, or point MLFLOW_TRACKING_URI at another store."
         ) from error
+
+
+def _knock(host: str | None, port: int) -> None:
+    socket.create_connection((host or "", port), timeout=PATIENCE).close()
+
+
+def _open_database(address: str) -> None:
+    """One connection; the folder of a SQLite file is made, as MLflow would."""
+    url = make_url(address)
+    if url.host and url.port:
+        _knock(url.host, url.port)
+    elif url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -91,8 +116,9 @@ def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> It
     check_reachable()
     with store_errors():
         active = _start(experiment, name)
-        mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
     try:
+        with store_errors():
+            mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
         yield active
     except KeyboardInterrupt:
         _end("KILLED")
@@ -116,7 +142,7 @@ def _end(status: str) -> None:
     """End the active run after a failure, which must not be hidden by a store that is away by now."""
     try:
         mlflow.end_run(status)
-    except (MlflowException, RequestException, SQLAlchemyError):
+    except (MlflowException, SQLAlchemyError, OSError):  # requests' errors are OSErrors
         return
 
 

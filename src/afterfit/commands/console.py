@@ -8,6 +8,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -64,6 +65,8 @@ def whole(text: str) -> int:
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # a server that goes away in the middle is reported within seconds; MLflow's own 7 retries take minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # threads that wait for each other sleep: on a busy machine spinning makes a fit of 1 s take 14
@@ -88,13 +91,30 @@ def _json_place(path: str) -> Path | None:
     if not path:
         return None
     place = Path(path)
-    if not place.parent.is_dir() or place.is_dir() or not os.access(place.parent, os.W_OK):
-        raise SettingsError(f"--json '{path}' cannot be written: its folder must exist and be writable.")
+    if place.is_dir():
+        raise SettingsError(f"--json '{path}' is a folder: a file's name is needed.")
+    try:
+        _draft(place).touch()  # tried, not asked: what root may do and what can be done are two things
+        _draft(place).unlink()
+    except OSError as error:
+        raise SettingsError(f"--json '{path}' cannot be written: {error.strerror}.") from error
     return place
+
+
+def _draft(place: Path) -> Path:
+    return place.with_name(place.name + ".part")
 
 
 def _write_json(place: Path | None, data: dict[str, Any]) -> None:
     if place is not None:
-        draft = place.with_name(place.name + ".part")
-        draft.write_text(json.dumps(data, indent=1, default=str) + "\n", "utf-8")
-        draft.replace(place)
+        _draft(place).write_text(json.dumps(_plain(data), indent=1, default=str, allow_nan=False) + "\n", "utf-8")
+        _draft(place).replace(place)
+
+
+def _plain(value: Any) -> Any:
+    """The same with null for what JSON has no number for: nan and the infinities."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

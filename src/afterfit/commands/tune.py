@@ -9,6 +9,7 @@ from tqdm import tqdm
 from afterfit import report, sources, tracking
 from afterfit.commands.console import Answer
 from afterfit.commands.train import Table, load_table, settings_digest
+from afterfit.errors import SettingsError
 from afterfit.metrics import metric
 from afterfit.tuning import Search, Trial, importances, search
 from afterfit.usecase import UseCase, load_use_case
@@ -26,10 +27,11 @@ def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "
 
 def bounded(use_case: UseCase, trials: int, seconds: float) -> UseCase:
     """The use case with other limits of the search where they are given (0: the file's own)."""
+    for option, value in (("--trials", trials), ("--seconds", seconds)):
+        if not value >= 0:  # nan is not either
+            raise SettingsError(f"{option} must be 0 (as the settings say) or more, not {value}.")
     changes = {key: value for key, value in (("trials", trials), ("seconds", seconds)) if value}
-    return UseCase.model_validate(
-        {**use_case.model_dump(), "root": use_case.root, "tuning": {**use_case.tuning.model_dump(), **changes}}
-    )
+    return use_case.model_copy(update={"tuning": use_case.tuning.model_copy(update=changes)})
 
 
 def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
