@@ -1,0 +1,140 @@
+"""The tests' environment, MLflow stores made from one template, and small tables with the use cases over them."""
+
+import os
+
+# Before anything heavy is imported: quiet libraries, and threads that give way on a shared machine.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import shutil
+import signal
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+
+# --- MLflow stores -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A SQLite file with MLflow's tables in it: making one takes seconds, copying it none."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("template") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@contextmanager
+def _working_in(folder, empty_store):
+    """This process in that folder with a store of its own there, as a user's would be."""
+    import mlflow
+
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+        try:
+            yield folder
+        finally:
+            while mlflow.active_run() is not None:
+                mlflow.end_run()
+
+
+@pytest.fixture
+def store(tmp_path, empty_store):
+    """The test's folder, which is the working folder and holds an empty store."""
+    with _working_in(tmp_path, empty_store) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory, empty_store):
+    """The same for all tests of a module; they must use different use cases."""
+    with _working_in(tmp_path_factory.mktemp("shared"), empty_store) as folder:
+        yield folder
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Call a command as its script does, in this process; gives exit code, stdout and stderr."""
+    from importlib import import_module
+
+    from afterfit.commands import console
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(name, **options):
+        arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+        capsys.readouterr()
+        code = console.run(import_module(name).options(), name, arguments)
+        return code, *capsys.readouterr()
+
+    monkeypatch.setattr(sys, "warnoptions", ["error"])  # or the command would silence what the tests must hear
+    for key, value in console.ENVIRONMENT.items():
+        monkeypatch.setenv(key, os.environ.get(key, value))
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+# --- tables and use cases ------------------------------------------------------------------------------------------
+
+
+def made_table(rows=400, seed=0, task="binary"):
+    """Hours, a number, a count and a colour of which the outcome depends on the first and the last."""
+    rng = np.random.default_rng(seed)
+    size, colour = rng.normal(size=rows), rng.choice(["red", "green", "blue"], rows)
+    hidden = 2 * size + (colour == "red") + rng.normal(scale=0.8, size=rows)
+    outcome = {
+        "binary": np.where(hidden > 0, "yes", "no"),
+        "multiclass": np.select([hidden < -1, hidden < 1], ["low", "middle"], "high"),
+        "regression": hidden.round(3),
+    }[task]
+    hours = pd.date_range("2024-01-01", periods=rows, freq="h").strftime("%Y-%m-%d %H:%M")
+    return pd.DataFrame(
+        {"hour": hours, "size": size.round(4), "count": rng.integers(0, 50, rows), "colour": colour, "outcome": outcome}
+    )
+
+
+@pytest.fixture
+def write_use_case():
+    return _write_use_case
+
+
+@pytest.fixture(scope="session")
+def write_use_case_in():
+    return _write_use_case
+
+
+def _write_use_case(folder, name="sizes", *, task="binary", time=True, table=None, **changes):
+    """A table and a small settings file over it; gives the file."""
+    frame = made_table(task=task) if table is None else table
+    frame.to_csv(folder / f"{name}.csv", index=False)
+    quick = {"max_iter": 15, "min_samples_leaf": 10}
+    settings = {
+        "name": name,
+        "task": "regression" if task == "regression" else "classification",
+        "target": "outcome",
+        "source": {"path": f"{name}.csv"},
+        "columns": {"features": ["size", "count", "colour"]},
+        "split": {"share": 0.3, "folds": 3},
+        "candidates": [
+            {"builder": "hist_gradient_boosting", "params": quick, "space": {"learning_rate": {"low": 0.05, "high": 0.3}}}
+        ],
+        "tuning": {"trials": 3, "seconds": 60, "folds": 2},
+        "gate": {"tolerance": 0.05, "smallest_holdout": 50},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({**settings, **({"time": "hour"} if time else {}), **changes}))
+    return file
