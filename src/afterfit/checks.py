@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ Mask = npt.NDArray[np.bool_]
 Note = dict[str, Any]  # one warning or error as the answer carries it
 ABSENT: Any = object()
 _INFINITY = float("inf")
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive UTC, as everywhere in a checked row
 MUST_BE = {
     "invalid_number": "a number",
     "infinite": "a finite number",
@@ -171,7 +169,7 @@ def check_series(series: "pd.Series[Any] | None", column: Column, size: int) -> 
         absent = "required_missing" if column.required else "absent_column"
         return _missing_values(column, size), [Issue(column, absent, np.arange(size), column.required, _nothing)]
     reading = read_series(series, column)
-    values, problems = reading.values, reading.problems
+    values, problems = reading.values, reading.problems  # noqa: PD011 - not a frame's
     if column.kind == "category":
         return values, _category_issues(values, series, column)
     if column.kind == "datetime":
@@ -251,7 +249,8 @@ class RowChecker:
             numeric = column.kind in {"number", "integer"} and column.low is not None and column.high is not None
             low, high = (column.low, column.high) if numeric else (_INFINITY, -_INFINITY)
             marks = frozenset(column.marks)
-            self._plan.append((column.name, column, codes, low, high, column.kind == "integer", marks))
+            whole, nothing = column.kind == "integer", _nothing_of(column)
+            self._plan.append((column.name, column, codes, low, high, whole, marks, nothing, column.required))
 
     def __call__(self, row: Mapping[str, Any]) -> tuple[tuple[Any, ...], list[Note], list[Note], int]:
         """Gives (values, warnings, errors, number of the contract's columns that the row has)."""
@@ -262,7 +261,7 @@ class RowChecker:
         values: list[Any] = []
         found = 0
         push, get = values.append, row.get
-        for name, column, codes, low, high, whole, marks in self._plan:
+        for name, column, codes, low, high, whole, marks, nothing, required in self._plan:
             value = get(name, ABSENT)
             if value is not ABSENT:
                 found += 1
@@ -274,11 +273,15 @@ class RowChecker:
                 elif (kind is float or kind is int) and low <= value <= high and (not whole or value == int(value)):
                     push(float(value))
                     continue
+                elif value is None and not required:
+                    warnings.append({"column": name, "code": "missing", "value": None})
+                    push(nothing)
+                    continue
             push(_check_value(value, column, codes, marks, warnings, errors))
         return tuple(values), warnings, errors, found
 
 
-def _check_value(
+def _check_value(  # noqa: PLR0917 - called once for each value: keywords would cost time
     value: Any, column: Column, codes: dict[str, int], marks: frozenset[str], warnings: list[Note], errors: list[Note]
 ) -> Any:
     """Read one value the long way; adds to warnings and errors."""
@@ -302,9 +305,11 @@ def _check_value(
         return _code(found, column, codes, warnings)
     elif column.kind != "datetime":
         _check_number(found, column, warnings)
-    if found is None and column.kind != "datetime":
-        return -1 if column.kind == "category" else float("nan")
-    return found
+    return _nothing_of(column) if found is None else found
+
+
+def _nothing_of(column: Column) -> Any:
+    return {"category": -1, "datetime": None}.get(column.kind, float("nan"))
 
 
 def _code(text: str, column: Column, codes: dict[str, int], warnings: list[Note]) -> int:
@@ -321,8 +326,3 @@ def _check_number(number: float, column: Column, warnings: list[Note]) -> None:
     low, high = _limits(column)
     if not low <= number <= high:
         warnings.append(note(column, "out_of_range", number, error=False))
-
-
-def iso_text(microseconds: int) -> str:
-    """A checked row's date or time as ISO text."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()

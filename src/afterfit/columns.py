@@ -1,5 +1,6 @@
 """What one column must look like: its kind and what training showed of it; inference, and reading a column by it."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit.dates import INVALID, choose_format, read_datetime, to_datetimes
+from afterfit.dates import INVALID, choose_format, parse_datetimes, read_datetime, to_datetimes
 from afterfit.errors import DataError
 from afterfit.values import (
     NAN,
@@ -20,6 +21,7 @@ from afterfit.values import (
     distinct,
     is_missing,
     is_missing_text,
+    objects_as_floats,
     read_boolean,
     read_category,
     read_number,
@@ -97,7 +99,7 @@ def _is_truth(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_texts(value: Any) -> bool:
@@ -146,7 +148,7 @@ def read_series(series: "pd.Series[Any]", column: Column) -> Reading:
     if column.kind == "datetime":
         stamps, bad = to_datetimes(series, marks, column.datetime_format)
         return Reading(stamps, _problems(bad, INVALID) if bad.any() else None)
-    floats = as_floats(series)
+    floats = objects_as_floats(series) if series.dtype == "object" else as_floats(series)
     if floats is not None:
         return _read_floats(floats, truths=column.kind == "boolean")
     read = read_boolean if column.kind == "boolean" else read_number
@@ -222,16 +224,18 @@ def _float_kind(floats: ArrayF) -> Kind:
 def _kind_of(values: Sequence[Any]) -> Kind:
     if all(_is_truth_word(value) for value in values):
         return "boolean"
-    if not any(_has_leading_zero(value) for value in values):
-        numbers = [read_number(value) for value in values]
-        if all(problem is None for _, problem in numbers):
-            return "integer" if all(number.is_integer() for number, _ in numbers) else "number"
-    pattern, _ = choose_format(values)
-    return "datetime" if all(read_datetime(value, pattern=pattern)[1] is None for value in values) else "category"
+    if all(_is_numeric(value) for value in values) and not any(_has_leading_zero(value) for value in values):
+        return "integer" if all(read_number(value)[0].is_integer() for value in values) else "number"
+    bad = parse_datetimes(pd.Series(values, dtype=object)).bad
+    return "category" if bad.any() else "datetime"
 
 
 def _is_truth_word(value: Any) -> bool:
     return isinstance(value, bool | np.bool_) or (isinstance(value, str) and value.strip().lower() in TRUTH_WORDS)
+
+
+def _is_numeric(value: Any) -> bool:
+    return read_number(value)[1] in {None, "infinite"}
 
 
 def _has_leading_zero(value: Any) -> bool:

@@ -48,6 +48,7 @@ FORMAT = 1
 MOST_NAMED = 20  # unknown columns that are named; the rest is counted
 LONGEST_NAME = 100  # characters of an unknown name that a rename is sought for
 UNREADABLE = frozenset({*MUST_BE, "invalid"})
+WIDEST = 1_000  # columns of a row above which nothing of it is kept
 REMEMBERED = 256  # different sets of unknown columns whose warnings are kept
 
 
@@ -100,8 +101,8 @@ class Contract:
         Raises:
             SchemaError: The frame has two columns of the same name.
         """
-        names = _names(frame)
-        places = {name: place for place, name in enumerate(names)}
+        _names(frame)
+        places = {name: place for place, name in enumerate(frame.columns) if isinstance(name, str)}
         values: dict[str, Any] = {}
         issues: list[Issue] = []
         for column in self.columns:
@@ -110,7 +111,7 @@ class Contract:
             values[column.name], found = check_series(series, column, len(frame))
             issues += found
         # a frame without rows has absent columns, but no row to warn
-        return Checked(len(frame), values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(names))
+        return Checked(len(frame), values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(frame.columns))
 
     @cached_property
     def _check_row(self) -> RowChecker:
@@ -136,6 +137,8 @@ class Contract:
         notes = self._unknown.get(names)
         if notes is None:
             notes = self.unknown_columns(row)
+            if len(names) > WIDEST:
+                return notes
             if len(self._unknown) >= REMEMBERED:
                 self._unknown.clear()
             self._unknown[names] = notes
@@ -147,9 +150,9 @@ class Contract:
         `suggestion` is the contract's column that was probably meant: one that is absent and spelled alike, or the
         only absent one where only one is unknown; otherwise None.
         """
-        came = {str(name) for name in names}
+        came = set(names)
         absent = [name for name in self.names if name not in came]
-        unknown = sorted(came.difference(self.names))
+        unknown = sorted(str(name) for name in came.difference(self.names))
         notes = [
             {"column": shown(name), "code": "unknown_column", "value": None, "suggestion": suggestion}
             for name, suggestion in zip(unknown, _renames(unknown[:MOST_NAMED], absent), strict=False)
@@ -166,9 +169,9 @@ class Contract:
         """
         if isinstance(other, Contract):
             kinds = {column.name: column.kind for column in other.columns}
-            wrong = {c.name: f"{c.kind} is expected, {kinds[c.name]} came." for c in self.columns if c.name in kinds}
-            same = {c.name for c in self.columns if kinds.get(c.name) == c.kind}
-            return self._differences(list(kinds), {name: text for name, text in wrong.items() if name not in same})
+            pairs = [(c.name, c.kind, kinds.get(c.name, c.kind)) for c in self.columns]
+            wrong = {name: f"{kind} is expected, {came} came." for name, kind, came in pairs if kind != came}
+            return self._differences(list(kinds), wrong)
         checked = self.check_frame(other)
         wrong = {}
         for issue in checked.issues:
@@ -256,7 +259,7 @@ def learn(
     if not len(frame):
         raise DataError("A contract is learnt from rows; the table has none.")
     kinds, required, private, ignore = dict(kinds or {}), set(required), set(private), set(ignore)
-    by_column = dict(marks) if isinstance(marks, Mapping) else {}
+    by_column = dict(marks) if isinstance(marks, Mapping) else dict.fromkeys(names, marks)
     for what, named in (("kinds", kinds), ("required", required), ("private", private), ("marks", by_column)):
         _check_known(sorted(named), names, what)
     features = [name for name in names if name not in ignore]
@@ -264,7 +267,8 @@ def learn(
         raise DataError("A contract needs at least one feature column; all columns of the table are ignored.")
     columns = []
     for name in features:
-        own = by_column.get(name, ()) if isinstance(marks, Mapping) else marks
+        own = by_column.get(name, ())
+        own = [own] if isinstance(own, str) else own
         blank = Column(
             name=name,
             kind=check_kind(kinds[name], name) if name in kinds else infer_kind(frame[name], own),

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from afterfit.values import NO_MARKS, decoded, distinct, is_missing, is_missing_text
 
@@ -31,6 +33,8 @@ _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(?:([Zz])|([+-])(\d\d):?(\d\d))?)?",
     re.ASCII,
 )
+_PLAIN = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$"  # the ISO texts that numpy reads alike
+MANY = 1_000  # distinct values from which on the plain ones are worth a way of their own
 _PEOPLE = re.compile(
     r"(\d{1,4})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})"
     r"(?:[T ,]\s?(\d{1,2}):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(?:\s?([AaPp])\.?[Mm]\.?)?)?",
@@ -76,7 +80,18 @@ def _stamp(year: int, month: int, day: int, clock: int | None) -> int | None:
         return None
 
 
+def _to_seconds(text: str) -> int | None:
+    """The most frequent form, 2013-01-31T14:05:00, in a fifth of the time; the pattern below reads it alike."""
+    try:
+        delta = datetime.fromisoformat(text) - _EPOCH
+    except ValueError:
+        return None
+    return (delta.days * 86_400 + delta.seconds) * SECOND
+
+
 def _iso(text: str) -> int | None:
+    if len(text) == 19 and text[4] == text[7] == "-" and text[10] in "T " and text[13] == text[16] == ":":
+        return _to_seconds(text)
     match = _ISO.fullmatch(text)
     if match is None:
         return None
@@ -188,6 +203,19 @@ def _native(series: "pd.Series[Any]") -> tuple[Array64, Mask]:
     return raw.astype("datetime64[us]"), bad
 
 
+def _plain_stamps(values: Sequence[Any]) -> npt.NDArray[np.int64] | None:
+    """The stamps of many texts that are all plain ISO 8601 without a zone; None for anything else."""
+    if len(values) < MANY or not all(isinstance(value, str) for value in values):
+        return None
+    try:
+        if not pc.all(pc.match_substring_regex(pa.array(values, type=pa.large_string()), _PLAIN)).as_py():
+            return None
+        stamps = np.array(values, dtype="datetime64[us]").astype(np.int64)
+    except ValueError:  # the 30th of February, or half a surrogate pair
+        return None
+    return stamps if stamps.min() >= EARLIEST else None
+
+
 def to_datetimes(
     series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS, pattern: str | None = None
 ) -> tuple[Array64, Mask]:
@@ -195,6 +223,9 @@ def to_datetimes(
     if getattr(series.dtype, "kind", "O") == "M":
         return _native(series)
     codes, values = distinct(series)
+    plain = _plain_stamps(values)
+    if plain is not None:
+        return np.append(plain, _NAT)[codes].view("datetime64[us]"), np.zeros(len(codes), dtype=np.bool_)
     stamps = np.full(len(values) + 1, _NAT, dtype=np.int64)  # the last one answers for code -1
     bad = np.zeros(len(values) + 1, dtype=np.bool_)
     for at, value in enumerate(values):
@@ -211,6 +242,8 @@ def choose_format(values: Sequence[Any], marks: Collection[str] = NO_MARKS) -> t
     Values decide: a 13 can only be a day. Where none does, the month is taken to stand first, except between dots
     (13.10.2014), where the day does by custom.
     """
+    if _plain_stamps(values) is not None:
+        return None, ""
     votes: dict[str, int] = {}
     for value in values:
         text = value.strip() if isinstance(value, str) else ""

@@ -1,6 +1,6 @@
 """Checked rows to the float matrix that estimators take, as a frame and one by one, with equal results.
 
-Numbers pass as they are, within the range of float32 (forces no estimator into infinities). Categories become codes:
+Numbers pass as they are, cut to the range of float32, in which forests compute. Categories become codes:
 the frequent ones keep one each, all others share the last one, "other". Missing values are NaN.
 
 Dates become the parts that can come again: hour of day, day of week, day of year. The time itself is left out: every

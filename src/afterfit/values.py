@@ -182,6 +182,20 @@ def as_floats(series: "pd.Series[Any]") -> ArrayF | None:
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def objects_as_floats(series: "pd.Series[Any]") -> ArrayF | None:
+    """A column of Python numbers and missing values as float64 (n,), NaN where missing; None for anything else."""
+    objects = series.to_numpy()
+    if pd.api.types.infer_dtype(objects, skipna=True) not in {"integer", "floating", "mixed-integer-float", "boolean"}:
+        return None
+    known = ~pd.isna(objects)
+    floats = np.full(len(objects), NAN)
+    try:
+        floats[known] = objects[known].astype(np.float64)
+    except OverflowError:
+        return None
+    return floats
+
+
 def distinct(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
     """A column as (codes (n,), values): row i holds values[codes[i]], a code of -1 is a missing value.
 
