@@ -1,4 +1,4 @@
-# ruff: noqa: DTZ001, PD011 - naive dates are part of what comes; values are those of checked rows
+# ruff: noqa: DTZ001 - naive dates are part of what comes; values are those of checked rows
 
 import json
 import math

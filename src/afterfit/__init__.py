@@ -8,9 +8,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {"load_use_case": "afterfit.usecase"}
+_HOME = {"compare_performance": "afterfit.compare", "load_use_case": "afterfit.usecase"}
 
-__all__ = ["__version__", "load_use_case"]
+__all__ = ["__version__", "compare_performance", "load_use_case"]
 
 
 def __getattr__(name: str) -> Any:

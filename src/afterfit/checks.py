@@ -169,7 +169,7 @@ def check_series(series: "pd.Series[Any] | None", column: Column, size: int) -> 
         absent = "required_missing" if column.required else "absent_column"
         return _missing_values(column, size), [Issue(column, absent, np.arange(size), column.required, _nothing)]
     reading = read_series(series, column)
-    values, problems = reading.values, reading.problems  # noqa: PD011 - not a frame's
+    values, problems = reading.values, reading.problems
     if column.kind == "category":
         return values, _category_issues(values, series, column)
     if column.kind == "datetime":

@@ -278,7 +278,7 @@ def learn_column(series: "pd.Series[Any]", blank: Column) -> Column:
     if blank.kind == "datetime" and getattr(series.dtype, "kind", "O") != "M":
         pattern, note = choose_format(distinct(series)[1], blank.marks)
         learnt |= {"datetime_format": pattern, "note": note}
-    values = read_series(series, Column(**learnt)).values  # noqa: PD011 - not a frame's
+    values = read_series(series, Column(**learnt)).values
     known = values[~np.isnat(values)] if blank.kind == "datetime" else values[~np.isnan(values)]
     if len(known) and blank.kind == "datetime":
         learnt |= {"earliest": known.min().item().isoformat(), "latest": known.max().item().isoformat()}

@@ -247,7 +247,7 @@ def _timed(frame: pd.DataFrame, use_case: UseCase, name: str, dropped: dict[str,
     if parsed.bad.any():
         said = f"{name}: the time column '{column}' has values that are no dates or times"
         raise DataError(_rows_said(said, frame[column], parsed.bad))
-    times = parsed.values  # noqa: PD011 - a field, not a frame's attribute
+    times = parsed.values
     missing = np.isnat(times)
     if missing.any():
         dropped["time is missing"] = int(missing.sum())

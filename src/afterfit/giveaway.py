@@ -40,7 +40,7 @@ def _numbers(column: "pd.Series[Any]", kind: str) -> npt.NDArray[np.float64]:
     """One float a value, NaN for missing: numbers, microseconds, or a category's number."""
     if kind == "datetime":
         parsed = parse_datetimes(column)
-        times = parsed.values  # noqa: PD011 - a field, not a frame's attribute
+        times = parsed.values
         return np.where(np.isnat(times), np.nan, times.astype(np.int64).astype(float))
     if kind in {"number", "integer"}:
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
