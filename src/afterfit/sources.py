@@ -30,6 +30,7 @@ from afterfit.names import chosen_columns, clean_names, listed
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 ENDINGS = (*CSV, *PARQUET)
 MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "none", "<NA>")
+FIRST = pa.array([b"0", b"+", b"-", b" ", b"\t"])  # what may stand before a leading zero, and the zero itself
 BLOCK = 2**21
 ROWS = 65_536
 Type = Literal["integer", "number", "boolean", "text"]
@@ -265,7 +266,16 @@ def _fits(values: pa.ChunkedArray, kind: Type) -> bool:
         _cast(values, kind)
     except pa.ArrowInvalid:
         return False
-    return True
+    return kind not in {"integer", "number"} or not _named_by_digits(values)
+
+
+def _named_by_digits(values: pa.ChunkedArray) -> bool:
+    """Whether a text of digits is a name: it has leading zeros, or more digits than a float holds."""
+    longest = pc.max(pc.binary_length(values)).as_py() or 0
+    suspects = (
+        values if longest > 16 else values.filter(pc.is_in(pc.binary_slice(values.cast(pa.binary()), 0, 1), FIRST))
+    )
+    return bool(pc.any(pc.match_substring_regex(suspects, r"^\s*[+-]?(0[0-9]|[0-9]{17,}\s*$)")).as_py())
 
 
 def _typed(table: pa.Table, types: dict[str, Type]) -> pa.Table:
@@ -275,15 +285,21 @@ def _typed(table: pa.Table, types: dict[str, Type]) -> pa.Table:
 def _cast(values: pa.ChunkedArray, kind: Type) -> pa.ChunkedArray:
     if kind == "text":
         return values
-    bare = pc.utf8_trim_whitespace(values)
-    bare = pc.if_else(pc.is_in(bare, pa.array([*MISSING_WORDS, ""])), pa.scalar(None, pa.string()), bare)
     if kind == "boolean":
-        if not pc.all(pc.is_in(pc.utf8_lower(bare.drop_null()), pa.array(["true", "false"]))).as_py():
+        lower = pc.utf8_lower(_bare(values))
+        if not pc.all(pc.is_in(lower.drop_null(), pa.array(["true", "false"]))).as_py():
             raise pa.ArrowInvalid("neither true nor false")
-        return pc.equal(pc.utf8_lower(bare), "true")
-    if pc.any(pc.match_substring_regex(bare, r"^[+-]?(0[0-9]|[0-9]{17,}$)")).as_py():
-        raise pa.ArrowInvalid("a leading zero, or more digits than a float holds: that is text")
-    return bare.cast(pa.int64() if kind == "integer" else pa.float64())
+        return pc.equal(lower, "true")
+    type_ = pa.int64() if kind == "integer" else pa.float64()
+    try:
+        return values.cast(type_)
+    except pa.ArrowInvalid:
+        return _bare(values).cast(type_)
+
+
+def _bare(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    bare = pc.utf8_trim_whitespace(values)
+    return pc.if_else(pc.is_in(bare, pa.array([*MISSING_WORDS, ""])), pa.scalar(None, pa.string()), bare)
 
 
 @contextmanager

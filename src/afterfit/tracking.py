@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -259,8 +258,7 @@ def log_bundle(folder: Path, bundle: Bundle, requirements: Sequence[str], params
 
     The signature takes any value in every column, so that a bad row is answered and not refused with its batch.
     """
-    with store_errors(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow asks for type hints, with which it would refuse bad rows itself
+    with store_errors():
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PACKAGE / "served.py"),
