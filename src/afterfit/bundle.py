@@ -254,6 +254,29 @@ def code_digest(package: Path) -> str:
     return whole.hexdigest()
 
 
+def check_code(home: Path, expected: str, loader: str) -> None:
+    """Hold the code that travels with a model against what was logged.
+
+    Args:
+        home: the model's folder, with the package in `code/afterfit` and the file that MLflow runs beside MLmodel.
+        expected: the package's digest, as the bundle's manifest has it.
+        loader: the name of the file that MLflow runs, a copy of the one of that name in the package.
+
+    Raises:
+        BundleError: a file is missing, or another one than was logged.
+    """
+    package = home / "code" / "afterfit"
+    try:
+        same = code_digest(package) == expected and (home / loader).read_bytes() == (package / loader).read_bytes()
+    except OSError as error:
+        raise BundleError(f"The code that travels with the model in '{home}' is not whole: {error}") from error
+    if not same:
+        raise BundleError(
+            f"The code that travels with the model in '{home}' is not the code that it was logged with. "
+            "Train and register it again, or find out who changed it."
+        )
+
+
 def _estimator(path: Path) -> Any:
     try:
         unknown = set(skops.io.get_untrusted_types(file=path)) - TRUSTED

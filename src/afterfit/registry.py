@@ -1,5 +1,6 @@
 """The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from afterfit.bundle import Bundle, code_digest, load
+from afterfit.bundle import Bundle, check_code, load
 from afterfit.errors import BundleError, UnknownVersionError
 from afterfit.tracking import check_reachable, store_errors
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 DIGEST = "afterfit.digest"
+LOADER = "served.py"
+"""The file of this package that MLflow runs to load a version."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
 """What MLflow says of an alias that nothing holds, or that nothing can hold."""
 
@@ -62,7 +65,7 @@ def version(name: str, reference: str) -> Version:
 
 def _found(name: str, reference: str) -> Any:
     client = MlflowClient()
-    if reference.isascii() and reference.isdigit():
+    if re.fullmatch("[0-9]{1,9}", reference):
         return client.get_model_version(name, reference)
     if reference == LATEST:
         client.get_registered_model(name)
@@ -113,10 +116,19 @@ def tag(target: Version, tags: Mapping[str, str]) -> None:
 
 
 def model_folder(target: Version) -> Path:
-    """The local folder of a version's files, downloaded where the store is not local."""
+    """The local folder of a version's files, downloaded where the store is not local.
+
+    Raises:
+        BundleError: the registry knows the version, and its files are not there.
+    """
     with store_errors():
         place = MlflowClient().get_model_version_download_uri(target.name, target.number)
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
+        except (MlflowException, OSError) as error:
+            check_reachable()
+            said = " ".join(str(error).split())[:300]
+            raise BundleError(f"The files of {target.uri} cannot be read from {place}: {said}") from error
 
 
 def load_bundle(target: Version) -> Bundle:
@@ -131,8 +143,7 @@ def load_bundle(target: Version) -> Bundle:
     home = model_folder(target)
     _refuse_pickle(target, home)
     bundle = load(home / "artifacts" / "bundle", expected, target.number)
-    if code_digest(home / "code" / "afterfit") != bundle.manifest.code:
-        raise BundleError(f"The code that travels with {target.uri} is not the code that it was logged with.")
+    check_code(home, bundle.manifest.code, LOADER)
     return bundle
 
 
@@ -143,8 +154,7 @@ def _refuse_pickle(target: Version, home: Path) -> None:
         flavour = described["flavors"]["python_function"]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise BundleError(f"{target.uri} has no readable MLmodel file with a python_function flavour.") from error
-    pickled = (
-        any(key in flavour for key in ("python_model", "cloudpickle_version")) and "model_code_path" not in flavour
-    )
-    if pickled or set(described["flavors"]) != {"python_function"}:
+    ours = Path(str(flavour.get("model_code_path"))).name == LOADER  # MLflow runs the file of that name beside MLmodel
+    from_code = ours and flavour.get("loader_module") == "mlflow.pyfunc.loaders.code_model"
+    if not from_code or set(described["flavors"]) != {"python_function"}:
         raise BundleError(f"{target.uri} is not a model from code: it would be unpickled, which is refused.")

@@ -13,7 +13,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-from afterfit.bundle import load
+from afterfit.bundle import check_code, load
 from afterfit.errors import AfterfitError
 
 
@@ -26,6 +26,7 @@ class ServedBundle(PythonModel):
         home = next(parent for parent in folder.parents if (parent / "MLmodel").is_file())
         described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
         self.bundle = load(folder, described["metadata"]["digest"], _version(home))
+        check_code(home, self.bundle.manifest.code, Path(__file__).name)
 
     def predict(  # MLflow reads the hint of a frame as "no schema of its own", any other as one
         self,
