@@ -130,7 +130,11 @@ def _write_use_case(folder, name="sizes", *, task="binary", time=True, table=Non
         "columns": {"features": ["size", "count", "colour"]},
         "split": {"share": 0.3, "folds": 3},
         "candidates": [
-            {"builder": "hist_gradient_boosting", "params": quick, "space": {"learning_rate": {"low": 0.05, "high": 0.3}}}
+            {
+                "builder": "hist_gradient_boosting",
+                "params": quick,
+                "space": {"learning_rate": {"low": 0.05, "high": 0.3}},
+            }
         ],
         "tuning": {"trials": 3, "seconds": 60, "folds": 2},
         "gate": {"tolerance": 0.05, "smallest_holdout": 50},
