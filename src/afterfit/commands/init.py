@@ -19,20 +19,29 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
         raise SettingsError(
             f"'{place}' exists already and is not overwritten: give another name with --out, or delete it."
         )
-    sources.writable(place)
+    named = name or _name(data)
+    if named != _plain(named):
+        raise SettingsError(
+            f"--name '{name}' cannot name a model: letters, digits, '-', '_' and '.', at most 80 and a letter or digit "
+            f"at both ends. '{_plain(name)}' would do."
+        )
     table = read(Source(path=data), Path.cwd())
     remote = "://" in data
     path = data if remote else os.path.relpath(Path(data).expanduser().resolve(), place.resolve().parent)
-    written = draft(table, name=name or _name(data), path=path, target=target, time=time or None)
-    place.write_text(written.text, "utf-8")
+    written = draft(table, name=named, path=path, target=target, time=time or None)
+    sources.writable(place).write_text(written.text, "utf-8")
     lines = [f"Wrote {place} for {len(table):,} rows and {len(table.columns)} columns of {data}."]
     lines += [f"  {note.column or 'the table'}: {note.decision} ({note.reason})" for note in written.notes]
-    then = f"mlflow run . --env-manager local --experiment-name {name or _name(data)} -P config={place}"
+    then = f"mlflow run . --env-manager local --experiment-name {named} -P config={place}"
     lines.append(f"Look it over, then: {then}")
     notes = [{"column": note.column, "decision": note.decision, "reason": note.reason} for note in written.notes]
     return Answer(tuple(lines), {"out": str(place), "rows": len(table), "columns": len(table.columns), "notes": notes})
 
 
 def _name(path: str) -> str:
-    stem = re.sub(r"(\.csv|\.gz|\.parquet|\.pq)+$", "", Path(path).name, flags=re.IGNORECASE)
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")[:80] or "usecase"
+    return _plain(re.sub(r"(\.csv|\.gz|\.parquet|\.pq)+$", "", Path(path).name, flags=re.IGNORECASE))
+
+
+def _plain(text: str) -> str:
+    """What of a text can name a registered model and an experiment."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")[:80] or "usecase"

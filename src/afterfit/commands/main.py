@@ -39,7 +39,7 @@ def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "
 def _promoted(use_case: UseCase, number: str) -> list[str]:
     lines: list[str] = []
     for target in (registry.STAGING, registry.PRODUCTION):
-        answer = promote.command_for(use_case, number, target)
+        answer = promote.judged(use_case, registry.version(use_case.name, number), target)
         lines += answer.lines
         if answer.exit_code:
             break

@@ -1,13 +1,13 @@
 """Move a version to staging or production when its findings allow it, and say why when they do not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit import data, gate, registry
+from afterfit import data, gate, registry, tracking
 from afterfit.bundle import Bundle
 from afterfit.commands.console import HOLD, REJECT, Answer
 from afterfit.compare import Comparison, compare_performance
@@ -43,14 +43,21 @@ class HeldOut:
 
 def command(config: str, version: str = "latest", to: str = "production") -> Answer:
     """Judge a version and move the alias; see scripts/promote.py for the options."""
-    return command_for(load_use_case(config), version, to)
-
-
-def command_for(use_case: UseCase, version: str, to: str) -> Answer:
-    """The same for a use case that is loaded already."""
+    use_case = load_use_case(config)
     if to not in {registry.STAGING, registry.PRODUCTION}:
         raise SettingsError(f"--to must be staging or production, not '{to}'.")
     candidate = registry.version(use_case.name, version)
+    name = f"promote version {candidate.number} to {to}"
+    with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
+        answer = judged(use_case, candidate, to)
+        tracking.tags({f"afterfit.{key}": str(answer.data[key]) for key in ("version", "to", "previous", "decision")})
+        tracking.note("```\n" + "\n".join(answer.lines) + "\n```")
+        tracking.table(answer.data["findings"], "findings.json")
+    return replace(answer, data={**answer.data, "run_id": active.info.run_id})
+
+
+def judged(use_case: UseCase, candidate: Version, to: str) -> Answer:
+    """Judge a version and move the alias where it may: no run, no options."""
     champion = registry.holder(use_case.name, to) if to == registry.PRODUCTION else None
     verdict = examine(use_case, candidate, champion, to)
     if verdict.decision == "PROMOTE":

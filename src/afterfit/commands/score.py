@@ -66,9 +66,9 @@ class Tally:
 def command(config: str, version: str = "production", data: str = "", out: str = "scores.parquet") -> Answer:
     """Score a source by a version; see scripts/score.py for the options."""
     use_case = load_use_case(config)
-    place = sources.writable(Path(out))
     chosen = registry.version(use_case.name, version)
     bundle = registry.load_bundle(chosen)
+    place = sources.writable(Path(out))
     source = Source(path=data) if data else use_case.source
     root = Path.cwd() if data else use_case.root
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
