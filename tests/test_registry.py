@@ -28,7 +28,7 @@ def trained(shared_store, write_use_case_in):
 @pytest.fixture
 def altered(trained):
     """The first version's files, put back after the test."""
-    home = registry.model_folder(registry.version("sizes", "1"))
+    home = registry.model_folder(registry.version(trained.name, "1"))
     copy = home.with_name("untouched")
     shutil.copytree(home, copy)
     yield home
