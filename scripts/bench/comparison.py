@@ -185,7 +185,9 @@ def simulate(
         seen.append((low <= truth <= high, found.outcome == "better", found.outcome == "worse", found.difference >= 0,
                      found.effective_blocks, (high - low) / 2.0))  # fmt: skip
     names = ("coverage", "better", "worse", "point", "blocks", "reach")
-    return dict(zip(names, np.mean(np.array(seen, dtype=float), axis=0), strict=True))
+    table = np.array(seen, dtype=float)
+    found = dict(zip(names, table.mean(axis=0), strict=True))
+    return {**found, "reach": float(np.median(table[:, -1]))}  # some windows have too few blocks for any interval
 
 
 def table(kinds, sizes, windows, *, resamples: int, population_rows: int, seed: int = 1):
