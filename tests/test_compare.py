@@ -198,6 +198,18 @@ def test_time_blocks_are_the_longest_where_everything_hangs_together_and_where_n
     assert time_blocks(TIMES, np.linspace(0, 1, len(TIMES))).length == time_blocks(TIMES).length == "1 week"
 
 
+def test_luck_that_outlasts_every_block_widens_the_interval_and_costs_blocks():
+    luck = np.repeat(np.random.default_rng(0).normal(size=8), 250)  # as long as an eighth of the window
+    y, signal = np.zeros(2_000), np.random.default_rng(1).normal(size=2_000)
+    times = TIMES[:2_000]
+    found = compare_performance(y, signal, signal + luck, "mae", times)
+    blocks = time_blocks(times).take(np.arange(2_000))
+    without = compare_performance(y, signal, signal + luck, "mae", blocks.ids)
+    assert found.blocks == without.blocks
+    assert found.effective_blocks < 0.8 * without.effective_blocks
+    assert np.diff(found.interval) > 1.1 * np.diff(without.interval)
+
+
 def test_time_blocks_keep_the_order_of_time_and_miss_no_row():
     times = np.datetime64("2013-01-01") + np.random.default_rng(0).permutation(5_000).astype("timedelta64[m]")
     blocks = time_blocks(times)

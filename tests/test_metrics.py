@@ -249,6 +249,15 @@ def test_a_number_is_cut_at_its_quartiles_and_missing_values_are_a_slice():
     assert "(missing)" in {part.value for part in found}
 
 
+def test_infinite_numbers_have_their_range_and_small_whole_ones_their_own_slices():
+    y, predictions = binary()
+    columns = {"gust": np.r_[np.arange(300.0), np.full(200, np.inf)], "stops": np.arange(500) % 3 * 1.0}
+    found = {(part.column, part.value): part.n for part in by_slice(["accuracy"], y, predictions, columns)}
+    assert {value: n for (column, value), n in found.items() if column == "stops"} == {"0": 167, "1": 167, "2": 166}
+    assert found["gust", "inf or more"] == 200
+    assert found["gust", "below 125"] == 125
+
+
 def test_slices_of_another_length_are_refused():
     with pytest.raises(DataError, match="carrier has 3 values for 500 rows"):
         by_slice(["accuracy"], *binary(), {"carrier": ["a", "b", "c"]})

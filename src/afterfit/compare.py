@@ -169,7 +169,7 @@ def compare_performance(
     if result.identical or not math.isfinite(result.difference):
         return _without_interval(result)
     draws = one.improvement(*bootstrap(prepared, rows, resamples, seed))
-    interval = interval_of(result.difference, draws, result.effective_blocks, confidence)
+    interval = interval_of(result.difference, draws, result.effective_blocks, confidence, rows.inflation)
     return _decide(replace(result, interval=interval))
 
 

@@ -131,7 +131,7 @@ def interval(
     draws = bootstrap([side], cut_rows, resamples, seed)[0]
     by_class = one.by_class and predictions.classes is not None
     effective = cut_rows.effective(outcomes if by_class else None)
-    return point, *interval_of(point, draws, effective, confidence)
+    return point, *interval_of(point, draws, effective, confidence, cut_rows.inflation)
 
 
 def by_slice(

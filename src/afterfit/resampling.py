@@ -52,15 +52,25 @@ class Blocks:
     length: str | None = None
     autocorrelation: float = float("nan")
 
+    @property
+    def inflation(self) -> float:
+        """How much larger a variance is than independent blocks would make it, by their autocorrelation; at least 1.
+
+        1 + 2 times the autocorrelations (Newey and West 1987, unweighted): what longer blocks would show if there
+        were time for them.
+        """
+        return 1.0 + 2.0 * max(0.0, self.autocorrelation) if np.isfinite(self.autocorrelation) else 1.0
+
     def effective(self, groups: npt.NDArray[Any] | None = None) -> float:
         """How many equal blocks say as much as these unequal ones: (sum of sizes)² / sum of squared sizes (Kish 1965).
 
         With `groups`, (n,) class indices, the smallest such number over the classes that occur: an interval of a
-        metric on 10 late flights rests on at most 10 blocks, however many flights were on time.
+        metric on 10 late flights rests on at most 10 blocks, however many flights were on time. Divided by
+        `inflation`.
         """
         kinds = np.zeros(len(self.ids)) if groups is None else groups
         sizes = [np.bincount(self.ids[kinds == kind]).astype(np.float64) for kind in np.unique(kinds)]
-        return float(min(((size.sum() ** 2) / (size**2).sum() for size in sizes), default=0.0))
+        return float(min(((size.sum() ** 2) / (size**2).sum() for size in sizes), default=0.0)) / self.inflation
 
     def take(self, rows: npt.NDArray[Any]) -> Blocks:
         """The blocks of some rows, numbered anew."""
@@ -102,7 +112,8 @@ def time_blocks(
     autocorrelations, less their bias, add up to nothing or less. Four, because luck that lasts leaves many small
     correlations, which together make an interval too narrow. Nothing, because it is cheaper to be wrong on this side:
     rows without any autocorrelation end with longer blocks than they need every second time, and with intervals that
-    are a few per cent wider. Where no length does, and without `values`, the longest of those lengths. Where every
+    are a few per cent wider. Where no length does, and without `values`, the longest of those lengths; what
+    correlation is left there widens the interval (`Blocks.inflation`). Where every
     length leaves fewer than `fewest`, the shortest; where every one leaves more than `most`, the longest. Blocks start
     at multiples of their length since 1970 (UTC).
 
@@ -228,7 +239,9 @@ def jackknife(side: Weighted, blocks: Blocks) -> FloatArray:
     return influence
 
 
-def interval_of(value: float, draws: FloatArray, effective: float, confidence: float) -> tuple[float, float]:
+def interval_of(
+    value: float, draws: FloatArray, effective: float, confidence: float, inflation: float = 1.0
+) -> tuple[float, float]:
     """The interval of a value from its bootstrap draws: percentiles, pushed outwards where blocks are few.
 
     The percentiles are those that make the interval of a mean as wide as Student's t with `effective` - 1 degrees of
@@ -236,13 +249,15 @@ def interval_of(value: float, draws: FloatArray, effective: float, confidence: f
     end with fewer than ten draws beyond it is too rough to be read off, and is the value plus or minus the same
     multiple of the draws' standard deviation.
 
-    Assumes independent blocks. Undefined draws (a resample with one class only) are left out.
+    Assumes that blocks are independent, or hang together as `inflation` says. Undefined draws (a resample with one
+    class only) are left out.
 
     Args:
         value: the metric, or the difference, over the rows as they are.
         draws: (r,) the same under each resample.
         effective: `Blocks.effective`.
         confidence: share of such intervals that hold the truth, 0.95 for instance.
+        inflation: `Blocks.inflation`; the draws are spread around the value by its square root.
 
     Returns:
         (low, high); infinite where there are fewer than `FEWEST_BLOCKS` effective blocks.
@@ -252,6 +267,7 @@ def interval_of(value: float, draws: FloatArray, effective: float, confidence: f
     draws = draws[np.isfinite(draws)]
     if effective < FEWEST_BLOCKS or len(draws) < 2 or not np.isfinite(value):
         return -np.inf, np.inf
+    draws = value + np.sqrt(inflation) * (draws - value)
     stretch = np.sqrt(effective / (effective - 1.0))
     distance = float(stretch * stats.t.ppf((1.0 + confidence) / 2.0, effective - 1.0))
     tail = float(special.ndtr(-distance))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,19 @@ def _words(series: pd.Series[Any]) -> pd.Series[Any]:
     missing = series.isna()
     number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
     if number and series.nunique() > MOST_VALUES:
-        series = pd.qcut(series, RANGES, duplicates="drop", precision=4)
-    elif number and bool((series.dropna() % 1 == 0).all()):
-        series = series.astype("Int64")
-    return series.astype(object).map(str).where(~missing, MISSING)
+        words = pd.Series(_ranges(series.to_numpy(dtype=np.float64, na_value=np.nan)))
+    else:
+        whole = number and bool((series.dropna() % 1 == 0).all())
+        words = (series.astype("Int64") if whole else series).astype(object).map(str)
+    return words.where(~missing, MISSING)
+
+
+def _ranges(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """The range of each value between the quartiles, as text; a quartile belongs to the range above it."""
+    known = np.sort(values[~np.isnan(values)])
+    edges = np.unique(known[[len(known) // RANGES * part for part in range(1, RANGES)]])
+    texts = [f"{edge:.6g}" for edge in edges]
+    between = [f"{low} to {high}" for low, high in pairwise(texts)]
+    names = np.array([f"below {texts[0]}", *between, f"{texts[-1]} or more"], dtype=object)
+    words: npt.NDArray[Any] = names[np.searchsorted(edges, values, side="right").clip(0, len(edges))]
+    return words

@@ -1,6 +1,7 @@
 """Score a source in batches to a Parquet file; with the target there, also say how good the answers are."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from afterfit import data, registry, sources, tracking
+from afterfit import registry, sources, tracking
 from afterfit.batch import answer_table
 from afterfit.bundle import Bundle
 from afterfit.commands.console import Answer
+from afterfit.data import encode_target, missing_target, stream
 from afterfit.dates import parse_datetimes
 from afterfit.metrics import SliceResult, by_slice, interval
 from afterfit.predictions import Predictions
@@ -72,19 +74,19 @@ def command(config: str, version: str = "production", data: str = "", out: str =
     source = Source(path=data) if data else use_case.source
     root = Path.cwd() if data else use_case.root
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
-        tally = score(use_case, bundle, source, root, place)
+        tally = score(use_case, bundle, stream(source, root), place)
         quality = measured(use_case, tally)
         _log(tally, quality)
     lines = described(place, chosen.number, tally, quality)
     return Answer(tuple(lines), {**summary(place, chosen.number, tally, quality), "run_id": active.info.run_id})
 
 
-def score(use_case: UseCase, bundle: Bundle, source: Source, root: Path, place: Path) -> Tally:
-    """Stream a source through a bundle into a Parquet file, which appears whole or not at all."""
+def score(use_case: UseCase, bundle: Bundle, frames: Iterable[pd.DataFrame], place: Path) -> Tally:
+    """Pass a stream of frames through a bundle into a Parquet file, which appears whole or not at all."""
     tally, draft = Tally(), place.with_name(place.name + ".part")
     writer: pq.ParquetWriter | None = None
     try:
-        for frame in tqdm(data.stream(source, root), desc="score", unit=" batches", leave=False, disable=None):
+        for frame in tqdm(frames, desc="score", unit=" batches", leave=False, disable=None):
             table = _batch(use_case, bundle, frame, tally)
             writer = writer or pq.ParquetWriter(
                 draft, table.schema, compression="zstd", use_dictionary=["model_version"]
@@ -111,11 +113,11 @@ def _batch(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: Tally)
         {(str(note["column"]), note["code"]): len(frame) for note in checked.unknown if _is_odd(use_case, note)}
     )
     if use_case.target in frame.columns:
-        known = ~data.missing_target(use_case, frame[use_case.target]).to_numpy()
+        known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
         tally.without_target += int((~known).sum())
         tally.trained_on += _trained_on(use_case, bundle, frame)
         rows = np.flatnonzero(known & ~checked.bad)
-        y = data.encode_target(use_case, frame[use_case.target].iloc[rows], bundle.scorer.classes or ())
+        y = encode_target(use_case, frame[use_case.target].iloc[rows], bundle.scorer.classes or ())
         named = dict.fromkeys([*use_case.metrics.slices, *([use_case.time] if use_case.time else [])])
         tally.judged.add(y, predictions.take(rows), frame[[n for n in named if n in frame.columns]].iloc[rows])
     return table
