@@ -123,7 +123,7 @@ def test_the_interval_covers_nine_of_ten_new_outcomes(rows):
         covered.append(np.mean((residuals[rows:] >= low) & (residuals[rows:] <= high)))
     assert (
         0.895 <= np.mean(covered) <= 0.915
-    )  # split-conformal covers 0.9 to 0.9 + 2 / (n + 1); 39 rows allow exactly 0.9
+    )  # it covers 0.9 to 0.9 + 2 / (n + 1)
 
 
 def test_the_interval_takes_the_exact_ranks_of_the_residuals():
