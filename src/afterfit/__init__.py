@@ -8,7 +8,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {"load_use_case": "afterfit.usecase"}
+_HOME = {
+    "compare_drift": "afterfit.drift",
+    "load_use_case": "afterfit.usecase",
+    "profile": "afterfit.profiles",
+}
 
 __all__ = ["__version__", *sorted(_HOME)]
 
