@@ -28,6 +28,8 @@ KEPT = 200
 """Most categories that are counted by name."""
 KNOWN = 4_096
 """Most further categories that are only recognised."""
+REMEMBERED = 100_000
+"""Names whose level is kept between chunks; past that, each chunk looks its own up."""
 LONGEST = 80
 """Longer category names are cut, and told apart by a digest."""
 
@@ -138,25 +140,32 @@ class CategoryBins:
         """The level of each kept name."""
         return {name: i + 3 for i, name in enumerate(self.kept)}
 
-    def levels(self, column: Names) -> tuple[Array, dict[str, int]]:
-        """The level of each row, int64, and how often each name came that was never seen."""
-        labels = [label(name, hidden=self.hidden) for name in column.names]
-        table = np.array([*map(self._level, labels), 0], dtype=np.int64)
+    def levels(self, column: Names, memory: dict[str, int] | None = None) -> tuple[Array, dict[str, int]]:
+        """The level of each row, int64, and how often each name came that was never seen.
+
+        `memory` keeps the levels of names between parts of one table.
+        """
+        memory = {} if memory is None or len(memory) > REMEMBERED else memory
+        table = np.array(
+            [*(memory[n] if n in memory else self._level(n, memory) for n in column.names), 0], dtype=np.int64
+        )
         levels = table[column.codes]
         if not (table == 1).any():
             return levels, {}
-        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(labels))
-        unseen = np.flatnonzero((table[:-1] == 1) & (counts > 0))
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(table) - 1)
         new: dict[str, int] = {}
-        for i in unseen.tolist():
-            new[labels[i]] = new.get(labels[i], 0) + int(counts[i])
+        for i in np.flatnonzero((table[:-1] == 1) & (counts > 0)).tolist():
+            name = label(column.names[i], hidden=self.hidden)
+            new[name] = new.get(name, 0) + int(counts[i])
         return levels, new
 
-    def _level(self, name: str) -> int:
-        level = self.level_of_name.get(name)
-        if level is not None:
-            return level
-        return 2 if self.known is None or digest(name) in self.known else 1
+    def _level(self, name: str, memory: dict[str, int]) -> int:
+        shown = label(name, hidden=self.hidden)
+        level = self.level_of_name.get(shown)
+        if level is None:
+            level = 2 if self.known is None or digest(shown) in self.known else 1
+        memory[name] = level
+        return level
 
 
 @dataclass(frozen=True)

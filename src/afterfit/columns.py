@@ -105,7 +105,8 @@ def as_names(values: "pd.Series[Any]") -> Names:
         codes, names = values.cat.codes.to_numpy(), values.cat.categories
         return Names(codes.astype(np.int64), [_name(name) for name in names])
     codes, uniques = pd.factorize(values)
-    return Names(codes, [_name(name) for name in uniques.tolist()])
+    names = uniques.tolist()
+    return Names(codes, names if isinstance(values.dtype, pd.StringDtype) else [_name(name) for name in names])
 
 
 def _name(value: Any) -> str:

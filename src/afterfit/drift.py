@@ -19,6 +19,7 @@ from afterfit.comparison import Comparison, design_words, untold
 from afterfit.errors import DataError, SchemaError
 from afterfit.findings import ColumnReport, DriftReport
 from afterfit.profiles import Profile
+from afterfit.relations import one_thread
 
 
 def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> DriftReport:
@@ -46,7 +47,8 @@ def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> Drif
     window = _measured(reference, frame)
     if window.rows == 0 or reference.rows == 0:
         return _nothing(window, reference, rate)
-    return Comparison(window, reference, rate).report()
+    with one_thread():
+        return Comparison(window, reference, rate).report()
 
 
 def _measured(reference: Profile, frame: Any) -> Profile:

@@ -26,8 +26,8 @@ def of_means(difference: Array, variance: Array, skewness: Array, freedom: Array
         skewness: (tests,) of the difference.
         freedom: (tests,) degrees of freedom of the variance.
     """
-    scale = np.sqrt(np.where(variance > 0, variance, 1.0))
-    t = np.where(variance > 0, difference / scale, np.where(difference == 0, 0.0, np.sign(difference) * np.inf))
+    certain = np.copysign(np.where(difference == 0, 0.0, np.inf), difference)  # a score that did not vary and now does
+    t = np.where(variance > 0, difference / np.sqrt(np.where(variance > 0, variance, 1.0)), certain)
     upper, lower = _tail(t, skewness, freedom), _tail(-t, -skewness, freedom)
     return np.minimum(1.0, 2.0 * np.minimum(upper, lower))
 

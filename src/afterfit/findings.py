@@ -11,7 +11,7 @@ SMALLEST: Mapping[str, float] = {
     "absent": 0.0,
     "kind": 0.002,
     "missing": 0.01,
-    "new values": 0.002,
+    "new values": 0.001,
     "location": 0.05,
     "spread": math.log(1.08),
     "shape": 0.02,

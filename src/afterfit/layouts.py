@@ -89,7 +89,12 @@ def even_sample(part: Any, columns: int) -> pd.DataFrame:
 
 
 def learn(
-    part: Any, *, time: str | None = None, kinds: Mapping[str, Kind] | None = None, hidden: bool = False
+    part: Any,
+    *,
+    time: str | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    hidden: bool = False,
+    related: bool = True,
 ) -> Layout:
     """Learn a layout from one part.
 
@@ -98,6 +103,7 @@ def learn(
         time: the column with the time of each row, or None where rows are independent.
         kinds: kinds of columns where their types do not say it, such as {"month": "category"}.
         hidden: keep digests of category names in place of the names.
+        related: whether to look at relations between columns.
     """
     names = table_columns.column_names(part)
     if time is not None and time not in names:
@@ -110,7 +116,8 @@ def learn(
     units = () if seconds is None else time_blocks.chosen_units(seconds)
     sample = time_blocks.cut(seconds, units) if seconds is not None and units else None
     columns, levels = _learn_columns(frame, kind_by_name, sample, hidden=hidden)
-    return _with_relations(columns, levels, sample, time=time, units=units, hidden=hidden)
+    with relations.one_thread():
+        return _with_relations(columns, levels, sample, time=time, units=units, hidden=hidden, wanted=related)
 
 
 def _learn_columns(
@@ -158,9 +165,10 @@ def _with_relations(
     time: str | None,
     units: tuple[str, ...],
     hidden: bool,
+    wanted: bool,
 ) -> Layout:
     looks = tuple(_look_lags(column.bins, level, sample) for column, level in zip(columns, levels, strict=True))
-    every = [relations.scores_of(i, column.bins) for i, column in enumerate(columns)]
+    every = [relations.scores_of(i, column.bins) if wanted else [] for i, column in enumerate(columns)]
     chosen = _related(every, columns, levels)
     scores = tuple(score for i in chosen for score in every[i])
     step = max(-(-len(levels[0]) // ROWS_OF_DIRECTIONS), 1)

@@ -11,10 +11,13 @@ From the reference's sums follow directions in which a window is looked at:
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from afterfit.bins import Bins, CategoryBins, NumberBins
 
@@ -31,6 +34,17 @@ MOST_PAIRS = 300
 STRENGTH = 0.1
 """Columns whose relation is weaker than this (in the unit of a correlation) are taken to have none."""
 RIDGE = 1e-3
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Keep the matrix library to one thread: these products are small, and a second thread waits more than it helps."""
+    limit: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return limit
 
 
 @dataclass(frozen=True, slots=True)
