@@ -50,7 +50,9 @@ def compared(rows: int, seed: int, peers: Path | None) -> dict[str, float | None
         if taken is None:
             print(f"{name:>24}: not installed")
         else:
-            print(f"{name:>24}: {taken:8.3f} s = {taken / ours:6.1f} times; {taken / ours_related:6.1f} times with relations")
+            print(
+                f"{name:>24}: {taken:8.3f} s = {taken / ours:6.1f} times; {taken / ours_related:6.1f} times with relations"
+            )
     return seconds
 
 
@@ -63,7 +65,9 @@ def peer_seconds(reference, window, folder: Path | None) -> dict[str, float | No
         answer = run(python, peer, reference, [window], what="speed") if python else None
         if answer:
             seconds[peer] = min(answer["seconds"])
-            print(f"  {peer} fitted in {answer['fitted'][0]:.1f} s" if answer["fitted"] else f"  {peer} ran", flush=True)
+            print(
+                f"  {peer} fitted in {answer['fitted'][0]:.1f} s" if answer["fitted"] else f"  {peer} ran", flush=True
+            )
     return seconds
 
 
@@ -97,7 +101,10 @@ def stream_one(folder: Path) -> None:
     profile = afterfit.profile(row_groups(folder))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{profile.rows:>13,} rows: {seconds:8.1f} s, {1e9 * seconds / profile.rows / 16:5.1f} ns a value, peak {peak:,.0f} MB", flush=True)
+    print(
+        f"{profile.rows:>13,} rows: {seconds:8.1f} s, {1e9 * seconds / profile.rows / 16:5.1f} ns a value, peak {peak:,.0f} MB",
+        flush=True,
+    )
 
 
 def stream(most: int, seed: int, where: Path | None) -> None:

@@ -26,7 +26,11 @@ def environment(folder: Path, peer: str) -> Path | None:
     if python.exists():
         return python
     made = subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=False, capture_output=True)
-    done = subprocess.run([str(python), "-m", "pip", "install", "-q", *PACKAGES[peer]], check=False) if made.returncode == 0 else made
+    done = (
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *PACKAGES[peer]], check=False)
+        if made.returncode == 0
+        else made
+    )
     return python if done.returncode == 0 else None
 
 
@@ -38,7 +42,11 @@ def run(python: Path, peer: str, reference, windows, *, what: str = "alarms"):
             _plain(frame).to_parquet(path)
         quiet = {**os.environ, "DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1", "PYTHONPATH": ""}
         done = subprocess.run(
-            [str(python), __file__, peer, what, *map(str, paths)], check=False, capture_output=True, text=True, env=quiet
+            [str(python), __file__, peer, what, *map(str, paths)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=quiet,
         )
     if done.returncode:
         print(f"{peer} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
@@ -54,7 +62,9 @@ def _plain(frame):
     for column in result:
         if result[column].dtype == object:
             numbers = pd.to_numeric(result[column], errors="coerce")
-            result[column] = numbers if numbers.notna().sum() == result[column].notna().sum() else result[column].astype("str")
+            result[column] = (
+                numbers if numbers.notna().sum() == result[column].notna().sum() else result[column].astype("str")
+            )
         if pd.api.types.is_bool_dtype(result[column]):
             result[column] = result[column].astype("str")
     return result.reset_index(drop=True)

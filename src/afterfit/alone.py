@@ -28,6 +28,7 @@ class Shift:
     """A score that moved away from what the other columns say of it; `effect` in the unit of its kind of change."""
 
     score: int
+    level: int
     kind: str
     statistic: float
     pvalue: float
@@ -83,6 +84,7 @@ class Against:
         return [
             Shift(
                 i,
+                self._layout.scores[i].level,
                 self._kind(i),
                 float(statistics[i]),
                 float(pvalues[i]),

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from afterfit.columns import Kind, Names
+from afterfit.parts import Kind, Names
 
 Array = np.ndarray[Any, Any]
 
@@ -57,9 +57,8 @@ class NumberBins:
     @cached_property
     def level_of_cell(self) -> Array:
         """(cells,) the level of each cell, uint8."""
-        return np.searchsorted(np.array((0, *self.starts)), np.arange(CELLS), side="right").astype(np.uint8) - np.uint8(
-            1
-        )
+        table = np.searchsorted(np.array((0, *self.starts)), np.arange(CELLS), side="right") - 1
+        return table.astype(np.uint8)
 
     @cached_property
     def location(self) -> Array:
@@ -93,7 +92,7 @@ class NumberBins:
     @cached_property
     def novel(self) -> Array:
         """(levels,) whether the reference's sample had no value there: out of its range, or in a gap."""
-        levels = np.array(self.sample) == 0
+        levels: Array = np.array(self.sample) == 0
         levels[[0, 1, -1]] = [False, True, True]
         return levels
 

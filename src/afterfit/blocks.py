@@ -41,8 +41,7 @@ def chosen_units(seconds: Array) -> tuple[str, ...]:
     known = seconds[seconds != MISSING_TIME]
     filled = {name: len(np.unique(known // length)) for name, length in UNITS} if len(known) else {}
     able = [name for name, _ in UNITS if FEWEST_BLOCKS <= filled.get(name, 0) <= MOST_BLOCKS]
-    coarser = [*able[1:], ""]
-    return tuple(name for name, next_one in zip(able, coarser, strict=True) if filled[name] != filled.get(next_one))
+    return tuple(name for i, name in enumerate(able) if i + 1 == len(able) or filled[name] != filled[able[i + 1]])
 
 
 def count_blocks(seconds: Array, unit: str) -> dict[int, int]:
@@ -127,7 +126,8 @@ class Spread:
         """
         if not len(self.pairs):
             return np.ones(lags.shape[1])
-        return np.maximum(1.0, 1.0 + (lags * self.pairs[:, None]).sum(axis=0) / self.rows)
+        result: Array = np.maximum(1.0, 1.0 + (lags * self.pairs[:, None]).sum(axis=0) / self.rows)
+        return result
 
     def freedom(self, lags: Array, rows: int) -> Array:
         """Degrees of freedom of that variance (Satterthwaite, 1946): few blocks make it a rough one."""
@@ -135,7 +135,8 @@ class Spread:
             return np.full(lags.shape[1], float(max(rows - 1, 1)))
         parts = lags * self.pairs[:, None] / self.rows
         noise = (parts**2 / (self.blocks[:, None] - 1)).sum(axis=0) + 1.0 / max(rows - 1, 1)
-        return np.maximum(self.design_effect(lags) ** 2 / noise, 2.0)
+        result: Array = np.maximum(self.design_effect(lags) ** 2 / noise, 2.0)
+        return result
 
 
 def spread(

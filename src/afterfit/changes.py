@@ -20,7 +20,10 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One look at one column: how sure, and how large in its unit. `at` is the level or shape group."""
+    """One look at one column: how sure, and how large in its unit. `at` is the level or shape group.
+
+    `before` and `now` are the shares of rows, where the change is one of shares.
+    """
 
     kind: str
     at: int
@@ -28,7 +31,8 @@ class Change:
     pvalue: float
     effect: float
     effective_rows: float
-    words: str
+    before: float
+    now: float
 
 
 def changes_of(bins: Bins, window: Counts, reference: Counts, spread: Spread, lags: Array) -> list[Change]:
@@ -36,7 +40,8 @@ def changes_of(bins: Bins, window: Counts, reference: Counts, spread: Spread, la
 
     Args:
         bins: the column's bins.
-        window, reference: its counts.
+        window: its counts in the window.
+        reference: its counts in the reference.
         spread: how the rows of both lie in time.
         lags: (units, looks) lag correlations of the looks.
     """
@@ -51,19 +56,16 @@ def changes_of(bins: Bins, window: Counts, reference: Counts, spread: Spread, la
     count, other = window.levels @ scores, reference.levels @ scores
     known = _expected_new(bins, looks, reference)
     sizes = rows, others.astype(float)
-    pvalues, statistics = _tested(looks, scores, (window, reference), sizes, (design, freedom), known)
+    pvalues, statistics = _tested(looks, scores, (window, reference), sizes, designs=(design, freedom), expected=known)
     found = []
     for i, look in enumerate(looks):
         if not able[i] or (look.kind in {"location", "spread"} and not mean.able):
             continue
         share, before = count[i] / rows[i], other[i] / others[i]
         effect = mean.effect(look.kind) if look.kind in {"location", "spread"} else float(share - before)
-        words = mean.words(look.kind) if look.kind in {"location", "spread"} else _words(bins, look, before, share)
-        found.append(
-            Change(
-                look.kind, look.at, float(statistics[i]), float(pvalues[i]), effect, float(rows[i] / design[i]), words
-            )
-        )
+        rows_worth = float(rows[i] / design[i])
+        numbers = float(statistics[i]), float(pvalues[i]), effect, rows_worth
+        found.append(Change(look.kind, look.at, *numbers, float(before), float(share)))
     return found
 
 
@@ -86,6 +88,7 @@ def _tested(
     scores: Array,
     counts: tuple[Counts, Counts],
     rows: tuple[Array, Array],
+    *,
     designs: tuple[Array, Array],
     expected: Array,
 ) -> tuple[Array, Array]:
@@ -100,7 +103,9 @@ def _tested(
     skew = skewness * evidence.skew_factor(*safe, designs[0])
     of_means = evidence.of_means(difference, variance, skew, designs[1])
     shown = np.where(means, 0.0, np.clip(other + expected, 0.0, safe[1]))
-    of_shares = evidence.of_shares(np.where(means, 0.0, count), safe[0], shown, safe[1], *designs)
+    of_shares = evidence.of_shares(
+        np.where(means, 0.0, count), safe[0], shown, safe[1], design=designs[0], freedom=designs[1]
+    )
     scale = np.sqrt(np.where(variance > 0, variance, np.nan))
     return np.where(means, of_means, of_shares), difference / scale
 
@@ -121,7 +126,6 @@ class _Means:
     """Mean and standard deviation of a number in both windows, from sums of cells."""
 
     def __init__(self, bins: Bins, window: Counts, reference: Counts) -> None:
-        self._curved = isinstance(bins, NumberBins) and bool(bins.curve)
         self.mean, self.deviation = _moments(window)
         self.mean_before, self.deviation_before = _moments(reference)
         varies = isinstance(bins, NumberBins) and len(np.unique(bins.location[1:])) > 1
@@ -131,13 +135,6 @@ class _Means:
         if kind == "location":
             return (self.mean - self.mean_before) / self.deviation_before
         return math.log(max(self.deviation / self.deviation_before, 0.001))
-
-    def words(self, kind: str) -> str:
-        scale = " (on an asinh scale)" if self._curved else ""
-        effect = self.effect(kind)
-        if kind == "location":
-            return f"mean {'up' if effect > 0 else 'down'} by {_figure(abs(effect))} standard deviations{scale}"
-        return f"spread {_figure(math.exp(effect))} times what it was{scale}"
 
 
 def _moments(counts: Counts) -> tuple[float, float]:
@@ -156,15 +153,22 @@ def percent(share: float) -> str:
     return f"{value:.0f} %" if value >= 9.95 or value == 0 else f"{value:.1f} %" if value >= 0.095 else f"{value:.2g} %"
 
 
-def _words(bins: Bins, look: Look, before: float, share: float) -> str:
-    moved = f"{percent(before)} → {percent(share)}"
-    if look.kind == "missing":
+def words_of(change: Change, bins: Bins) -> str:
+    """A change as a person would say it."""
+    scale = " (on an asinh scale)" if isinstance(bins, NumberBins) and bins.curve else ""
+    if change.kind == "location":
+        way, amount = "up" if change.effect > 0 else "down", _figure(abs(change.effect))
+        return f"mean {way} by {amount} standard deviations{scale}"
+    if change.kind == "spread":
+        return f"spread {_figure(math.exp(change.effect))} times what it was{scale}"
+    moved = f"{percent(change.before)} → {percent(change.now)}"
+    if change.kind == "missing":
         return f"missing values {moved}"
-    if look.kind == "new values":
+    if change.kind == "new values":
         return f"values never seen in the reference {moved} of rows"
-    if look.kind == "share":
-        return f"{level_name(bins, look.at)} {moved} of rows"
-    return f"values {group_name(bins, look.at)} {moved} of rows"
+    if change.kind == "share":
+        return f"{level_name(bins, change.at)} {moved} of rows"
+    return f"values {group_name(bins, change.at)} {moved} of rows"
 
 
 def level_name(bins: Bins, level: int) -> str:

@@ -1,4 +1,4 @@
-"""One comparison at work: columns by themselves, columns against the others, relations; each judged and put in words."""
+"""One comparison at work: columns by themselves, columns against the others, relations; each judged, and in words."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ import numpy as np
 
 from afterfit import blocks as time_blocks
 from afterfit.alone import Against, Bond, Shift
-from afterfit.changes import Change, changes_of, level_name, percent
+from afterfit.bins import Bins
+from afterfit.changes import Change, changes_of, level_name, percent, words_of
 from afterfit.findings import SMALLEST, UNIT, ColumnReport, DriftReport, Finding, Outcome, Relation
-from afterfit.layouts import Layout
+from afterfit.layouts import Column, Layout
 from afterfit.profiles import Counts, Profile
 
 Array = np.ndarray[Any, Any]
@@ -92,8 +93,12 @@ class Comparison:
         blamed = {test.column for test in tests if test.alarm} | set(self._unfit)
         bonds, culprits = self._column_bonds(blamed)
         pairs = self._pairs(blamed, culprits)
+        broken = [pair for pair in pairs if pair.alarm]
+        by_column: dict[int, list[_Test]] = {}
+        for test in tests:
+            by_column.setdefault(test.column, []).append(test)
         columns = [
-            self._column_report(i, [t for t in tests if t.column == i], [*bonds.get(i, ()), *self._accused(i, pairs)])
+            self._column_report(i, by_column.get(i, []), [*bonds.get(i, ()), *self._accused(i, broken)])
             for i in range(len(self._layout.columns))
         ]
         return DriftReport(
@@ -155,34 +160,10 @@ class Comparison:
             familywise = pvalue * len(tests) / SHARE_OF_COLUMNS
             if familywise > self._rate:
                 return tests
-            change = self._in_words(shift, tests[place].change)
             tests[place] = replace(
-                tests[place], change=change, pvalue=pvalue, familywise=familywise, alarm=True, given_others=True
+                tests[place], change=_moved(shift), pvalue=pvalue, familywise=familywise, alarm=True, given_others=True
             )
             blamed.add(tests[place].column)
-
-    def _in_words(self, shift: Shift, alone: Change) -> Change:
-        score = self._layout.scores[shift.score]
-        amount, way = abs(shift.effect), "up" if shift.effect > 0 else "down"
-        if shift.kind == "location":
-            words = f"mean {way} by {amount:.2f} standard deviations"
-        elif shift.kind == "spread":
-            words = f"spread {math.exp(shift.effect):.2f} times what it was"
-        elif shift.kind == "missing":
-            words = f"missing values {way} by {percent(amount)} of rows"
-        else:
-            words = (
-                f"{level_name(self._layout.columns[score.column].bins, score.level)} {way} by {percent(amount)} of rows"
-            )
-        return Change(
-            shift.kind,
-            score.level,
-            shift.statistic,
-            shift.pvalue,
-            shift.effect,
-            shift.effective_rows,
-            f"{words}, given the other columns" if shift.kind == alone.kind else words,
-        )
 
     # Relations.
 
@@ -269,7 +250,7 @@ class Comparison:
     def _accused(self, column: int, pairs: Sequence[Relation]) -> list[Finding]:
         """The relation finding of a column that broken pairs have in common."""
         name = self._layout.columns[column].name
-        broken = [pair for pair in pairs if pair.alarm and name in pair.blamed]
+        broken = [pair for pair in pairs if name in pair.blamed]
         if not broken:
             return []
         worst = max(broken, key=lambda pair: abs(pair.effect))
@@ -299,7 +280,7 @@ class Comparison:
         if position in self._unfit:
             found = [self._unfit[position]]
         else:
-            found = [_finding(column.name, test) for test in tests] + list(more)
+            found = [_finding(column, test) for test in tests] + list(more)
         found.sort(key=lambda finding: (not finding.alarm, -finding.weight if finding.alarm else 0.0))
         names = counts.new if any(f.alarm and f.kind == "new values" for f in found) else {}
         return ColumnReport(column.name, column.kind, counts.present, tuple(found), names)
@@ -323,9 +304,24 @@ def _strengths(bond: Bond) -> str:
     return f"{bond.before:.2f} → {bond.now:.2f} (as a correlation)"
 
 
-def _finding(name: str, test: _Test) -> Finding:
+def _moved(shift: Shift) -> Change:
+    """A shift against the other columns as a change; its shares are only known as their difference."""
+    numbers = shift.statistic, shift.pvalue, shift.effect, shift.effective_rows
+    return Change(shift.kind, shift.level, *numbers, math.nan, math.nan)
+
+
+def _moved_words(change: Change, bins: Bins) -> str:
+    if change.kind in {"location", "spread"}:
+        return f"{words_of(change, bins)}, given the other columns"
+    what = "missing values" if change.kind == "missing" else level_name(bins, change.at)
+    way = "up" if change.effect > 0 else "down"
+    return f"{what} {way} by {percent(abs(change.effect))} of rows, given the other columns"
+
+
+def _finding(column: Column, test: _Test) -> Finding:
+    words = (_moved_words if test.given_others else words_of)(test.change, column.bins)
     return Finding(
-        column=name,
+        column=column.name,
         kind=test.kind,
         outcome="alarm" if test.alarm else "pass",
         statistic=test.change.statistic,
@@ -336,7 +332,7 @@ def _finding(name: str, test: _Test) -> Finding:
         smallest=SMALLEST[test.kind],
         effective_rows=test.change.effective_rows,
         given_others=test.given_others,
-        words=f"{name}: {test.change.words}",
+        words=f"{column.name}: {words}",
     )
 
 

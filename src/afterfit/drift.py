@@ -53,7 +53,7 @@ def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> Drif
 
 def _measured(reference: Profile, frame: Any) -> Profile:
     if isinstance(frame, Profile):
-        (reference + frame)  # noqa: B018 - raises where the two do not fit
+        reference.check_same_bins(frame)
         window = frame
     else:
         window = reference.measure(frame)

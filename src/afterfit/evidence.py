@@ -44,7 +44,7 @@ def _tail(t: Array, skewness: Array, freedom: Array) -> Array:
     return np.where(z > 0, np.maximum(normal, skewed), np.minimum(normal + skewed, 1.0))
 
 
-def of_shares(count: Array, rows: Array, other: Array, other_rows: Array, design: Array, freedom: Array) -> Array:
+def of_shares(count: Array, rows: Array, other: Array, other_rows: Array, *, design: Array, freedom: Array) -> Array:
     """Two-sided p-values that two shares are the same.
 
     Rare ones by the binomial distribution of one count given their sum (Przyborowski and Wilenski, 1940), which needs

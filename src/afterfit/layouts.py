@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from afterfit import blocks as time_blocks
-from afterfit import columns as table_columns
+from afterfit import parts as table_parts
 from afterfit import relations
 from afterfit.bins import Bins, DateBins, learn_category, learn_number, looks_of
-from afterfit.columns import Kind
 from afterfit.errors import DataError
+from afterfit.parts import Kind
 from afterfit.relations import Score
 
 Array = np.ndarray[Any, Any]
@@ -78,14 +78,14 @@ class Layout:
 
 def even_sample(part: Any, columns: int) -> pd.DataFrame:
     """Rows of a part at even distances: the same rows for the same part, whatever is in them."""
-    rows = table_columns.row_count(part)
+    rows = table_parts.row_count(part)
     most = max(min(SAMPLE, SAMPLE_VALUES // max(columns, 1)), RELATED)
     step = -(-rows // most) if rows > most else 1
     if isinstance(part, pd.DataFrame):
         return part.iloc[::step]
     frame = part.take(np.arange(0, rows, step)) if step > 1 else part
-    names = table_columns.column_names(part)
-    return pd.DataFrame({name: table_columns.series(frame, i) for i, name in enumerate(names)})
+    names = table_parts.column_names(part)
+    return pd.DataFrame({name: table_parts.series(frame, i) for i, name in enumerate(names)})
 
 
 def learn(
@@ -105,14 +105,14 @@ def learn(
         hidden: keep digests of category names in place of the names.
         related: whether to look at relations between columns.
     """
-    names = table_columns.column_names(part)
+    names = table_parts.column_names(part)
     if time is not None and time not in names:
         raise DataError(f"There is no time column '{time}'; the columns are: {', '.join(names[:20])}.")
-    kind_by_name = table_columns.chosen_kinds(part, time, kinds)
+    kind_by_name = table_parts.chosen_kinds(part, time, kinds)
     if not kind_by_name:
         raise DataError("A profile needs at least one column besides the time column, and there is none.")
     frame = even_sample(part, len(names))
-    seconds = None if time is None else table_columns.as_seconds(frame.iloc[:, names.index(time)], time)
+    seconds = None if time is None else table_parts.as_seconds(frame.iloc[:, names.index(time)], time)
     units = () if seconds is None else time_blocks.chosen_units(seconds)
     sample = time_blocks.cut(seconds, units) if seconds is not None and units else None
     columns, levels = _learn_columns(frame, kind_by_name, sample, hidden=hidden)
@@ -123,7 +123,7 @@ def learn(
 def _learn_columns(
     frame: pd.DataFrame, kinds: Mapping[str, Kind], sample: time_blocks.Cut | None, *, hidden: bool
 ) -> tuple[tuple[Column, ...], list[Array]]:
-    names = table_columns.column_names(frame)
+    names = table_parts.column_names(frame)
     coarse = None if sample is None else _coarse_block(sample, len(frame))
     columns, levels = [], []
     for name, kind in kinds.items():
@@ -148,11 +148,11 @@ def _learn_column(
         counts = (int((~there).sum()), int(there.sum()))
         return Column(name, kind, DateBins(counts)), there.astype(np.int64)
     if kind == "number":
-        numbers = table_columns.as_numbers(values).values
+        numbers = table_parts.as_numbers(values).floats
         numbers = np.where(np.isinf(numbers), np.nan, numbers)
         number_bins = learn_number(numbers)
         return Column(name, kind, number_bins), number_bins.level_of_cell[number_bins.cells(numbers)]
-    text = table_columns.as_names(values)
+    text = table_parts.as_names(values)
     bins = learn_category(text, block, kind=kind, hidden=hidden)
     return Column(name, kind, bins), bins.levels(text)[0]
 
@@ -241,7 +241,9 @@ def _related(every: Sequence[Sequence[Score]], columns: Sequence[Column], levels
     if sum(len(every[i]) for i in able) <= relations.MOST_SCORES:
         return able
     step = max(len(levels[0]) // RELATED, 1)
-    rows = np.stack([relations.table(every[i][0], columns[i].bins)[levels[i][::step]] for i in able]).astype(np.float32)
+    rows = np.stack([relations.score_table(every[i][0], columns[i].bins)[levels[i][::step]] for i in able]).astype(
+        np.float32
+    )
     rows -= rows.mean(axis=1, keepdims=True)
     norms = np.sqrt((rows**2).sum(axis=1, keepdims=True))
     rows /= np.where(norms > 0, norms, 1.0)
@@ -261,7 +263,7 @@ def score_matrix(scores: Sequence[Score], columns: Sequence[Column], levels: Seq
     """(scores, rows) float32 whole numbers."""
     matrix = np.empty((len(scores), len(levels[0])), dtype=np.float32)
     for i, score in enumerate(scores):
-        values = relations.table(score, columns[score.column].bins).astype(np.float32)
+        values = relations.score_table(score, columns[score.column].bins).astype(np.float32)
         matrix[i] = values[levels[score.column]]
     return matrix
 

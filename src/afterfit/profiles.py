@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from afterfit import blocks as time_blocks
-from afterfit import columns as table_columns
+from afterfit import parts as table_parts
 from afterfit.bins import CELLS, Bins, CategoryBins, NumberBins, digest
-from afterfit.columns import Kind, Names
 from afterfit.errors import DataError
 from afterfit.layouts import SAMPLE, Column, Layout, learn
-from afterfit.relations import Sums, no_sums, one_thread, sums_of, table
+from afterfit.parts import Kind, Names
+from afterfit.relations import Sums, no_sums, one_thread, score_table, sums_of
 from afterfit.saved import FORMAT, check_format, layout_from_dict, layout_to_dict
 
 Array = np.ndarray[Any, Any]
@@ -88,12 +88,16 @@ class Profile:
     blocks: Mapping[int, int]
     unknown: tuple[str, ...] = ()
 
-    def __add__(self, other: "Profile") -> "Profile":
+    def check_same_bins(self, other: "Profile") -> None:
+        """Raise a DataError where another profile was measured over other bins."""
         if self.layout is not other.layout and layout_to_dict(self.layout) != layout_to_dict(other.layout):
             raise DataError(
-                "Only profiles over the same reference can be added: these two were measured over different bins. "
-                "Measure both with the same reference's `measure`."
+                "Only profiles over the same reference can be added or compared: these two were measured over "
+                "different bins. Measure both with the same reference's `measure`."
             )
+
+    def __add__(self, other: "Profile") -> "Profile":
+        self.check_same_bins(other)
         blocks = dict(self.blocks)
         for block, rows in other.blocks.items():
             blocks[block] = blocks.get(block, 0) + rows
@@ -240,7 +244,7 @@ def profile(
     Raises:
         DataError: no column, no such time column, a time column without times, or two columns of one name.
     """
-    if table_columns.is_part(frame):
+    if table_parts.is_part(frame):
         layout = learn(frame, time=time, kinds=kinds, hidden=hide_categories, related=relations)
         return measured(layout, frame)
     parts = parts_of(frame)
@@ -254,7 +258,7 @@ def profile(
 
 def parts_of(frame: Any) -> Iterator[Any]:
     """A table or an iterable of tables as an iterator of tables."""
-    if table_columns.is_part(frame):
+    if table_parts.is_part(frame):
         yield frame
         return
     if isinstance(frame, str | bytes | Mapping) or not isinstance(frame, Iterable):
@@ -263,7 +267,7 @@ def parts_of(frame: Any) -> Iterator[Any]:
             f"this is {type(frame).__name__}."
         )
     for part in frame:
-        if not table_columns.is_part(part):
+        if not table_parts.is_part(part):
             raise DataError(
                 f"Each part must be a pandas frame, an Arrow table or record batch; this is {type(part).__name__}."
             )
@@ -273,8 +277,8 @@ def parts_of(frame: Any) -> Iterator[Any]:
 def _first_rows(parts: Iterator[Any]) -> pd.DataFrame:
     held, rows = [], 0
     for part in parts:
-        names = table_columns.column_names(part)
-        held.append(pd.DataFrame({name: table_columns.series(part, i) for i, name in enumerate(names)}))
+        names = table_parts.column_names(part)
+        held.append(pd.DataFrame({name: table_parts.series(part, i) for i, name in enumerate(names)}))
         rows += len(held[-1])
         if rows >= SAMPLE:
             break
@@ -291,9 +295,9 @@ def empty(layout: Layout) -> Profile:
 
 def measured(layout: Layout, part: Any) -> Profile:
     """The profile of one part."""
-    names = table_columns.column_names(part)
+    names = table_parts.column_names(part)
     places = {name: i for i, name in enumerate(names)}
-    rows = table_columns.row_count(part)
+    rows = table_parts.row_count(part)
     own = {column.name for column in layout.columns}
     unknown = tuple(sorted(name for name in names if name not in own and name != layout.time)[:UNKNOWN_COLUMNS])
     counter = _Counter(layout, places, rows)
@@ -304,14 +308,14 @@ def measured(layout: Layout, part: Any) -> Profile:
             chunk = part.iloc[start : start + CHUNK] if isinstance(part, pd.DataFrame) else part.slice(start, CHUNK)
             for i, more in enumerate(counter.count(chunk)):
                 counts[i] += more
-            sums += sums_of(counter.matrix[:, : table_columns.row_count(chunk)])
+            sums += sums_of(counter.matrix[:, : table_parts.row_count(chunk)])
     return Profile(layout, rows, tuple(counts), sums, _blocks(layout, part, places), unknown)
 
 
 def _blocks(layout: Layout, part: Any, places: Mapping[str, int]) -> dict[int, int]:
-    if layout.time is None or not layout.units or layout.time not in places or not table_columns.row_count(part):
+    if layout.time is None or not layout.units or layout.time not in places or not table_parts.row_count(part):
         return {}
-    seconds = table_columns.as_seconds(table_columns.series(part, places[layout.time]), layout.time)
+    seconds = table_parts.as_seconds(table_parts.series(part, places[layout.time]), layout.time)
     return time_blocks.count_blocks(seconds, layout.units[0])
 
 
@@ -329,19 +333,19 @@ class _Counter:
 
     def _table(self, position: int, score: int) -> Array:
         bins = self._layout.columns[position].bins
-        values = table(self._layout.scores[score], bins).astype(np.float32)
+        values = score_table(self._layout.scores[score], bins).astype(np.float32)
         return values[bins.level_of_cell] if isinstance(bins, NumberBins) else values
 
     def count(self, chunk: Any) -> Iterator[Counts]:
         """Count one chunk, a column at a time."""
-        rows = table_columns.row_count(chunk)
+        rows = table_parts.row_count(chunk)
         for position, column in enumerate(self._layout.columns):
             place = self._places.get(column.name)
             if place is None:
                 codes, counts = np.zeros(rows, dtype=np.int64), _absent(column.bins, rows)
             else:
                 codes, counts = _counted(
-                    column, table_columns.series(chunk, place), self._memory.setdefault(position, {})
+                    column, table_parts.series(chunk, place), self._memory.setdefault(position, {})
                 )
             for i, table in self._scores.get(position, ()):
                 np.take(table, codes, out=self.matrix[i, :rows], mode="clip")
@@ -378,8 +382,8 @@ def _type_of(values: "pd.Series[Any]") -> str:
 
 
 def _counted_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozenset[str]) -> tuple[Array, Counts]:
-    read = table_columns.as_numbers(values)
-    numbers, invalid = read.values, read.invalid
+    read = table_parts.as_numbers(values)
+    numbers, invalid = read.floats, read.invalid
     cells = bins.cells(numbers)
     histogram = np.bincount(cells, minlength=CELLS)
     if histogram[1] or histogram[CELLS - 2]:
@@ -397,7 +401,7 @@ def _counted_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozense
 def _counted_names(
     column: Column, values: "pd.Series[Any]", types: frozenset[str], memory: dict[str, int]
 ) -> tuple[Array, Counts]:
-    read = table_columns.as_names(values)
+    read = table_parts.as_names(values)
     if column.kind == "boolean":
         read = Names(read.codes, [_TRUTH.get(name, name) for name in read.names])
     codes, new = cast("CategoryBins", column.bins).levels(read, memory)

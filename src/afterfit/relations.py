@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from afterfit.bins import Bins, CategoryBins, NumberBins
 
@@ -71,10 +71,10 @@ def scores_of(position: int, bins: Bins) -> list[Score]:
     return missing
 
 
-def table(score: Score, bins: Bins) -> Array:
+def score_table(score: Score, bins: Bins) -> Array:
     """(levels,) the score of each level, whole numbers between -16 and 16."""
     if score.level >= 0:
-        return (np.arange(bins.size) == score.level).astype(np.int64)
+        return np.where(np.arange(bins.size) == score.level, 1, 0)
     if not isinstance(bins, NumberBins):
         raise TypeError("only numbers have a location and a spread")
     return bins.location if score.level == LOCATION else bins.spread
@@ -94,13 +94,15 @@ class Sums:
     @property
     def means(self) -> Array:
         """(scores,) means."""
-        return self.totals / max(self.rows, 1)
+        result: Array = self.totals / max(self.rows, 1)
+        return result
 
     @property
     def covariance(self) -> Array:
         """(scores, scores) covariances."""
         means = self.means
-        return self.products / max(self.rows, 1) - np.outer(means, means)
+        result: Array = self.products / max(self.rows, 1) - np.outer(means, means)
+        return result
 
 
 def no_sums(count: int) -> Sums:

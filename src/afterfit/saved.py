@@ -78,7 +78,8 @@ def _bins_to_dict(bins: Bins) -> dict[str, Any]:
 def _bins_from_dict(saved: Mapping[str, Any]) -> Bins:
     sample = tuple(saved["sample"])
     if "grid" in saved:
-        return NumberBins(*saved["grid"], starts=tuple(saved["starts"]), sample=sample)
+        offset, scale, centre, curve = saved["grid"]
+        return NumberBins(offset, scale, centre, curve, tuple(saved["starts"]), sample)
     if "names" in saved:
         known = None if saved["known"] is None else frozenset(saved["known"])
         return CategoryBins(tuple(saved["names"]), known, sample, saved["once"], saved["hidden"])

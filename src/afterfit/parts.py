@@ -18,9 +18,9 @@ KINDS: tuple[Kind, ...] = ("number", "boolean", "category", "datetime")
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A column read as numbers: `values` is float64 (rows,), missing is NaN; `invalid` counts what was no number."""
+    """A column read as numbers: `floats` is float64 (rows,), missing is NaN; `invalid` counts what was no number."""
 
-    values: np.ndarray[Any, Any]
+    floats: np.ndarray[Any, Any]
     invalid: int
 
 
@@ -102,8 +102,8 @@ def as_numbers(values: "pd.Series[Any]") -> Numbers:
 def as_names(values: "pd.Series[Any]") -> Names:
     """Read a column as names: text as it is, whole numbers without a point, booleans as true and false."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        codes, names = values.cat.codes.to_numpy(), values.cat.categories
-        return Names(codes.astype(np.int64), [_name(name) for name in names])
+        codes = values.cat.codes.to_numpy().astype(np.int64)
+        return Names(codes, [_name(name) for name in values.cat.categories.tolist()])
     codes, uniques = pd.factorize(values)
     names = uniques.tolist()
     return Names(codes, names if isinstance(values.dtype, pd.StringDtype) else [_name(name) for name in names])
