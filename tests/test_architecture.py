@@ -6,28 +6,42 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "afterfit"
-LEVELS = {
-    0: {"errors"},
-    1: {"contract", "usecase", "columns", "blocks", "evidence", "findings"},
-    1.1: {"bins"},
-    1.2: {"relations"},
-    1.3: {"layouts"},
-    1.4: {"saved"},
-    1.5: {"profiles"},
-    1.6: {"changes", "alone"},
-    1.7: {"comparison"},
-    2: {"data", "encoder", "drift", "metrics", "compare", "estimate"},
-    3: {"training", "tuning", "gate", "policy"},
-    4: {"bundle", "predlog", "loop"},
-    5: {"tracking", "registry", "report"},
-    6: {"serving", "spark"},
-    7: {"commands"},
-}
-LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules}
+# A module imports only from rows above its own.
+ROWS = [
+    {"errors"},
+    {"values", "names"},
+    {"dates", "s3"},
+    {"columns"},
+    {"checks"},
+    {"contract", "usecase", "settingstext"},
+    {"parts", "blocks", "evidence", "findings"},
+    {"bins"},
+    {"relations"},
+    {"layouts"},
+    {"saved"},
+    {"profiles"},
+    {"changes", "alone"},
+    {"comparison"},
+    {"sources", "databases", "flights", "folds"},
+    {"predictions"},
+    {"measures"},
+    {"resampling", "slices"},
+    {"metrics", "calibration", "builders"},
+    {"data", "encoder", "drift", "compare", "estimate", "giveaway"},
+    {"scorer", "draft"},
+    {"training"},
+    {"tuning", "gate", "policy"},
+    {"bundle", "predlog", "loop"},
+    {"tracking", "report", "served"},
+    {"registry", "server_trial", "batch"},
+    {"serving", "spark"},
+    {"commands"},
+]
+LEVEL_OF = {module: level for level, modules in enumerate(ROWS) for module in modules}
 ONLY_IN = {
-    "mlflow": {"bundle", "tracking", "registry", "commands", "serving", "spark"},
+    "mlflow": {"tracking", "registry", "served", "serving", "spark"},
     "optuna": {"tuning"},
-    "boto3": {"data", "predlog"},
+    "boto3": {"s3"},
     "fastapi": {"serving"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},

@@ -10,11 +10,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "compare_drift": "afterfit.drift",
+    "compare_performance": "afterfit.compare",
     "load_use_case": "afterfit.usecase",
     "profile": "afterfit.profiles",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", "compare_drift", "compare_performance", "load_use_case", "profile"]
 
 
 def __getattr__(name: str) -> Any:

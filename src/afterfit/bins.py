@@ -57,8 +57,9 @@ class NumberBins:
     @cached_property
     def level_of_cell(self) -> Array:
         """(cells,) the level of each cell, uint8."""
-        table = np.searchsorted(np.array((0, *self.starts)), np.arange(CELLS), side="right") - 1
-        return table.astype(np.uint8)
+        table: Array = np.searchsorted(np.array((0, *self.starts)), np.arange(CELLS), side="right") - 1
+        result: Array = table.astype(np.uint8)
+        return result
 
     @cached_property
     def location(self) -> Array:

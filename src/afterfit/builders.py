@@ -1,0 +1,142 @@
+"""Model builders: functions that return an unfitted scikit-learn estimator for an encoder's matrix."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils import get_tags
+
+from afterfit.errors import SettingsError
+
+Task = Literal["classification", "regression"]
+Builder = Callable[["Layout", Task, Mapping[str, Any], int], BaseEstimator]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a builder must know of the matrix: for each column the number of category codes, or 0 for a number."""
+
+    codes: tuple[int, ...]
+
+    @property
+    def categorical(self) -> list[int]:
+        """Positions of the columns that hold category codes."""
+        return [position for position, size in enumerate(self.codes) if size]
+
+    @property
+    def numeric(self) -> list[int]:
+        """Positions of the columns that hold numbers."""
+        return [position for position, size in enumerate(self.codes) if not size]
+
+
+def hist_gradient_boosting(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    """Gradient-boosted trees over histograms; category codes and missing values are native to it."""
+    kind = HistGradientBoostingClassifier if task == "classification" else HistGradientBoostingRegressor
+    settings = {"early_stopping": False, **params}
+    return kind(categorical_features=layout.categorical or None, random_state=seed, **settings)
+
+
+def random_forest(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    """A forest over the codes as they are; missing values are native to it."""
+    del layout
+    kind = RandomForestClassifier if task == "classification" else RandomForestRegressor
+    return kind(**{"n_estimators": 100, "min_samples_leaf": 5, "n_jobs": 2, **params}, random_state=seed)
+
+
+def linear(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    """Logistic regression or ridge on imputed, one-hot and scaled columns."""
+    if task == "classification":
+        model = LogisticRegression(**{"max_iter": 1000, **params}, random_state=seed)
+    else:
+        model = Ridge(**params, random_state=seed)
+    return Pipeline([("prepare", dense_columns(layout)), ("model", model)])
+
+
+def dummy(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    """The same answer for every row: class shares, or the median. A candidate must beat it."""
+    del layout
+    if task == "classification":
+        return DummyClassifier(**{"strategy": "prior", **params}, random_state=seed)
+    return DummyRegressor(**{"strategy": "median", **params})
+
+
+BUILDERS: dict[str, Builder] = {
+    "hist_gradient_boosting": hist_gradient_boosting,
+    "random_forest": random_forest,
+    "linear": linear,
+    "dummy": dummy,
+}
+
+
+def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    """An unfitted estimator by a builder's name, or by the dotted name of a scikit-learn-compatible class.
+
+    A class that cannot take missing values gets the imputed, one-hot and scaled columns of `linear`.
+
+    Raises:
+        SettingsError: no such builder, class or parameter, or a class for the other task.
+    """
+    try:
+        estimator = (
+            BUILDERS[name](layout, task, params, seed) if name in BUILDERS else _dotted(name, layout, params, seed)
+        )
+    except TypeError as error:
+        raise SettingsError(f"The builder '{name}' does not take these parameters ({dict(params)}): {error}") from error
+    fits = is_classifier(estimator) if task == "classification" else is_regressor(estimator)
+    if not fits:
+        raise SettingsError(f"The builder '{name}' gives {type(estimator).__name__}, which is no model for {task}.")
+    return estimator
+
+
+def _dotted(name: str, layout: Layout, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        near = difflib.get_close_matches(name, BUILDERS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise SettingsError(f"There is no builder '{name}' ({', '.join(BUILDERS)}, or a class by dotted name){hint}")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"The builder '{name}' cannot be imported: {error}") from error
+    settings = dict(params)
+    if "random_state" in inspect.signature(kind).parameters:
+        settings.setdefault("random_state", seed)
+    estimator: BaseEstimator = kind(**settings)
+    if not hasattr(estimator, "fit") or not hasattr(estimator, "predict"):
+        raise SettingsError(f"The builder '{name}' has no fit and predict: it is not scikit-learn-compatible.")
+    return estimator if _takes_missing(estimator) else make_pipeline(dense_columns(layout), estimator)
+
+
+def _takes_missing(estimator: BaseEstimator) -> bool:
+    return bool(get_tags(estimator).input_tags.allow_nan)
+
+
+def dense_columns(layout: Layout) -> ColumnTransformer:
+    """Numbers imputed by the median (with an indicator) and scaled; codes one-hot, missing as all zeros."""
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
+    codes = OneHotEncoder(
+        categories=[np.arange(layout.codes[k], dtype=float) for k in layout.categorical],
+        handle_unknown="ignore",
+        sparse_output=False,
+    )
+    parts = [("numbers", numbers, layout.numeric), ("codes", codes, layout.categorical)]
+    return ColumnTransformer([part for part in parts if part[2]])

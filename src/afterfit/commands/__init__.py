@@ -1,0 +1,1 @@
+"""One module an entry point: read, compute, judge, record, and return what is printed."""

@@ -1,0 +1,100 @@
+"""What every command shares: options in, lines and JSON out, errors as sentences with the exit code of their kind."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import warnings
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from afterfit.errors import AfterfitError, SettingsError
+
+INTERRUPTED = 130
+HOLD, REJECT = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command did: lines for a person, the same as data for a program, and the exit code."""
+
+    lines: tuple[str, ...]
+    data: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None = None) -> int:
+    """Parse the options, call the command of that name with them, print its answer; gives the exit code.
+
+    The command's module is imported only then, so that `--help` and wrong options answer at once.
+
+    `--json PATH` is added to every command: the answer as data, written whole or not at all.
+    """
+    parser.add_argument("--json", default="", metavar="PATH", help="also write the answer as JSON to this file")
+    options = vars(parser.parse_args(arguments))
+    path = options.pop("json")
+    settle()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        place = _json_place(path)
+        answer: Answer = import_module(f"afterfit.commands.{name}").command(**options)
+        _write_json(place, answer.data)
+    except AfterfitError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; what was finished is kept.", file=sys.stderr)  # noqa: T201 - as above
+        return INTERRUPTED
+    print("\n".join(answer.lines))  # noqa: T201 - as above
+    return answer.exit_code
+
+
+def whole(text: str) -> int:
+    """A whole number; MLflow hands its own over as 12.0."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number)
+
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # threads that wait for each other sleep: on a busy machine spinning makes a fit of 1 s take 14
+    "OMP_WAIT_POLICY": "passive",
+}
+
+
+def settle() -> None:
+    """Defaults of the process, before anything heavy is imported: quiet libraries, threads that give way."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _json_place(path: str) -> Path | None:
+    if not path:
+        return None
+    place = Path(path)
+    if not place.parent.is_dir() or place.is_dir() or not os.access(place.parent, os.W_OK):
+        raise SettingsError(f"--json '{path}' cannot be written: its folder must exist and be writable.")
+    return place
+
+
+def _write_json(place: Path | None, data: dict[str, Any]) -> None:
+    if place is not None:
+        draft = place.with_name(place.name + ".part")
+        draft.write_text(json.dumps(data, indent=1, default=str) + "\n", "utf-8")
+        draft.replace(place)

@@ -1,0 +1,272 @@
+"""Train one model of a use case, log what a person needs to judge it, and register it as a version."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.inspection import permutation_importance
+from tqdm import tqdm
+
+from afterfit import data, registry, report, tracking
+from afterfit.builders import BUILDERS
+from afterfit.bundle import Bundle, Manifest, code_digest, save
+from afterfit.commands.console import Answer
+from afterfit.errors import SettingsError
+from afterfit.metrics import evaluate, metric
+from afterfit.registry import Version
+from afterfit.training import Problem, Trained, pose, train
+from afterfit.usecase import UseCase, load_use_case
+
+PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops")
+IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
+EXAMPLE_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A use case's training table, ready to train on, and what was left out on the way."""
+
+    problem: Problem
+    window: data.Window
+    train: data.Fingerprint
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A trained model: from which table, by which builder, how good, and where it is now."""
+
+    table: Table
+    builder: str
+    params: Mapping[str, Any]
+    trained: Trained
+    bundle: Bundle
+    version: Version | None
+
+    @property
+    def use_case(self) -> UseCase:
+        """The use case it was trained for."""
+        return self.table.problem.use_case
+
+
+def load_table(use_case: UseCase) -> Table:
+    """Read a use case's window and make its training rows ready."""
+    period = use_case.split
+    ends = [w for w in (period.train, period.holdout) if w]
+    start = min((w.start for w in ends if w.start), default=None) if all(w.start for w in ends) else None
+    end = max((w.end for w in ends if w.end), default=None) if len(ends) == 2 and all(w.end for w in ends) else None
+    window = data.load(use_case, start=start, end=end)
+    rows, _ = data.split(use_case, window.frame)
+    frame = window.frame.iloc[rows].reset_index(drop=True)
+    classes = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else None
+    y = data.encode_target(use_case, frame[use_case.target], classes or ())
+    problem = pose(use_case, frame, y, classes)
+    left_out = dict(window.dropped)
+    if problem.refused:
+        left_out["refused by the contract"] = problem.refused
+    return Table(problem, window, data.fingerprint(frame, use_case.time), left_out)
+
+
+def command(config: str, builder: str = "", params_from: str = "", register: bool = True) -> Answer:  # noqa: FBT001, FBT002 - an option of the command line
+    """Train, log and register; see scripts/train.py for the options."""
+    use_case = load_use_case(config)
+    chosen, params = choose(use_case, builder, params_from)
+    with tracking.run(use_case.name, f"train {chosen}", {"afterfit.use_case": use_case.name}) as active:
+        result = train_and_register(load_table(use_case), chosen, params, register=register)
+    return Answer(tuple(described(result)), {**summary(result), "run_id": active.info.run_id})
+
+
+def choose(use_case: UseCase, builder: str, params_from: str) -> tuple[str, dict[str, Any]]:
+    """The builder and parameters to train: those of a search's run, else the use case's own for that builder."""
+    if params_from:
+        found = tracking.best_of(params_from)
+        if builder and builder != found[0]:
+            raise SettingsError(f"The run {params_from} found parameters of '{found[0]}', not of '{builder}'.")
+        return found
+    named = {candidate.builder: dict(candidate.params) for candidate in use_case.candidates}
+    chosen = builder or use_case.candidates[0].builder
+    if chosen not in named and chosen not in BUILDERS and "." not in chosen:
+        raise SettingsError(f"There is no builder '{chosen}'. The use case names {', '.join(named)}.")
+    return chosen, named.get(chosen, {})
+
+
+def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *, register: bool = True) -> Result:
+    """Train inside the active run; log parameters, metrics, pictures and model; register it as a version."""
+    use_case = table.problem.use_case
+    with tqdm(total=use_case.split.folds + 1, desc=f"train {builder}", leave=False, disable=None) as bar:
+
+        def progress(words: str) -> None:
+            bar.set_postfix_str(words)
+            bar.update()
+
+        trained = train(table.problem, builder, params, progress)
+    source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "bundle"
+        bundle = save(trained.scorer, _manifest(table, builder, params, trained), _example(table), folder)
+        uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
+    result = Result(table, builder, params, trained, bundle, None)
+    _log(result, source, model_id)
+    card = report.card(bundle)
+    tracking.text(card, "model_card.md")
+    tracking.note("\n".join(described(result)) + "\n\n" + card)
+    if not register:
+        return result
+    tags = {
+        "afterfit.builder": builder,
+        "afterfit.trained_until": table.train.end or "",
+        "afterfit.rows": str(table.train.rows),
+    }
+    return replace(result, version=registry.register(uri, use_case.name, bundle.digest, tags, card))
+
+
+def _log(result: Result, source: Any, model_id: str) -> None:
+    use_case, trained = result.use_case, result.trained
+    tracking.params({"builder": result.builder, **result.params})
+    settings = {"settings": settings_digest(use_case), "seed": use_case.seed, "folds": use_case.split.folds}
+    tracking.params(settings, "use_case")
+    values: dict[str, float] = {}
+    for name, spread in trained.metrics.items():
+        values |= {name: spread.mean, f"{name}_sd": spread.sd, f"{name}_low": spread.low, f"{name}_high": spread.high}
+        values[f"dummy_{name}"] = trained.dummy[name].mean
+        for fold, value in enumerate(spread.folds, start=1):
+            tracking.metrics({f"fold_{name}": value}, step=fold)
+    values |= {f"left_out_{reason.replace(' ', '_')}": float(rows) for reason, rows in result.table.left_out.items()}
+    tracking.metrics(values, model_id=model_id, dataset=source)
+    tracking.figures(_pictures(result.table.problem, trained))
+
+
+def _pictures(problem: Problem, trained: Trained) -> dict[str, Any]:
+    y = problem.y[trained.rows]
+    draw = report.classification if problem.classes is not None else report.regression
+    sizes, spreads = importances(problem, trained)
+    title = f"Permutation importance ({problem.use_case.primary_metric})"
+    return {**draw(y, trained.out_of_fold), "importance": report.bars(title, "loss when shuffled", sizes, spreads)}
+
+
+def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
+    """Permutation importance of each feature on a bounded sample: mean and sd of the primary metric's loss."""
+    judged = metric(problem.use_case.primary_metric)
+    rows = np.random.default_rng(problem.use_case.seed).permutation(len(problem.frame))[:IMPORTANCE_ROWS]
+    scorer = trained.scorer
+    matrix = scorer.encoder.encode_frame(problem.contract.check_frame(problem.frame.iloc[rows]))
+
+    def quality(_: Any, shuffled: Any, y: Any) -> float:
+        value = evaluate([judged.name], y, scorer.predict(np.asarray(shuffled)))[judged.name]
+        return value if judged.greater_is_better else -value
+
+    found = permutation_importance(
+        scorer.estimator,
+        matrix,
+        problem.y[rows],
+        scoring=quality,
+        n_repeats=IMPORTANCE_REPEATS,
+        random_state=problem.use_case.seed,
+    )
+    names = scorer.encoder.features
+    means, sds = found.importances_mean.tolist(), found.importances_std.tolist()
+    return dict(zip(names, means, strict=True)), dict(zip(names, sds, strict=True))
+
+
+def _manifest(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
+    use_case = table.problem.use_case
+    promise = {
+        name: {"mean": _none(s.mean), "sd": _none(s.sd), "low": _none(s.low), "high": _none(s.high)}
+        for name, s in trained.metrics.items()
+    }
+    window = {
+        "name": table.window.name,
+        "sha256": table.train.sha256,
+        "rows": table.train.rows,
+        "start": table.train.start,
+        "end": table.train.end,
+    }
+    return Manifest(
+        name=use_case.name,
+        task=use_case.task,
+        target=use_case.target,
+        builder=builder,
+        params=dict(params),
+        settings=settings_digest(use_case),
+        window=window,
+        time=use_case.time,
+        key=use_case.key,
+        promise=promise,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        packages={name: installed(name) for name in PACKAGES},
+        code=code_digest(tracking.PACKAGE),
+    )
+
+
+def _none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def settings_digest(use_case: UseCase) -> str:
+    """Sha256 of a use case's settings, whatever the order and comments of its file."""
+    return hashlib.sha256(json.dumps(use_case.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _example(table: Table) -> list[dict[str, Any]]:
+    rows = table.problem.frame.iloc[:: max(len(table.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
+    private = set(table.problem.use_case.columns.private)
+    return [
+        {str(name): None if name in private else plain(value) for name, value in row.items()}
+        for row in rows.to_dict(orient="records")
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A cell as JSON carries it: dates as ISO text, missing as None, NumPy scalars as Python's."""
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    if isinstance(value, pd.Timestamp | datetime):
+        return value.isoformat()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def requirements() -> list[str]:
+    """What a version needs to load elsewhere, pinned to what made it; its own code travels with it."""
+    return [f"{name}=={installed(name)}" for name in PACKAGES]
+
+
+def described(result: Result) -> list[str]:
+    """The answer in a few readable lines."""
+    table, trained, version = result.table, result.trained, result.version
+    span = f" from {table.train.start} to {table.train.end}" if table.train.start else ""
+    ordered = " ordered in time" if result.use_case.time else ""
+    lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.window.name}."]
+    lines += [f"Left out: {rows:,} rows ({reason})." for reason, rows in table.left_out.items()]
+    lines += [
+        f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds{ordered};"
+        f" next window {spread.low:.4f} to {spread.high:.4f} (dummy {trained.dummy[name].mean:.4f})"
+        for name, spread in trained.metrics.items()
+    ]
+    if version:
+        lines.append(f"Registered as version {version.number} of {version.name}.")
+    return lines
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """The answer as data."""
+    table, version = result.table, result.version
+    return {
+        "use_case": result.use_case.name,
+        "builder": result.builder,
+        "params": dict(result.params),
+        "rows": table.train.rows,
+        "left_out": dict(table.left_out),
+        "sha256": table.train.sha256,
+        "metrics": result.bundle.manifest.promise,
+        "dummy": {name: _none(spread.mean) for name, spread in result.trained.dummy.items()},
+        "digest": result.bundle.digest,
+        "version": None if version is None else version.number,
+    }

@@ -1,0 +1,177 @@
+"""Objects on S3 as files: listing, and seekable reading in ranges. Credentials and endpoint are boto3's own."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+)
+from botocore.exceptions import (
+    ConnectionError as EndpointError,
+)
+
+from afterfit.errors import SourceError
+
+BLOCK = 8 * 2**20
+_REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_CHANGED = {"412", "PreconditionFailed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object: where it is, how large (bytes), and which state of it was seen."""
+
+    bucket: str
+    key: str
+    size: int
+    etag: str
+
+    @property
+    def address(self) -> str:
+        """The object's s3:// address."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def client() -> Any:
+    """A boto3 client for the environment as it is now; it gives up after three attempts."""
+    return _client(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
+
+
+@lru_cache(maxsize=4)
+def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
+    # the default session would keep the credentials that it saw first
+    retries = {"mode": "standard", "total_max_attempts": 3}
+    with translated("s3://", ""):
+        return boto3.session.Session().client("s3", config=Config(connect_timeout=5, read_timeout=60, retries=retries))
+
+
+def parts(address: str) -> tuple[str, str]:
+    """Bucket and key (or prefix) of an s3:// address.
+
+    Raises:
+        SourceError: the address names no bucket.
+    """
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise SourceError(f"'{address}' names no bucket: write s3://bucket/key, or s3://bucket/folder")
+    return bucket, key
+
+
+def listed(address: str) -> list[Stored]:
+    """The object of that name, or else all objects in the folder of that name, by key.
+
+    Raises:
+        SourceError: bucket or key absent, refused, no credentials, or the endpoint does not answer.
+    """
+    bucket, key = parts(address)
+    s3 = client()
+    with translated(address, bucket):
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        found = [
+            Stored(bucket, item["Key"], item["Size"], item["ETag"])
+            for page in pages
+            for item in page.get("Contents", ())
+        ]
+    exact = [stored for stored in found if stored.key == key]
+    folder = key if key.endswith("/") or not key else f"{key}/"
+    inside = [stored for stored in found if stored.key.startswith(folder) and not stored.key.endswith("/")]
+    if not exact and not inside:
+        raise SourceError(f"{address}: the bucket '{bucket}' has no object of this name and none below it")
+    return exact or inside
+
+
+class RangeFile(io.RawIOBase):
+    """An object as a seekable file; every read is one ranged request, and an object that changes is an error."""
+
+    def __init__(self, stored: Stored) -> None:
+        super().__init__()
+        self._stored = stored
+        self._client = client()
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; nothing is requested."""
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stored.size}[whence]
+        self._at = max(0, origin + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer from the position on.
+
+        Raises:
+            SourceError: the object is gone, changed meanwhile, or cannot be read.
+        """
+        wanted = min(len(buffer), self._stored.size - self._at)
+        if wanted <= 0:
+            return 0
+        with translated(self._stored.address, self._stored.bucket):
+            answer = self._client.get_object(
+                Bucket=self._stored.bucket,
+                Key=self._stored.key,
+                Range=f"bytes={self._at}-{self._at + wanted - 1}",
+                IfMatch=self._stored.etag,
+            )
+            content = answer["Body"].read()
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+def opened(stored: Stored) -> io.BufferedReader:
+    """The object as a buffered binary file of at most a few MiB in memory."""
+    return io.BufferedReader(RangeFile(stored), BLOCK)
+
+
+@contextmanager
+def translated(address: str, bucket: str) -> Iterator[None]:
+    """boto3's errors as one sentence each."""
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise SourceError(
+            f"{address}: there are no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or a profile in ~/.aws"
+        ) from error
+    except ClientError as error:
+        raise SourceError(f"{address}: {_answered(error, bucket)}") from error
+    except (EndpointError, HTTPClientError) as error:
+        raise SourceError(
+            f"{address}: the S3 endpoint does not answer ({error}): look at AWS_ENDPOINT_URL and the network"
+        ) from error
+    except (BotoCoreError, ValueError) as error:
+        raise SourceError(f"{address}: S3 cannot be used as it is set up: {error}") from error
+
+
+def _answered(error: ClientError, bucket: str) -> str:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    if code == "NoSuchBucket":
+        return f"there is no bucket '{bucket}' at this endpoint"
+    if code in _REFUSED:
+        return f"S3 refused ({code}): these credentials may not read the bucket '{bucket}'"
+    if code in {"404", "NoSuchKey"}:
+        return "there is no such object"
+    if code in _CHANGED:
+        return "the object was changed while it was read: start again"
+    return f"S3 answered {code}: {error}"

@@ -1,0 +1,50 @@
+"""The model that MLflow loads: a bundle behind pyfunc's two methods. MLflow runs this file when it loads a version."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before scikit-learn: a spinning thread stalls a busy machine
+
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel
+
+from afterfit.bundle import load
+from afterfit.errors import AfterfitError
+
+
+class ServedBundle(PythonModel):
+    """Answers each row by itself: one bad row never costs the others their answer."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the bundle, checked against the digest that was written into the MLmodel file when it was logged."""
+        folder = Path(context.artifacts["bundle"])
+        home = next(parent for parent in folder.parents if (parent / "MLmodel").is_file())
+        described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
+        self.bundle = load(folder, described["metadata"]["digest"], _version(home))
+
+    def predict(  # MLflow reads the hint of a frame as "no schema of its own", any other as one
+        self,
+        context: Any,  # noqa: ARG002 - pyfunc's own signature
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002 - as above
+    ) -> list[dict[str, Any]]:
+        """Answers for a frame, or for what `instances` and `inputs` arrive as: a dictionary of columns."""
+        frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
+        try:
+            return self.bundle.answers(frame)
+        except AfterfitError as error:
+            raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
+
+
+def _version(home: Path) -> str | None:
+    """The registry version, which MLflow notes beside a model that it fetched from the registry."""
+    noted = home / "registered_model_meta"
+    return str(yaml.safe_load(noted.read_text("utf-8"))["model_version"]) if noted.is_file() else None
+
+
+set_model(ServedBundle())

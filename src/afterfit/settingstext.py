@@ -1,0 +1,149 @@
+"""The text of a settings file: YAML that reads back unchanged, whatever the columns are called, with comments."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+LONGEST_KEY = 100  # YAML wants a question mark before long keys
+SHOWN = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One column: its kind, why it is left out (None: it is a feature), and what is worth knowing about it."""
+
+    name: str
+    kind: str
+    left_out: str | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the file says. `spread` is the standard deviation of a regression's target, in its unit."""
+
+    name: str
+    path: str
+    target: str
+    task: str
+    positive: Any
+    classes: int
+    time: str | None
+    key: str | None
+    entries: tuple[Entry, ...]
+    marks: tuple[str, ...]
+    rows: int
+    spread: float
+    slices: tuple[str, ...]
+
+
+def written(plan: Plan, decisions: Sequence[tuple[str | None, str, str]]) -> str:
+    """The file; `decisions` about the target, the time and the whole stand at its top as comments."""
+    parts = [_head(plan, decisions), _columns(plan), _split(plan), _candidates(plan), _metrics(plan)]
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML on one line, in quotes where it needs them."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    listed = yaml.safe_dump([value], default_flow_style=True, default_style=style, width=2**31, allow_unicode=True)
+    return listed.strip().removeprefix("[").removesuffix("]")
+
+
+def comment(text: str) -> str:
+    """Text for a comment: one line, printable, not too long."""
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    return plain if len(plain) <= SHOWN else f"{plain[: SHOWN - 1]}…"
+
+
+def _head(plan: Plan, decisions: Sequence[tuple[str | None, str, str]]) -> Iterator[str]:
+    yield f"# Drafted from {comment(plan.path)} ({plan.rows:,} rows). Read it, change what is wrong, then train."
+    for column, decision, reason in decisions:
+        yield f"# - {comment(f'{column}: ' if column else '')}{comment(f'{decision}, since {reason}')}"
+    yield f"name: {scalar(plan.name)}"
+    yield f"task: {plan.task}"
+    yield f"target: {scalar(plan.target)}"
+    if plan.positive is not None:
+        yield f"positive: {scalar(plan.positive)}"
+    if plan.time is not None:
+        yield f"time: {scalar(plan.time)}"
+    if plan.key is not None:
+        yield f"key: [{scalar(plan.key)}]  # different in every row: outcomes join predictions by it"
+    yield ""
+    yield "source:"
+    yield f"  path: {scalar(plan.path)}"
+    yield ""
+
+
+def _columns(plan: Plan) -> Iterator[str]:
+    left_out = [entry for entry in plan.entries if entry.left_out is not None]
+    features = [entry for entry in plan.entries if entry.left_out is None]
+    if not (left_out or features or plan.marks):
+        return
+    yield "columns:"
+    if left_out:
+        yield "  ignore:  # everything else but target, time and key is a feature"
+        yield from (f"    - {scalar(entry.name)}  # {comment(entry.left_out or '')}" for entry in left_out)
+    if features:
+        yield "  kinds:"
+        for entry in features:
+            remark = f"  # {comment(entry.remark)}" if entry.remark else ""
+            yield from _mapped(entry.name, entry.kind + remark)
+    if plan.marks:
+        yield f"  missing_marks: [{', '.join(map(scalar, plan.marks))}]"
+    yield ""
+
+
+def _mapped(key: str, value: str) -> Iterator[str]:
+    text = scalar(key)
+    if len(text) <= LONGEST_KEY:
+        yield f"    {text}: {value}"
+    else:
+        yield f"    ? {text}"
+        yield f"    : {value}"
+
+
+def _split(plan: Plan) -> Iterator[str]:
+    yield "split:"
+    how = "the last by time" if plan.time is not None else "chosen by a hash of the key or of the row's content"
+    yield f"  share: 0.2  # held out: {how}"
+    yield f"  folds: {5 if plan.rows >= 500 else 3}"
+    yield ""
+
+
+def _candidates(plan: Plan) -> Iterator[str]:
+    smallest = max(1, min(20, plan.rows // 50))
+    largest = max(smallest + 1, min(500, plan.rows // 10))
+    yield "candidates:"
+    yield "  - builder: hist_gradient_boosting"
+    yield f"    params: {{learning_rate: 0.05, max_iter: 150, min_samples_leaf: {smallest}}}"
+    yield "    space:"
+    yield "      learning_rate: {low: 0.02, high: 0.2, log: true}"
+    yield "      max_leaf_nodes: {low: 4, high: 48, log: true}"
+    yield f"      min_samples_leaf: {{low: {smallest}, high: {largest}, log: true}}"
+    yield "  - builder: linear"
+    yield "    space:"
+    if plan.task == "classification":
+        yield "      C: {low: 0.001, high: 10.0, log: true}"
+    else:
+        yield "      alpha: {low: 0.01, high: 1000.0, log: true}"
+    yield ""
+
+
+def _metrics(plan: Plan) -> Iterator[str]:
+    primary, also = {
+        ("classification", True): ("roc_auc", "log_loss, brier, average_precision, accuracy"),
+        ("classification", False): ("log_loss", "accuracy"),
+    }.get((plan.task, plan.classes == 2), ("mae", "rmse, r2"))
+    yield "metrics:"
+    yield f"  primary: {primary}"
+    yield f"  also: [{also}]"
+    if plan.slices:
+        yield f"  slices: [{', '.join(map(scalar, plan.slices))}]"
+    if plan.task == "regression" and plan.spread > 0:
+        yield ""
+        yield "gate:"
+        yield "  # a loss up to this is still not worse: 1 % of the target's spread"
+        yield f"  tolerance: {scalar(float(f'{plan.spread / 100:.2g}'))}"

@@ -1,0 +1,246 @@
+"""The seam to MLflow's runs: join or start one, log what was measured, and turn its errors into sentences."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset import Dataset
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, Schema
+from requests.exceptions import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from afterfit.bundle import Bundle
+from afterfit.data import Fingerprint
+from afterfit.errors import StoreError, UnknownVersionError
+
+PACKAGE = Path(__file__).parent
+
+
+class Described(MetaDataset):
+    """A dataset of which MLflow keeps the description; the rows stay where they are."""
+
+    @property
+    def profile(self) -> None:
+        """Nothing beyond the schema and the tags."""
+        return
+
+
+PATIENCE = 5.0
+"""Seconds to wait for a tracking server before it counts as away."""
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what MLflow and the libraries under it raise into a StoreError that names the store."""
+    try:
+        yield
+    except MlflowException as error:
+        said = " ".join(str(error.message).split())
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+            raise UnknownVersionError(f"MLflow at {store()} does not know this: {said}") from error
+        raise StoreError(f"MLflow at {store()} refused: {said[:500]}") from error
+    except (RequestException, SQLAlchemyError, ConnectionError) as error:
+        said = " ".join(str(error).split())
+        raise StoreError(f"MLflow at {store()} cannot be reached: {said[:300]}") from error
+
+
+def store() -> str:
+    """The tracking store's address, a password in it masked."""
+    address = mlflow.get_tracking_uri()
+    parts = urlsplit(address)
+    return address.replace(f":{parts.password}@", ":***@") if parts.password else address
+
+
+def check_reachable() -> None:
+    """Fail within seconds where the tracking server is away; MLflow itself would try for minutes.
+
+    Raises:
+        StoreError: no connection.
+    """
+    parts = urlsplit(mlflow.get_tracking_uri())
+    if parts.scheme not in {"http", "https"}:
+        return
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=PATIENCE).close()
+    except OSError as error:
+        raise StoreError(
+            f"MLflow at {store()} cannot be reached: {error.strerror or error}. "
+            f"Start the server, or point MLFLOW_TRACKING_URI at another store."
+        ) from error
+
+
+@contextmanager
+def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+    """The run that `mlflow run` made where there is one, else a new one; nested where one is already active.
+
+    It ends FINISHED, FAILED where the block raises, and KILLED where it is interrupted.
+    """
+    check_reachable()
+    with store_errors():
+        active = _start(experiment, name)
+        mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
+    try:
+        yield active
+    except KeyboardInterrupt:
+        _end("KILLED")
+        raise
+    except BaseException:
+        _end("FAILED")
+        raise
+    with store_errors():
+        mlflow.end_run("FINISHED")
+
+
+def _start(experiment: str, name: str) -> Run:
+    if mlflow.active_run() is not None:
+        return mlflow.start_run(run_name=name, nested=True)
+    if "MLFLOW_RUN_ID" in os.environ:
+        return mlflow.start_run()
+    return mlflow.start_run(experiment_id=experiment_id(experiment), run_name=name)
+
+
+def _end(status: str) -> None:
+    """End the active run after a failure, which must not be hidden by a store that is away by now."""
+    try:
+        mlflow.end_run(status)
+    except (MlflowException, RequestException, SQLAlchemyError):
+        return
+
+
+def experiment_id(name: str) -> str:
+    """The experiment's id; made where it is absent, with an artifact folder that does not depend on who asks."""
+    known = mlflow.get_experiment_by_name(name)
+    if known is not None:
+        if known.lifecycle_stage == "deleted":
+            raise StoreError(f"The experiment '{name}' was deleted: restore it, or delete it for good.")
+        return str(known.experiment_id)
+    local = urlsplit(mlflow.get_tracking_uri()).scheme not in {"http", "https"}
+    place = (Path.cwd() / "mlruns" / name).as_uri() if local else None
+    try:
+        return str(mlflow.create_experiment(name, artifact_location=place))
+    except MlflowException:
+        raced = mlflow.get_experiment_by_name(name)
+        if raced is None:
+            raise
+        return str(raced.experiment_id)
+
+
+def params(values: Mapping[str, Any], prefix: str = "model") -> None:
+    """Log parameters under `prefix.`, so that they never meet those that `mlflow run` has logged."""
+    with store_errors():
+        mlflow.log_params({f"{prefix}.{key}": value for key, value in values.items()})
+
+
+def metrics(
+    values: Mapping[str, float], *, step: int = 0, model_id: str | None = None, dataset: Dataset | None = None
+) -> None:
+    """Log metrics, those that are not defined (nan) left out; linked to a model and a dataset where given."""
+    known = {key: float(value) for key, value in values.items() if value == value}  # noqa: PLR0124 - nan is not itself
+    if known:
+        with store_errors():
+            mlflow.log_metrics(known, step=step, model_id=model_id, dataset=dataset)
+
+
+def dataset(source: str, name: str, fingerprint: Fingerprint, context: str) -> Dataset:
+    """Log the table that a run used: its source, content digest, rows, columns and time range."""
+    schema = _any_values(fingerprint.columns)
+    table = Described(CodeDatasetSource({"source": source}), name=name, digest=fingerprint.sha256[:16], schema=schema)
+    told = {
+        "sha256": fingerprint.sha256,
+        "rows": str(fingerprint.rows),
+        "columns": str(len(fingerprint.columns)),
+        "start": fingerprint.start or "",
+        "end": fingerprint.end or "",
+    }
+    with store_errors():
+        mlflow.log_input(table, context=context, tags=told)
+        mlflow.log_params({f"{context}.{key}": value for key, value in told.items() if value})
+    return table
+
+
+def figures(pictures: Mapping[str, Any]) -> None:
+    """Log matplotlib figures as PNG files under `pictures/`."""
+    with store_errors():
+        for name, figure in pictures.items():
+            mlflow.log_figure(figure, f"pictures/{name}.png")
+
+
+def note(text: str) -> None:
+    """The run's description, in Markdown; the interface shows it first."""
+    with store_errors():
+        mlflow.set_tag("mlflow.note.content", text)
+
+
+def _any_values(columns: Sequence[str]) -> Schema:
+    """A schema that takes any value in each column, or none."""
+    return Schema([ColSpec(AnyType(), name, required=False) for name in columns])  # type: ignore[no-untyped-call]
+
+
+BEST = "afterfit.best"
+
+
+def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
+    """The builder and parameters that a search's run found best.
+
+    Raises:
+        UnknownVersionError: no such run, or it was no search.
+    """
+    check_reachable()
+    with store_errors():
+        found = mlflow.get_run(run_id.strip())
+    if BEST not in found.data.tags:
+        raise UnknownVersionError(
+            f"The run {run_id} found no best parameters: give the run of a search (entry point tune)."
+        )
+    best = json.loads(found.data.tags[BEST])
+    return best["builder"], best["params"]
+
+
+def tags(values: Mapping[str, str]) -> None:
+    """Set tags on the active run."""
+    with store_errors():
+        mlflow.set_tags(dict(values))
+
+
+def table(rows: Sequence[Mapping[str, Any]], path: str) -> None:
+    """Log rows as a table that the interface shows."""
+    if rows:
+        with store_errors():
+            mlflow.log_table({key: [row.get(key) for row in rows] for key in rows[0]}, path)
+
+
+def text(content: str, path: str) -> None:
+    """Log a text file."""
+    with store_errors():
+        mlflow.log_text(content, path)
+
+
+def log_bundle(folder: Path, bundle: Bundle, requirements: Sequence[str], params: Mapping[str, Any]) -> tuple[str, str]:
+    """Log a bundle as an MLflow pyfunc whose code travels with it; gives (model URI, model id).
+
+    The signature takes any value in every column, so that a bad row is answered and not refused with its batch.
+    """
+    with store_errors():
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(PACKAGE / "served.py"),
+            artifacts={"bundle": str(folder)},
+            code_paths=[str(PACKAGE)],
+            signature=ModelSignature(inputs=_any_values(bundle.scorer.contract.names)),
+            pip_requirements=list(requirements),
+            params={f"model.{key}": value for key, value in params.items()},
+            metadata={"digest": bundle.digest},
+        )
+    return logged.model_uri, logged.model_id

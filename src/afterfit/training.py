@@ -1,0 +1,331 @@
+"""Fit a model the way production will judge it: folds in time, out-of-fold calibration, then all rows."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from afterfit.builders import Layout, Task, build
+from afterfit.calibration import Calibration, conformal_offsets, fit_calibration
+from afterfit.contract import Contract, learn
+from afterfit.encoder import Encoder, fit_encoder, mask_some
+from afterfit.errors import SchemaError, TrainingError
+from afterfit.folds import ordered_folds, shuffled_folds
+from afterfit.metrics import evaluate
+from afterfit.predictions import Predictions
+from afterfit.scorer import Scorer, predict, raw_probabilities
+from afterfit.usecase import UseCase
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.intp]
+Progress = Callable[[str], None]
+
+SMALLEST_TABLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A training table made ready once: target encoded, kinds fixed, rows that the contract refuses left out.
+
+    Attributes:
+        use_case: its settings.
+        frame: (n rows) the feature columns.
+        y: (n,) class indices, or numbers.
+        classes: the k labels, or None in regression.
+        times: (n,) sorted times, or None.
+        contract: learnt from all n rows.
+        refused: how many rows the contract refused.
+    """
+
+    use_case: UseCase
+    frame: pd.DataFrame
+    y: npt.NDArray[Any]
+    classes: tuple[Any, ...] | None
+    times: npt.NDArray[np.datetime64] | None
+    contract: Contract
+    refused: int
+
+    @property
+    def task(self) -> Task:
+        """Classification or regression."""
+        return self.use_case.task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """One fold, encoded by what its own training rows taught: nothing of the validation rows leaks into it."""
+
+    train: Floats
+    y_train: npt.NDArray[Any]
+    valid: Floats
+    y_valid: npt.NDArray[Any]
+    rows: Rows
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One metric over folds: its mean, its standard deviation, and where the next window's value is expected.
+
+    `low` and `high` are the 90 % prediction interval for one more fold: mean ± t · sd · √(1 + 1/k), with k - 1
+    degrees of freedom. It assumes that the coming window differs from the folds as they differ from each other.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    folds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Summarise one value a fold; folds where the metric is not defined (nan) are left out."""
+        known = [value for value in values if np.isfinite(value)]
+        if len(known) < 2:
+            mean = known[0] if known else float("nan")
+            return cls(mean, float("nan"), float("nan"), float("nan"), tuple(values))
+        mean, sd = float(np.mean(known)), float(np.std(known, ddof=1))
+        reach = float(stats.t.ppf(0.95, len(known) - 1)) * sd * float(np.sqrt(1 + 1 / len(known)))
+        return cls(mean, sd, mean - reach, mean + reach, tuple(values))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A model and what its folds promise.
+
+    Attributes:
+        scorer: fitted on all rows.
+        metrics: each metric's spread over folds, from predictions that no fold had seen, calibrated by other folds.
+        dummy: the same of the dummy, on the same folds.
+        out_of_fold: predictions for `rows`, calibrated by other folds.
+        rows: (m,) positions in the problem's rows of the out-of-fold predictions.
+    """
+
+    scorer: Scorer
+    metrics: Mapping[str, Spread]
+    dummy: Mapping[str, Spread]
+    out_of_fold: Predictions
+    rows: Rows
+
+
+def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None) -> Problem:
+    """Make a training table ready: learn the contract, and leave out and count the rows that it refuses.
+
+    Args:
+        use_case: which columns are features and how they are read.
+        frame: n rows with the features (and the time column, sorted, where the use case has one).
+        y: (n,) class indices or numbers.
+        classes: the k labels, or None in regression.
+
+    Raises:
+        SchemaError: a feature that the settings name is absent.
+        TrainingError: fewer than `SMALLEST_TABLE` rows are left.
+    """
+    features = frame[list(feature_columns(use_case, frame.columns))]
+    contract = _contract(use_case, features)
+    keep = ~contract.check_frame(features).bad
+    times = frame[use_case.time].to_numpy() if use_case.time else None
+    if keep.sum() < SMALLEST_TABLE:
+        raise TrainingError(
+            f"Training needs at least {SMALLEST_TABLE} usable rows; of {len(frame)} rows {keep.sum()} are usable."
+        )
+    return Problem(
+        use_case,
+        features.loc[keep].reset_index(drop=True),
+        y[keep],
+        classes,
+        None if times is None else times[keep],
+        contract,
+        int((~keep).sum()),
+    )
+
+
+def feature_columns(use_case: UseCase, columns: Iterable[str]) -> tuple[str, ...]:
+    """The feature columns of a table with these columns, in the settings' order, or in the table's.
+
+    Raises:
+        SchemaError: a feature that the settings name is absent, or none is left.
+    """
+    present, named = list(columns), use_case.columns.features
+    absent = [name for name in named if name not in present]
+    if absent:
+        lines = [f"'{name}' is absent{_nearest(name, present)}" for name in absent]
+        raise SchemaError("The table lacks features that columns.features names: " + "; ".join(lines) + ".")
+    aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore}
+    chosen = named or tuple(name for name in present if name not in aside)
+    if not chosen:
+        raise SchemaError(f"No feature is left: the table has the columns {present}, and all of them are set aside.")
+    return chosen
+
+
+def _nearest(name: str, present: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, present, n=1)
+    return f" (is it '{near[0]}'?)" if near else ""
+
+
+def _contract(use_case: UseCase, features: pd.DataFrame) -> Contract:
+    settings = use_case.columns
+    return learn(
+        features,
+        kinds=settings.kinds,
+        required=settings.required,
+        private=settings.private,
+        marks=settings.missing_marks,
+        on_invalid=settings.on_invalid,
+    )
+
+
+def folds(problem: Problem, count: int) -> list[Fold]:
+    """Cut a problem into folds, each encoded by its own training rows.
+
+    In time where the use case has a time column: each fold is trained on all that lies before it, as production
+    will be. Shuffled (by class, where there are classes) otherwise.
+
+    Raises:
+        TrainingError: too few rows or times for so many folds, or a fold that lacks a class.
+    """
+    labels = problem.y if problem.classes is not None else None
+    if problem.times is not None:
+        cuts = ordered_folds(problem.times, count, labels=labels)
+    else:
+        cuts = shuffled_folds(problem.y, count, problem.use_case.seed, problem.task)
+    return [_fold(problem, train, valid) for train, valid in cuts]
+
+
+def _fold(problem: Problem, train: Rows, valid: Rows) -> Fold:
+    encoder, matrix = encode(problem, train, problem.use_case.seed)
+    checked = problem.contract.check_frame(problem.frame.iloc[valid])
+    return Fold(matrix, problem.y[train], encoder.encode_frame(checked), problem.y[valid], valid, layout(encoder))
+
+
+def encode(problem: Problem, rows: Rows, seed: int) -> tuple[Encoder, Floats]:
+    """Fit the encoder on some rows and encode them, some values masked so that "other" and "missing" mean something."""
+    settings = problem.use_case.columns
+    checked = problem.contract.check_frame(problem.frame.iloc[rows])
+    encoder = fit_encoder(
+        problem.contract,
+        checked,
+        max_categories=settings.max_categories,
+        min_category_rows=settings.min_category_rows,
+    )
+    return encoder, mask_some(encoder.encode_frame(checked), encoder, np.random.default_rng(seed))
+
+
+def layout(encoder: Encoder) -> Layout:
+    """What a model builder must know of an encoder's matrix."""
+    return Layout(encoder.sizes)
+
+
+def fit(
+    name: str, params: Mapping[str, Any], matrix: Floats, y: npt.NDArray[Any], *, form: Layout, use_case: UseCase
+) -> Any:
+    """Build and fit one estimator on an encoded matrix.
+
+    Raises:
+        TrainingError: the estimator refused the parameters' values or the data.
+    """
+    estimator = build(name, form, use_case.task, params, use_case.seed)
+    try:
+        return estimator.fit(matrix, y)
+    except (ValueError, TypeError, FloatingPointError) as error:
+        said = " ".join(str(error).split())
+        raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {said}") from error
+
+
+def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: Problem) -> Predictions:
+    """Fit on one fold's training rows and predict its validation rows, not calibrated."""
+    estimator = fit(name, params, fold.train, fold.y_train, form=fold.layout, use_case=problem.use_case)
+    return predict(estimator, fold.valid, problem.classes)
+
+
+def metric_names(problem: Problem) -> list[str]:
+    """The primary metric and those beside it, each once."""
+    return list(dict.fromkeys([problem.use_case.primary_metric, *problem.use_case.metrics.also]))
+
+
+def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Progress = lambda _: None) -> Trained:
+    """Train one builder with one set of parameters.
+
+    The folds' predictions give the metrics, the calibration and the interval; the final fit uses all rows. A fold's
+    metrics use a calibration learnt from the other folds (from the earlier ones, where time orders them).
+
+    Args:
+        problem: the training table, made ready by `pose`.
+        name: the builder.
+        params: its parameters.
+        progress: called with a few words before each fit.
+    """
+    parts = folds(problem, problem.use_case.split.folds)
+    raw, base = [], []
+    for number, fold in enumerate(parts, start=1):
+        progress(f"fold {number} of {len(parts)}")
+        raw.append(fold_predictions(name, params, fold, problem))
+        base.append(fold_predictions("dummy", {}, fold, problem))
+    calibrated = _calibrated_by_others(raw, parts, problem)
+    progress("all rows")
+    scorer = _final(problem, name, params, raw, parts)
+    names = metric_names(problem)
+    return Trained(
+        scorer,
+        _spreads(names, parts, calibrated),
+        _spreads(names, parts, base),
+        Predictions.joined(calibrated),
+        np.concatenate([fold.rows for fold in parts]),
+    )
+
+
+def _spreads(names: Sequence[str], parts: Sequence[Fold], answers: Sequence[Predictions]) -> dict[str, Spread]:
+    by_fold = [evaluate(names, fold.y_valid, answer) for fold, answer in zip(parts, answers, strict=True)]
+    return {name: Spread.of([scores[name] for scores in by_fold]) for name in names}
+
+
+def _final(
+    problem: Problem, name: str, params: Mapping[str, Any], raw: Sequence[Predictions], parts: Sequence[Fold]
+) -> Scorer:
+    encoder, matrix = encode(problem, np.arange(len(problem.frame)), problem.use_case.seed)
+    form = layout(encoder)
+    estimator = fit(name, params, matrix, problem.y, form=form, use_case=problem.use_case)
+    plain = fit("dummy", {}, matrix[:, :1], problem.y, form=form, use_case=problem.use_case)
+    calibration, offsets = _learn_calibration(raw, parts, problem)
+    if problem.classes is None:
+        baseline = (float(plain.predict(matrix[:1, :1])[0]),)
+    else:
+        baseline = tuple(raw_probabilities(plain, matrix[:1, :1], len(problem.classes))[0].tolist())
+    return Scorer(problem.contract, encoder, estimator, problem.classes, calibration, offsets, baseline)
+
+
+def _learn_calibration(
+    raw: Sequence[Predictions], parts: Sequence[Fold], problem: Problem
+) -> tuple[Calibration | None, tuple[float, float] | None]:
+    """What the given folds teach: calibration for classes, interval offsets for numbers."""
+    if not raw:
+        return None, None
+    y = np.concatenate([fold.y_valid for fold in parts])
+    if problem.classes is None:
+        return None, conformal_offsets(y, np.concatenate([answer.prediction for answer in raw]))
+    return fit_calibration(np.concatenate([_table(answer) for answer in raw]), y), None
+
+
+def _calibrated_by_others(raw: Sequence[Predictions], parts: Sequence[Fold], problem: Problem) -> list[Predictions]:
+    """Each fold's predictions under what the other folds teach; under the earlier ones only, where time orders them."""
+    answers = []
+    for k, answer in enumerate(raw):
+        others = [j for j in range(len(raw)) if (j < k if problem.times is not None else j != k)]
+        calibration, offsets = _learn_calibration([raw[j] for j in others], [parts[j] for j in others], problem)
+        answers.append(_apply(answer, calibration, offsets))
+    return answers
+
+
+def _apply(answer: Predictions, calibration: Calibration | None, offsets: tuple[float, float] | None) -> Predictions:
+    if offsets is not None:
+        return Predictions.of_values(answer.prediction, answer.prediction + offsets[0], answer.prediction + offsets[1])
+    return answer if calibration is None else Predictions.of_probabilities(calibration(_table(answer)), answer.classes)
+
+
+def _table(answer: Predictions) -> Floats:
+    return np.asarray(answer.probabilities)

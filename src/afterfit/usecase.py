@@ -1,0 +1,287 @@
+"""The settings file of a use case: frozen, strict, and every error names file and key."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from afterfit.errors import SettingsError
+
+BUILTIN = Path(__file__).parent / "usecases"
+Kind = Literal["number", "integer", "boolean", "category", "datetime"]
+Scalar = str | int | float | bool
+
+
+class Settings(BaseModel):
+    """Frozen and strict: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+def _moment(value: Any) -> Any:
+    """YAML reads 2013-01-01 as a date; a date means its midnight."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+class Source(Settings):
+    """Where the rows are: one of `builtin`, `path` (a file, folder or s3:// address) and `sql` with `query`."""
+
+    builtin: str | None = None
+    path: str | None = None
+    sql: str | None = None
+    query: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Source":
+        named = [key for key in ("builtin", "path", "sql") if getattr(self, key) is not None]
+        if len(named) != 1:
+            raise ValueError(f"name exactly one of builtin, path and sql, not {' and '.join(named) or 'none of them'}")
+        if (self.sql is None) != (self.query is None):
+            raise ValueError("sql (the database's address) and query go together")
+        return self
+
+
+class Columns(Settings):
+    """Which columns are features, and how they are read. `features` empty: all but target, key, time and `ignore`."""
+
+    features: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    kinds: dict[str, Kind] = {}
+    required: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    missing_marks: tuple[str, ...] = ()
+    on_invalid: Literal["error", "missing"] = "error"
+    max_categories: int = Field(default=200, ge=2, le=250)
+    min_category_rows: int = Field(default=20, ge=1)
+
+    @field_validator("missing_marks", mode="before")
+    @classmethod
+    def _as_text(cls, marks: Any) -> Any:
+        return [str(mark) for mark in marks] if isinstance(marks, list) else marks
+
+
+class Window(Settings):
+    """Rows from `start` (included) to `end` (excluded), in the time column's own clock."""
+
+    start: Annotated[datetime | None, BeforeValidator(_moment)] = None
+    end: Annotated[datetime | None, BeforeValidator(_moment)] = None
+
+    @model_validator(mode="after")
+    def _forwards(self) -> "Window":
+        if self.start and self.end and self.start >= self.end:
+            raise ValueError(f"start ({self.start}) must be before end ({self.end})")
+        return self
+
+
+class Split(Settings):
+    """What trains and what is held out. Windows need a time column; without them the last `share` is held out.
+
+    Without a time column the held-out rows are those whose content hashes into the share, so that a row stays on
+    its side whatever is added to the table.
+    """
+
+    train: Window | None = None
+    holdout: Window | None = None
+    share: float = Field(default=0.2, gt=0.0, lt=0.9)
+    folds: int = Field(default=5, ge=2, le=20)
+
+
+class Range(Settings):
+    """One dimension of the search: `low` to `high` (floats or integers, optionally `log`), or `choices`."""
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    choices: tuple[Scalar, ...] = ()
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Range":
+        if bool(self.choices) == (self.low is not None or self.high is not None):
+            raise ValueError("give either low and high, or choices")
+        if not self.choices and (self.low is None or self.high is None or self.low >= self.high):
+            raise ValueError("low must be below high, and both given")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError("log needs low above 0")
+        return self
+
+
+class Candidate(Settings):
+    """A model builder by name (or any scikit-learn-compatible estimator by dotted name), its parameters and search."""
+
+    builder: str
+    params: dict[str, Any] = {}
+    space: dict[str, Range] = {}
+
+
+class Tuning(Settings):
+    """How long the search may go on: it ends at `trials` or `seconds`, whichever comes first."""
+
+    trials: int = Field(default=20, ge=1)
+    seconds: float = Field(default=120.0, gt=0)
+    folds: int = Field(default=3, ge=2, le=20)
+
+
+class Value(Settings):
+    """Money by row: `costs[true class][predicted class]`, or a function by dotted name of (outcome, prediction)."""
+
+    costs: dict[Scalar, dict[Scalar, float]] = {}
+    function: str | None = None
+    unit: str = "EUR"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Value":
+        if bool(self.costs) == (self.function is not None):
+            raise ValueError("give either costs or function")
+        return self
+
+
+class Metrics(Settings):
+    """The metric that decides, those beside it, the columns to slice by, and the value in money."""
+
+    primary: str | None = None
+    also: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    smallest_slice: int = Field(default=200, ge=10)
+    value: Value | None = None
+
+
+class Gate(Settings):
+    """Limits of promotion, in the primary metric's unit: `tolerance` is the loss that is still not worse."""
+
+    tolerance: float = Field(default=0.01, ge=0)
+    smallest_holdout: int = Field(default=100, ge=10)
+
+
+class UseCase(Settings):
+    """One model's whole story in one file. Its name is the registered model's name."""
+
+    name: str
+    description: str = ""
+    task: Literal["classification", "regression"]
+    target: str
+    positive: Scalar | None = None
+    time: str | None = None
+    key: tuple[str, ...] = ()
+    source: Source
+    columns: Columns = Columns()
+    split: Split = Split()
+    candidates: tuple[Candidate, ...] = (Candidate(builder="hist_gradient_boosting"),)
+    metrics: Metrics = Metrics()
+    tuning: Tuning = Tuning()
+    gate: Gate = Gate()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    root: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+            raise ValueError(f"'{name}' must be letters, digits, '-', '_' and '.', beginning with a letter or digit")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "UseCase":
+        if (self.split.train or self.split.holdout) and self.time is None:
+            raise ValueError(
+                "split.train and split.holdout are windows of time: name the time column, or use split.share"
+            )
+        if self.target in self.columns.features:
+            raise ValueError(f"the target '{self.target}' stands in columns.features")
+        if self.positive is not None and self.task == "regression":
+            raise ValueError("positive names a class: a regression has none")
+        if not self.candidates:
+            raise ValueError("candidates is empty: name at least one builder")
+        return self
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that decides; by task where the file names none."""
+        return self.metrics.primary or {"classification": "log_loss", "regression": "mae"}[self.task]
+
+
+def load_use_case(name_or_path: str | Path) -> UseCase:
+    """Read a use case: the name of a built-in one, or the path of a YAML file.
+
+    Relative paths inside the file are meant from the file's own folder.
+
+    Raises:
+        SettingsError: no such file, no YAML, an unknown key, or a value that does not fit; every fault is listed.
+    """
+    path = _find(str(name_or_path))
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: a settings file is a list of keys and values; this one is {_said(content)}")
+    if "root" in content:
+        raise SettingsError(f"{path}: unknown key 'root'")
+    try:
+        return UseCase.model_validate({**content, "root": path.resolve().parent})
+    except ValidationError as error:
+        faults = [f"{path}: {fault}" for fault in _faults(error)]
+        raise SettingsError("\n".join(faults)) from error
+
+
+@lru_cache
+def builtin_names() -> tuple[str, ...]:
+    """The names of the use cases that come with the package."""
+    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml")))
+
+
+def _find(text: str) -> Path:
+    if text in builtin_names():
+        return BUILTIN / f"{text}.yaml"
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(text, builtin_names(), n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    known = ", ".join(builtin_names())
+    raise SettingsError(f"There is no settings file '{text}', and no built-in use case of that name ({known}).{hint}")
+
+
+def _said(content: Any) -> str:
+    return "empty" if content is None else f"a {type(content).__name__}"
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or "the file"
+        if fault["type"] == "extra_forbidden":
+            yield f"unknown key '{where}'{_nearest(fault['loc'])}"
+        elif fault["type"] == "missing":
+            yield f"the key '{where}' is required and absent"
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it says {fault['input']!r})"
+            yield f"{where}: {message}{given}"
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    known = list(_model_at(loc[:-1]).model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    return f": did you mean '{near[0]}'?" if near else f"; known are {', '.join(key for key in known if key != 'root')}"
+
+
+def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = UseCase
+    for part in loc:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models(model.model_fields[part].annotation), model)
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

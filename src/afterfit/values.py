@@ -1,0 +1,227 @@
+"""One foreign value at a time: as a number, a truth value or a category's text; and a column's distinct values.
+
+The readers take any Python object (JSON values, numpy scalars, pandas' missing values) and never raise: each returns
+what was read and, where it could not be read, the code of the problem. A column is read by reading its distinct
+values once, so that frames and single rows cannot disagree.
+"""
+
+import math
+import reprlib
+from collections.abc import Collection
+from datetime import date
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+NAN = math.nan
+LONGEST_SHOWN = 100  # characters of a foreign value that a warning repeats
+TRUTH_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+TRUTH_TEXTS = TRUTH_WORDS | {"t": 1.0, "y": 1.0, "1": 1.0, "1.0": 1.0, "f": 0.0, "n": 0.0, "0": 0.0, "0.0": 0.0}
+NO_MARKS: frozenset[str] = frozenset()
+EXACT = 2**53  # JSON readers keep whole numbers up to here
+PRINTABLE_BITS = 1100  # Python refuses to print far longer integers; a float has at most 1024 bits
+ArrayF = npt.NDArray[np.float64]
+ArrayI = npt.NDArray[np.int64]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value that is not text says "nothing here": None, NaN of any type, NA, NaT."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    if isinstance(value, float | np.floating):
+        return bool(value != value)  # noqa: PLR0124 - the definition of NaN
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    return isinstance(value, np.datetime64 | np.timedelta64) and bool(np.isnat(value))
+
+
+def is_missing_text(text: str, marks: Collection[str]) -> bool:
+    """Whether a text counts as missing: empty, only white space, or one of the column's marks."""
+    text = text.strip()
+    return not text or text in marks
+
+
+def decoded(value: Any) -> Any:
+    """Bytes as the text that they most likely are; anything else unchanged."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes | bytearray) else value
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int | float | np.bool_):
+        return True
+    return isinstance(value, Real | Decimal) and not isinstance(value, np.timedelta64)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        if "_" in value:
+            raise ValueError
+    elif not _is_number(value):
+        raise TypeError
+    return float(value)
+
+
+def read_number(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, str | None]:
+    """Read a number.
+
+    Text is read as Python's `float` reads it, without digit-grouping underscores; the text "nan" is a missing value.
+    Truth values are 1 and 0. Integers beyond 2**53 are rounded to the nearest float, as every estimator would.
+
+    Returns:
+        (number, None), (NaN, None) for a missing value, or (NaN, "invalid_number" | "infinite").
+    """
+    value = decoded(value)
+    if isinstance(value, str):
+        if is_missing_text(value, marks):
+            return NAN, None
+    elif is_missing(value):
+        return NAN, None
+    try:
+        number = _number(value)
+    except (ValueError, TypeError):
+        return NAN, "invalid_number"
+    except OverflowError:
+        return NAN, "infinite"
+    return (NAN, "infinite") if math.isinf(number) else (number, None)
+
+
+def read_boolean(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, str | None]:
+    """Read a truth value as 1.0 or 0.0: true, 1, "true", "yes", "t", "y", "1" and their opposites, in any case.
+
+    Returns:
+        (1.0 or 0.0, None), (NaN, None) for a missing value, or (NaN, "invalid_boolean").
+    """
+    value = decoded(value)
+    if isinstance(value, str):
+        if is_missing_text(value, marks):
+            return NAN, None
+        truth = TRUTH_TEXTS.get(value.strip().lower())
+        return (NAN, "invalid_boolean") if truth is None else (truth, None)
+    number, problem = read_number(value)
+    if problem is None and (number in {0.0, 1.0} or math.isnan(number)):
+        return number, None
+    return NAN, "invalid_boolean"
+
+
+def number_text(value: Any) -> str:
+    """A number's text as a category; equal numbers have equal texts: 1 and 1.0 are both "1", 1.5 is "1.5"."""
+    if not isinstance(value, Integral):
+        number = float(value)
+        if not number.is_integer():
+            return repr(number)
+        value = number
+    whole = int(value)
+    return str(whole) if whole.bit_length() <= PRINTABLE_BITS else hex(whole)
+
+
+def read_category(value: Any, marks: Collection[str] = NO_MARKS) -> str | None:
+    """Read a category's text; None for a missing value.
+
+    Text stays exactly as it is, with its spaces and its case. Numbers become the text of `number_text`, truth values
+    "True" and "False", dates and times their ISO text with a space ("2013-01-31 14:00:00"), bytes the text that they
+    encode. Anything else is what `str` makes of it.
+    """
+    value = decoded(value)
+    if isinstance(value, str):
+        return None if is_missing_text(value, marks) else str(value)
+    if is_missing(value):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if _is_number(value):
+        return number_text(value)
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    elif isinstance(value, np.timedelta64):
+        value = pd.Timedelta(value)
+    return str(value)
+
+
+def _short(text: str) -> str:
+    text = text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def shown(value: Any) -> str | float | bool | None:
+    """A foreign value as a warning may repeat it: safe in JSON, at most 100 characters."""
+    value = decoded(value)
+    if isinstance(value, str):
+        return _short(value)
+    if is_missing(value):
+        return None
+    return _shown_number(value) if _is_number(value) and not isinstance(value, Decimal) else _short(_printed(value))
+
+
+def _printed(value: Any) -> str:
+    return str(value) if isinstance(value, date | Decimal | np.generic) else reprlib.repr(value)
+
+
+def _shown_number(value: Any) -> str | float | bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value) if abs(int(value)) <= EXACT else _short(number_text(value))
+    number = float(value)
+    return number if math.isfinite(number) else repr(number)
+
+
+def as_floats(series: "pd.Series[Any]") -> ArrayF | None:
+    """A column of a native number or truth type as float64 (n,), NaN where missing; None for any other type.
+
+    The array may share the column's memory: do not write to it.
+    """
+    if getattr(series.dtype, "kind", "O") not in "fiub":
+        return None
+    if isinstance(series.dtype, np.dtype):
+        return series.to_numpy(dtype=np.float64)
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def objects_as_floats(series: "pd.Series[Any]") -> ArrayF | None:
+    """A column of Python numbers and missing values as float64 (n,), NaN where missing; None for anything else."""
+    objects = series.to_numpy()
+    if pd.api.types.infer_dtype(objects, skipna=True) not in {"integer", "floating", "mixed-integer-float", "boolean"}:
+        return None
+    known = ~pd.isna(objects)
+    floats = np.full(len(objects), NAN)
+    try:
+        floats[known] = objects[known].astype(np.float64)
+    except OverflowError:
+        return None
+    return floats
+
+
+def distinct(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
+    """A column as (codes (n,), values): row i holds values[codes[i]], a code of -1 is a missing value.
+
+    Values of native types and texts come once each, as Python objects; a column of mixed Python objects comes row by
+    row as it is, since 1, 1.0 and True would otherwise count as the same value.
+    """
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return series.cat.codes.to_numpy().astype(np.int64), series.cat.categories.tolist()
+    if isinstance(dtype, pd.StringDtype):
+        return _distinct_texts(series.array)
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+        objects = series.to_numpy()
+        if pd.api.types.infer_dtype(objects, skipna=True) == "string":
+            try:
+                return _distinct_texts(objects)
+            except (UnicodeEncodeError, pa.ArrowException):
+                pass  # half a surrogate pair, as JSON can bring it, is no text for Arrow
+        return np.arange(len(objects), dtype=np.int64), objects.tolist()
+    codes, uniques = pd.factorize(series)
+    return codes.astype(np.int64, copy=False), uniques.tolist()
+
+
+def _distinct_texts(texts: Any) -> tuple[ArrayI, list[Any]]:
+    encoded = pa.array(texts, type=pa.large_string(), from_pandas=True)
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    encoded = encoded.dictionary_encode()
+    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()

@@ -1,0 +1,85 @@
+import sqlite3
+
+import pytest
+
+from afterfit.data import describe, read, stream
+from afterfit.databases import masked
+from afterfit.errors import DataError, SettingsError, SourceError
+from afterfit.usecase import Source
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "sales.db"
+    connection = sqlite3.connect(path)
+    connection.execute("create table sales (id integer, day text, amount real, note text)")
+    rows = [(i, f"2024-01-{i % 28 + 1:02}", None if i % 3 else i / 2, None if i < 50 else "10%:x") for i in range(100)]
+    connection.executemany("insert into sales values (?, ?, ?, ?)", rows)
+    connection.commit()
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+def query(url, text):
+    return Source(sql=url, query=text)
+
+
+def test_a_query_is_read_whole_and_in_parts(database, tmp_path):
+    source = query(database, "select * from sales order by id")
+    whole = read(source, tmp_path, columns=["id", "note"])
+    assert whole.columns.tolist() == ["id", "note"]
+    assert whole["id"].tolist() == list(range(100))
+    assert [len(part) for part in stream(source, tmp_path, rows=30)] == [30, 30, 30, 10]
+
+
+def test_colons_and_percent_signs_in_a_query_stand_for_themselves(database, tmp_path):
+    text = "select ':a' as x, '12:30:45' as y, id from sales where note like '10%:x' and id < 60"
+    frame = read(query(database, text), tmp_path)
+    assert (len(frame), frame["x"].iloc[0], frame["y"].iloc[0]) == (10, ":a", "12:30:45")
+
+
+def test_the_address_may_stand_in_an_environment_variable(database, tmp_path, monkeypatch):
+    monkeypatch.setenv("SALES_DATABASE", database)
+    source = query("${SALES_DATABASE}", "select id from sales")
+    assert len(read(source, tmp_path)) == 100
+    assert describe(source) == "${SALES_DATABASE}: select id from sales"
+    monkeypatch.delenv("SALES_DATABASE")
+    with pytest.raises(SettingsError, match="variable SALES_DATABASE, and that is not set"):
+        read(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("select * from sale", SourceError, "no such table: sale"),
+        ("selekt 1", SourceError, "syntax error"),
+        ("select * from sales where id < 0", DataError, "the query gives no row"),
+        ("select id, amount as id from sales", DataError, "more than one column is named 'id'"),
+        ("create table t (a integer)", SourceError, "must be a SELECT"),
+    ],
+)
+def test_a_query_that_cannot_be_used_is_refused_in_a_sentence(database, tmp_path, text, kind, message):
+    with pytest.raises(kind, match=message):
+        read(query(database, text), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "message"),
+    [
+        ("sqlite:////nowhere/at/all.db", SourceError, "the database is not reachable or refuses"),
+        ("mssql+pymssql://me:hunter2@h/d", SettingsError, "driver of this database is not installed"),
+        ("nosuchbase://me:hunter2@h/d", SettingsError, "no database of the kind 'nosuchbase'"),
+        ("me hunter2 at h", SettingsError, "source.sql is no database address"),
+    ],
+)
+def test_a_database_that_is_not_there_is_named_without_its_password(tmp_path, url, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        read(query(url, "select 1"), tmp_path)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_no_secret_of_an_address_is_shown():
+    shown = masked("postgresql://me:hunter2@db:5432/sales?sslpassword=hunter2&connect_timeout=3")
+    assert shown == "postgresql://me:***@db:5432/sales?connect_timeout=3&sslpassword=***"
+    assert masked("me:hunter2 no url") == "the database"

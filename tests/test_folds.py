@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afterfit.errors import TrainingError
+from afterfit.folds import ordered_folds, row_hashes, shuffled_folds
+
+TIMES = st.lists(st.integers(0, 40), min_size=12, max_size=200)
+
+
+@given(TIMES, st.integers(2, 6))
+def test_folds_in_time_never_learn_from_what_comes_after_nor_split_one_time(times, k):
+    times = np.array(times)
+    if len(np.unique(times)) < k + 1:
+        with pytest.raises(TrainingError, match=f"at least {k + 1} distinct times"):
+            ordered_folds(times, k)
+        return
+    folds = ordered_folds(times, k)
+    assert len(folds) == k
+    for train, judge in folds:
+        assert len(train)
+        assert len(judge)
+        assert times[train].max() < times[judge].min()
+    for (before, judged), (train, _) in pairwise(folds):
+        assert sorted([*before, *judged]) == train.tolist()
+    assert sorted([*folds[-1][0], *folds[-1][1]]) == list(range(len(times)))
+
+
+def test_folds_in_time_have_about_the_same_number_of_rows():
+    times = np.random.default_rng(0).integers(0, 1000, 60_000)
+    sizes = [len(judge) for _, judge in ordered_folds(times, 5)]
+    assert max(sizes) < 1.03 * min(sizes)
+
+
+def test_a_fold_with_one_class_is_named_with_its_time_range_and_what_to_do():
+    times = pd.date_range("2024-01-01", periods=60).to_numpy()
+    labels = np.array([0, 1] * 20 + [0] * 20)
+    with pytest.raises(
+        TrainingError, match=r"Fold 2 of 2 \(2024-02-10 00:00:00 to 2024-02-29 00:00:00\) would judge on one"
+    ):
+        ordered_folds(times, 2, labels=labels)
+    with pytest.raises(TrainingError, match=r"Fold 1 of 2 .* without a row of the class 0: use fewer folds"):
+        ordered_folds(times, 2, labels=labels[::-1] + (np.arange(60) < 20))
+
+
+@given(st.lists(st.integers(0, 2), min_size=30, max_size=120), st.integers(2, 5), st.integers(0, 99))
+def test_shuffled_folds_cover_every_row_once_with_the_same_share_of_each_class(labels, k, seed):
+    y = np.array([*labels, *[0, 1, 2] * 5])
+    folds = shuffled_folds(y, k, seed, "classification")
+    assert sorted(row for _, judge in folds for row in judge) == list(range(len(y)))
+    for train, judge in folds:
+        assert not set(train) & set(judge)
+        for label in (0, 1, 2):
+            assert abs((y[judge] == label).sum() - (y == label).sum() / k) < 2
+    again = shuffled_folds(y, k, seed, "classification")
+    assert all((a[1] == b[1]).all() for a, b in zip(folds, again, strict=True))
+
+
+def test_a_class_with_one_row_cannot_be_both_learnt_and_judged():
+    with pytest.raises(TrainingError, match="without a row of the class 7"):
+        shuffled_folds(np.array([0, 1] * 10 + [7]), 3, 0, "classification")
+    with pytest.raises(TrainingError, match="at least 5 rows, and there are 3"):
+        shuffled_folds(np.arange(3.0), 5, 0, "regression")
+
+
+def test_folds_of_a_regression_differ_by_at_most_one_row():
+    sizes = [len(judge) for _, judge in shuffled_folds(np.random.default_rng(0).normal(size=101), 5, 0, "regression")]
+    assert sorted(sizes) == [20, 20, 20, 20, 21]
+
+
+def test_equal_values_have_equal_hashes_in_whatever_type_they_are_held():
+    when = ["2024-01-01 10:00", None, "2024-07-01 12:30"]
+    one = pd.DataFrame(
+        {
+            "n": [1, 2, 3],
+            "m": [1.0, np.nan, 0.0],
+            "t": pd.to_datetime(when),
+            "c": ["x", None, "y"],
+            "b": [True, False, True],
+        }
+    )
+    other = pd.DataFrame(
+        {
+            "b": pd.array([1, 0, 1], dtype="Int64"),
+            "c": pd.Categorical(["x", None, "y"]),
+            "t": pd.to_datetime(when).tz_localize("UTC").tz_convert("Asia/Tokyo").astype("datetime64[s, Asia/Tokyo]"),
+            "m": pd.array([1, None, 0], dtype="Int8"),
+            "n": [1.0, 2.0, 3.0],
+        }
+    )
+    objects = one.astype(object)
+    first = row_hashes(one, list(one))
+    assert (first == row_hashes(other, list(other))).all()
+    assert (first == row_hashes(objects, list(objects))).all()
+
+
+@given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1)), min_size=2, unique=True))
+def test_different_numbers_have_different_hashes(numbers):
+    assert len(set(row_hashes(pd.DataFrame({"n": numbers}), ["n"]).tolist())) == len(numbers)
+
+
+def test_values_that_change_places_change_the_hash():
+    frame = pd.DataFrame({"a": ["x", "y"], "b": ["y", "x"]})
+    assert len(set(row_hashes(frame, ["a", "b"]).tolist())) == 2
+
+
+def test_hashes_are_the_same_in_every_process_and_release():
+    code = (
+        "import pandas as pd; from afterfit.folds import row_hashes; "
+        "f = pd.DataFrame({'a': ['x', None], 'n': [1.5, 2], 't': pd.to_datetime(['2024-01-01', None])}); "
+        "print(row_hashes(f, list(f)).tolist())"
+    )
+    path = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=path)
+    assert done.stdout.strip() == "[8704495287293205287, 5024211702730959543]"
