@@ -16,7 +16,7 @@ ROWS = [
     {"contract", "usecase", "settingstext"},
     {"parts", "blocks", "evidence", "findings"},
     {"bins"},
-    {"relations"},
+    {"relations", "combinations"},
     {"layouts"},
     {"saved"},
     {"profiles"},

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tables import credit, flights, numeric_columns
+from tables import credit, flights, numeric_columns, related
 
 import afterfit
 
@@ -97,7 +97,7 @@ def changes(frame: pd.DataFrame, count: int, rng: np.random.Generator) -> Iterat
             name = "brand new" if kind == "new" else str(rng.choice(frame[column].dropna().unique()))
             yield relabelled(kind, column, size, name)
         else:
-            yield missing(column, size) if kind == "missing" else shuffled(column)
+            yield missing(column, size) if kind == "missing" else shuffled(str(rng.choice(related(frame))))
 
 
 Detector = Callable[[list[pd.DataFrame]], list[set[str]]]

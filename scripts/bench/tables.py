@@ -48,6 +48,12 @@ def credit(rows: int, seed: int) -> pd.DataFrame:
     )
 
 
+def related(frame: pd.DataFrame) -> list[str]:
+    """Columns that hang together with another: to shuffle one that does not is no change at all."""
+    alone = {"age", "late", "used", "score", "fraud", "branch"}
+    return [column for column in frame if column not in alone]
+
+
 def wide(rows: int, seed: int) -> pd.DataFrame:
     """16 columns for timing: 12 numbers (some hang together, some heavy-tailed, two with missing values), 4 categories."""
     rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ from afterfit.relations import LOCATION, SPREAD, Directions, Form
 
 Array = np.ndarray[Any, Any]
 
-FEWEST_ROWS = 30.0
+FEWEST_ROWS = 50.0
 """Effective rows of a window below which relations are not looked at."""
 
 

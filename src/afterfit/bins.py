@@ -57,9 +57,8 @@ class NumberBins:
     @cached_property
     def level_of_cell(self) -> Array:
         """(cells,) the level of each cell, uint8."""
-        table: Array = np.searchsorted(np.array((0, *self.starts)), np.arange(CELLS), side="right") - 1
-        result: Array = table.astype(np.uint8)
-        return result
+        table = np.searchsorted(np.array((0, *self.starts)), np.arange(CELLS), side="right") - 1
+        return np.array(table, dtype=np.uint8)
 
     @cached_property
     def location(self) -> Array:
@@ -68,7 +67,8 @@ class NumberBins:
         middle = (np.cumsum(counts) - counts / 2 + 0.25) / (counts.sum() + 0.5)
         z = np.array([0.0, *map(NormalDist().inv_cdf, np.clip(middle, 1e-4, 1 - 1e-4).tolist())])
         z[1:] -= np.average(z[1:], weights=counts) if counts.sum() else 0.0
-        return np.clip(np.rint(z * STEPS), -16, 16).astype(np.int64)
+        steps: Array = np.clip(np.rint(z * STEPS), -16, 16).astype(np.int64)
+        return steps
 
     @cached_property
     def spread(self) -> Array:
@@ -277,7 +277,7 @@ def learn_category(column: Names, blocks: Array | None, *, kind: Kind, hidden: b
     kept, others = ranked[:KEPT], ranked[KEPT:]
     known = frozenset(map(digest, others)) if len(others) <= KNOWN else None
     sample = (int((~there).sum()), 0, sum(merged[n] for n in others), *(merged[n] for n in kept))
-    once = _once(column, counts, blocks) / max(int(counts.sum()), 1)
+    once = rows_met_once(column.codes, counts, blocks) / max(int(counts.sum()), 1)
     return CategoryBins(tuple(kept), known, sample, once, hidden)
 
 
@@ -289,15 +289,20 @@ def _merged(labels: Sequence[str], counts: Array) -> dict[str, int]:
     return merged
 
 
-def _once(column: Names, counts: Array, blocks: Array | None) -> int:
-    """Rows in names that came once, or in one block only."""
+def rows_met_once(codes: Array, counts: Array, blocks: Array | None) -> int:
+    """Rows in codes that came once, or in one block only; a code of -1 is no code.
+
+    Args:
+        codes: (rows,) whole numbers.
+        counts: (codes,) rows of each.
+        blocks: (rows,) the block of time of each row, -1 unknown; or None.
+    """
     if blocks is None:
         return int((counts == 1).sum())
-    there = (column.codes >= 0) & (blocks >= 0)
-    codes, where = column.codes[there], blocks[there]
+    there = (codes >= 0) & (blocks >= 0)
     first, last = np.full(len(counts), np.iinfo(np.int64).max), np.full(len(counts), -1)
-    np.minimum.at(first, codes, where)
-    np.maximum.at(last, codes, where)
+    np.minimum.at(first, codes[there], blocks[there])
+    np.maximum.at(last, codes[there], blocks[there])
     return int(counts[(first == last) & (counts > 0)].sum())
 
 

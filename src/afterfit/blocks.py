@@ -112,12 +112,14 @@ class Spread:
     """How the rows of two windows lie in time, for the variance of a difference between their means.
 
     `rows` is 1/n + 1/m. `pairs` holds for each unit the weight of pairs of rows that share its block but no finer one.
-    `blocks` is the number of blocks of each unit that the reference had.
+    `blocks` is the number of blocks of each unit that the reference had, and `shared` its pairs of rows by nearness
+    (over its rows), which tell how rough its lags are.
     """
 
     rows: float
     pairs: Array
     blocks: Array
+    shared: Array
 
     def design_effect(self, lags: Array) -> Array:
         """Variance of a difference over what independent rows would give: (scores,) from lags (units, scores).
@@ -130,10 +132,14 @@ class Spread:
         return result
 
     def freedom(self, lags: Array, rows: int) -> Array:
-        """Degrees of freedom of that variance (Satterthwaite, 1946): few blocks make it a rough one."""
+        """Degrees of freedom of that variance (Satterthwaite, 1946): few blocks make it a rough one.
+
+        A lag is as rough as the variance of the sums over its blocks, which has a degree of freedom a block.
+        """
         if not len(self.pairs):
             return np.full(lags.shape[1], float(max(rows - 1, 1)))
-        parts = lags * self.pairs[:, None] / self.rows
+        sums = np.maximum(1.0 + np.cumsum(lags * self.shared[:, None], axis=0), 1.0)
+        parts = self.pairs[:, None] / self.rows * sums / np.where(self.shared > 0, self.shared, np.inf)[:, None]
         noise = (parts**2 / (self.blocks[:, None] - 1)).sum(axis=0) + 1.0 / max(rows - 1, 1)
         result: Array = np.maximum(self.design_effect(lags) ** 2 / noise, 2.0)
         return result
@@ -157,24 +163,29 @@ def spread(
     """
     alone = 1.0 / rows[0] + 1.0 / rows[1]
     if not units or not reference:
-        return Spread(rows=alone, pairs=np.zeros(0), blocks=np.zeros(0))
+        return Spread(rows=alone, pairs=np.zeros(0), blocks=np.zeros(0), shared=np.zeros(0))
     window = window or _following(reference, rows[0])
-    keys, weights = _weights(window, reference)
+    keys = np.array(sorted(window.keys() | reference.keys()), dtype=np.int64)
+    mine = np.array([window.get(key, 0) for key in keys.tolist()], dtype=np.float64)
+    other = np.array([reference.get(key, 0) for key in keys.tolist()], dtype=np.float64)
+    weights = mine / mine.sum() - other / other.sum()
+    return Spread(
+        rows=alone,
+        pairs=_by_nearness(keys, weights, units, alone),
+        blocks=np.array(blocks, dtype=np.float64),
+        shared=_by_nearness(keys, other, units, other.sum()) / other.sum(),
+    )
+
+
+def _by_nearness(keys: Array, weights: Array, units: Sequence[str], alone: float) -> Array:
+    """(units,) summed products of the weights of two rows that share a unit's block but no finer one."""
     pairs, before = [], alone
     for unit in units:
         _, parent = np.unique(keys * SECONDS[units[0]] // SECONDS[unit], return_inverse=True)
         now = float((np.bincount(parent, weights=weights) ** 2).sum())
         pairs.append(now - before)
         before = now
-    return Spread(rows=alone, pairs=np.array(pairs), blocks=np.array(blocks, dtype=np.float64))
-
-
-def _weights(window: dict[int, int], reference: dict[int, int]) -> tuple[Array, Array]:
-    """Finest blocks, and the weight that the difference of means gives to each."""
-    keys = np.array(sorted(window.keys() | reference.keys()), dtype=np.int64)
-    mine = np.array([window.get(key, 0) for key in keys.tolist()], dtype=np.float64)
-    other = np.array([reference.get(key, 0) for key in keys.tolist()], dtype=np.float64)
-    return keys, mine / mine.sum() - other / other.sum()
+    return np.array(pairs)
 
 
 def _following(reference: dict[int, int], rows: int) -> dict[int, int]:

@@ -1,13 +1,14 @@
 """One comparison at work: columns by themselves, columns against the others, relations; each judged, and in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from afterfit import blocks as time_blocks
+from afterfit import evidence
 from afterfit.alone import Against, Bond, Shift
 from afterfit.bins import Bins
 from afterfit.changes import Change, changes_of, level_name, percent, words_of
@@ -17,8 +18,10 @@ from afterfit.profiles import Counts, Profile
 
 Array = np.ndarray[Any, Any]
 
-SHARE_OF_COLUMNS, SHARE_OF_RELATIONS, SHARE_OF_PAIRS = 0.8, 0.1, 0.1
+SHARE_OF_COLUMNS, SHARE_OF_RELATIONS, SHARE_OF_PAIRS, SHARE_OF_COMBINATIONS = 0.7, 0.1, 0.1, 0.1
 """How the false-alarm rate of a window is shared out."""
+ALIKE = 0.9
+"""A column whose statistic is this near to the clearest one explains what was seen as well."""
 SUSPECTS = 12
 """How many columns are tried as the one that explains broken relations."""
 
@@ -94,12 +97,13 @@ class Comparison:
         bonds, culprits = self._column_bonds(blamed)
         pairs = self._pairs(blamed, culprits)
         broken = [pair for pair in pairs if pair.alarm]
+        combined = self._combinations(blamed, culprits)
         by_column: dict[int, list[_Test]] = {}
         for test in tests:
             by_column.setdefault(test.column, []).append(test)
         columns = [
-            self._column_report(i, by_column.get(i, []), [*bonds.get(i, ()), *self._accused(i, broken)])
-            for i in range(len(self._layout.columns))
+            self._column_report(i, by_column.get(i, []), [*bonds.get(i, ()), *accused, *combined.get(i, ())])
+            for i, accused in enumerate(self._accused(i, broken) for i in range(len(self._layout.columns)))
         ]
         return DriftReport(
             rate=self._rate,
@@ -142,28 +146,41 @@ class Comparison:
     # Columns against what the others say.
 
     def _columns_against(self, tests: list[_Test]) -> list[_Test]:
-        """Find columns that moved away from the others, the clearest first, each without those found before."""
+        """Find columns that moved away from the others, the clearest first, each without those found before.
+
+        The clearest explains the most (generalised least squares). Others that are nearly as clear cannot be told from
+        it, and are named too.
+        """
         if not self._against.able:
             return tests
         places = {(test.column, test.kind): i for i, test in enumerate(tests)}
         blamed = {test.column for test in tests if test.alarm} | set(self._unfit)
-        while True:
-            found = [
-                (shift.pvalue * tests[place].looks, -abs(shift.statistic), place, shift)
-                for shift in self._against.shifts(blamed)
-                if abs(shift.effect) >= SMALLEST[shift.kind]
-                and (place := places.get((self._layout.scores[shift.score].column, shift.kind))) is not None
-            ]
-            if not found:
-                return tests
-            pvalue, _, place, shift = min(found, key=lambda candidate: candidate[:3])
-            familywise = pvalue * len(tests) / SHARE_OF_COLUMNS
-            if familywise > self._rate:
-                return tests
-            tests[place] = replace(
-                tests[place], change=_moved(shift), pvalue=pvalue, familywise=familywise, alarm=True, given_others=True
-            )
-            blamed.add(tests[place].column)
+        while found := self._clear_shifts(tests, places, blamed):
+            clearest = max(abs(shift.statistic) for shift, _ in found)
+            for shift, place in sorted(found, key=lambda candidate: -abs(candidate[0].statistic)):
+                test = tests[place]
+                if test.column in blamed or abs(shift.statistic) < ALIKE * clearest:
+                    continue
+                pvalue = min(shift.pvalue * test.looks, 1.0)
+                familywise = pvalue * len(tests) / SHARE_OF_COLUMNS
+                tests[place] = _Test(
+                    test.column, test.kind, _moved(shift), test.looks, pvalue, familywise, alarm=True, given_others=True
+                )
+                blamed.add(test.column)
+        return tests
+
+    def _clear_shifts(
+        self, tests: list[_Test], places: dict[tuple[int, str], int], blamed: set[int]
+    ) -> list[tuple[Shift, int]]:
+        """Shifts that are alarms, and the places of their tests."""
+        limit = self._rate * SHARE_OF_COLUMNS / max(len(tests), 1)
+        return [
+            (shift, place)
+            for shift in self._against.shifts(blamed)
+            if abs(shift.effect) >= SMALLEST[shift.kind]
+            and (place := places.get((self._layout.scores[shift.score].column, shift.kind))) is not None
+            and shift.pvalue * tests[place].looks <= limit
+        ]
 
     # Relations.
 
@@ -222,7 +239,8 @@ class Comparison:
             return []
         bonds = {p: b for p, b in self._against.pair_bonds().items() if not set(p) & set(self._unfit)}
         familywise = dict(zip(bonds, holm([b.pvalue for b in bonds.values()], SHARE_OF_PAIRS), strict=True))
-        broken = {p: b for p, b in bonds.items() if familywise[p] <= self._rate and abs(b.effect) >= SMALLEST["pair"]}
+        changes = {pair: abs(bond.effect) for pair, bond in bonds.items()}
+        broken = {p: c for p, c in changes.items() if familywise[p] <= self._rate and c >= SMALLEST["pair"]}
         found = []
         for pair, bond in bonds.items():
             why = _common(pair, broken, culprits, blamed) if pair in broken else ()
@@ -272,6 +290,53 @@ class Comparison:
                 words=words,
             )
         ]
+
+    def _combinations(self, blamed: set[int], culprits: set[int]) -> dict[int, list[Finding]]:
+        """Combinations of categories that the reference never had, for the column that explains them."""
+        tested = [(c, i) for i, c in enumerate(self._layout.combinations) if not {c.one, c.other} & set(self._unfit)]
+        if not tested:
+            return {}
+        watched = [self._layout.combinations[i] for _, i in tested]
+        count = np.array([self._window.combined[i] for _, i in tested], dtype=float)
+        once = np.array([1.0 + combination.once * self._reference.rows for combination in watched])
+        other = np.array([self._reference.combined[i] for _, i in tested]) + once
+        each = np.ones(len(count))
+        rows, others = each * self._window.rows, each * self._reference.rows
+        pvalues = evidence.of_shares(count, rows, np.minimum(other, others), others, design=each, freedom=each * 1e9)
+        familywise = holm(pvalues.tolist(), SHARE_OF_COMBINATIONS)
+        excess = count / rows - (other - once) / others
+        broken = {
+            (combination.one, combination.other): float(excess[i])
+            for i, combination in enumerate(watched)
+            if familywise[i] <= self._rate and excess[i] >= SMALLEST["combinations"]
+        }
+        found: dict[int, list[Finding]] = {}
+        for i, combination in enumerate(watched):
+            pair = combination.one, combination.other
+            for column in _common(pair, broken, culprits, blamed) if pair in broken else ():
+                numbers = float(pvalues[i]), familywise[i], float(excess[i])
+                found.setdefault(column, []).append(self._combination_finding(column, pair, numbers, self._window.rows))
+        return {column: [max(findings, key=lambda f: f.effect)] for column, findings in found.items()}
+
+    def _combination_finding(
+        self, column: int, pair: tuple[int, int], numbers: tuple[float, float, float], rows: int
+    ) -> Finding:
+        name, partner = (self._layout.columns[i].name for i in (column, pair[pair[0] == column]))
+        pvalue, familywise, excess = numbers
+        return Finding(
+            column=name,
+            kind="combinations",
+            outcome="alarm",
+            statistic=math.nan,
+            pvalue=pvalue,
+            familywise=familywise,
+            effect=excess,
+            unit=UNIT["combinations"],
+            smallest=SMALLEST["combinations"],
+            effective_rows=float(rows),
+            given_others=True,
+            words=f"{name}: combinations with {partner} that the reference never had in {percent(excess)} of rows",
+        )
 
     # The report.
 
@@ -369,14 +434,14 @@ def _certain(column: str, kind: str, effect: float, words: str) -> Finding:
 
 
 def _common(
-    pair: tuple[int, int], broken: dict[tuple[int, int], Bond], culprits: set[int], blamed: set[int]
+    pair: tuple[int, int], broken: Mapping[tuple[int, int], float], culprits: set[int], blamed: set[int]
 ) -> tuple[int, ...]:
     """Which column of a broken pair explains it: one already found, else the one with more broken pairs, else both."""
     for known in (culprits, blamed):
         if set(pair) & known:
             return tuple(sorted(set(pair) & known))
-    weight = {column: sum(abs(b.effect) for p, b in broken.items() if column in p) for column in pair}
+    weight = {column: sum(effect for p, effect in broken.items() if column in p) for column in pair}
     one, other = pair
-    if abs(weight[one] - weight[other]) < SMALLEST["pair"]:
+    if abs(weight[one] - weight[other]) < 0.1 * max(weight.values()):
         return pair
     return (one,) if weight[one] > weight[other] else (other,)

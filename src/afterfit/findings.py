@@ -16,6 +16,7 @@ SMALLEST: Mapping[str, float] = {
     "spread": math.log(1.08),
     "shape": 0.02,
     "share": 0.01,
+    "combinations": 0.002,
     "relation": 0.05,
     "pair": 0.1,
 }
@@ -30,6 +31,7 @@ UNIT: Mapping[str, str] = {
     "spread": "logarithm of the ratio of standard deviations",
     "shape": "share of rows",
     "share": "share of rows",
+    "combinations": "share of rows",
     "relation": "correlation",
     "pair": "correlation",
 }
@@ -41,7 +43,8 @@ class Finding:
 
     Attributes:
         column: the column.
-        kind: absent, kind, missing, new values, location, spread, shape, share or relation.
+        kind: absent, kind, missing, new values, location, spread, shape, share, relation or
+            combinations.
         outcome: "alarm" where both the evidence and the effect are there; "not applicable" where it cannot be told.
         statistic: difference over its standard error; NaN where the test is not of that form.
         pvalue: of this kind of change in this column, over all that was looked at for it.

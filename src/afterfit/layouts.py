@@ -4,16 +4,17 @@ A layout is learnt once, from an even sample of the reference, and then says how
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from afterfit import blocks as time_blocks
+from afterfit import combinations, relations
 from afterfit import parts as table_parts
-from afterfit import relations
 from afterfit.bins import Bins, DateBins, learn_category, learn_number, looks_of
+from afterfit.combinations import Combination
 from afterfit.errors import DataError
 from afterfit.parts import Kind
 from afterfit.relations import Score
@@ -72,6 +73,7 @@ class Layout:
     scores: tuple[Score, ...]
     related: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
+    combinations: tuple[Combination, ...]
     dependence: Dependence
     hidden: bool
 
@@ -115,16 +117,18 @@ def learn(
     seconds = None if time is None else table_parts.as_seconds(frame.iloc[:, names.index(time)], time)
     units = () if seconds is None else time_blocks.chosen_units(seconds)
     sample = time_blocks.cut(seconds, units) if seconds is not None and units else None
-    columns, levels = _learn_columns(frame, kind_by_name, sample, hidden=hidden)
+    coarse = None if sample is None else _coarse_block(sample, len(frame))
+    columns, levels = _learn_columns(frame, kind_by_name, coarse, hidden=hidden)
+    watched = combinations.learn([column.bins for column in columns], levels, coarse) if related else ()
     with relations.one_thread():
-        return _with_relations(columns, levels, sample, time=time, units=units, hidden=hidden, wanted=related)
+        layout = _with_relations(columns, levels, sample, watched=watched, wanted=related)
+    return replace(layout, time=time, units=units, hidden=hidden)
 
 
 def _learn_columns(
-    frame: pd.DataFrame, kinds: Mapping[str, Kind], sample: time_blocks.Cut | None, *, hidden: bool
+    frame: pd.DataFrame, kinds: Mapping[str, Kind], coarse: Array | None, *, hidden: bool
 ) -> tuple[tuple[Column, ...], list[Array]]:
     names = table_parts.column_names(frame)
-    coarse = None if sample is None else _coarse_block(sample, len(frame))
     columns, levels = [], []
     for name, kind in kinds.items():
         values = frame.iloc[:, names.index(name)]
@@ -162,9 +166,7 @@ def _with_relations(
     levels: list[Array],
     sample: time_blocks.Cut | None,
     *,
-    time: str | None,
-    units: tuple[str, ...],
-    hidden: bool,
+    watched: tuple[Combination, ...],
     wanted: bool,
 ) -> Layout:
     looks = tuple(_look_lags(column.bins, level, sample) for column, level in zip(columns, levels, strict=True))
@@ -187,14 +189,15 @@ def _with_relations(
     effective = _effective(len(levels[0]), looks, sample)
     return Layout(
         columns=columns,
-        time=time,
-        units=units,
+        time=None,
+        units=(),
         blocks=() if sample is None else tuple(len(rows) for rows in sample.rows_of),
         scores=scores,
         related=related,
         pairs=tuple(pairs),
+        combinations=watched,
         dependence=Dependence(looks, *moments, effective=effective),
-        hidden=hidden,
+        hidden=False,
     )
 
 
@@ -317,7 +320,7 @@ def _moments(rows: Array, sample: time_blocks.Cut | None) -> Moments:
 
 
 def _effective(rows: int, looks: Sequence[Array], sample: time_blocks.Cut | None) -> float:
-    """How many independent rows the sample is worth, by the median over all columns' looks."""
+    """How many independent rows the sample is worth, by the median over columns of what depends most in each."""
     if sample is None:
         return float(rows)
     pairs, before = [], float(rows)
@@ -325,5 +328,5 @@ def _effective(rows: int, looks: Sequence[Array], sample: time_blocks.Cut | None
         now = float((blocks.astype(np.float64) ** 2).sum())
         pairs.append((now - before) / rows)
         before = now
-    designs = np.concatenate([1.0 + np.array(pairs) @ lags for lags in looks])
+    designs = [float((1.0 + np.array(pairs) @ lags).max()) for lags in looks]
     return float(rounded(np.array([rows / max(float(np.median(designs)), 1.0)]))[0])

@@ -86,6 +86,7 @@ class Profile:
     counts: tuple[Counts, ...]
     sums: Sums
     blocks: Mapping[int, int]
+    combined: tuple[int, ...] = ()
     unknown: tuple[str, ...] = ()
 
     def check_same_bins(self, other: "Profile") -> None:
@@ -107,6 +108,7 @@ class Profile:
             counts=tuple(one + two for one, two in zip(self.counts, other.counts, strict=True)),
             sums=self.sums + other.sums,
             blocks=blocks,
+            combined=tuple(one + two for one, two in zip(self.combined, other.combined, strict=True)),
             unknown=tuple(sorted({*self.unknown, *other.unknown})[:UNKNOWN_COLUMNS]),
         )
 
@@ -141,6 +143,7 @@ class Profile:
             "totals": self.sums.totals.tolist(),
             "products": self.sums.products[np.triu_indices(size)].tolist(),
             "blocks": {"first": first, "rows": _runs(self.blocks, first)},
+            "combined": list(self.combined),
             "unknown": list(self.unknown),
         }
 
@@ -203,7 +206,7 @@ def _from_dict(saved: Mapping[str, Any]) -> Profile:
     counts = tuple(_counts_from_dict(column) for column in saved["columns"])
     if [len(c.levels) for c in counts] != [column.bins.size for column in layout.columns]:
         raise ValueError("counts and bins do not fit each other")
-    return Profile(layout, saved["rows"], counts, sums, blocks, tuple(saved["unknown"]))
+    return Profile(layout, saved["rows"], counts, sums, blocks, tuple(saved["combined"]), tuple(saved["unknown"]))
 
 
 def _counts_from_dict(saved: Mapping[str, Any]) -> Counts:
@@ -290,7 +293,7 @@ def _first_rows(parts: Iterator[Any]) -> pd.DataFrame:
 def empty(layout: Layout) -> Profile:
     """The profile of no rows."""
     counts = tuple(Counts(np.zeros(column.bins.size, dtype=np.int64)) for column in layout.columns)
-    return Profile(layout, 0, counts, no_sums(len(layout.scores)), {})
+    return Profile(layout, 0, counts, no_sums(len(layout.scores)), {}, (0,) * len(layout.combinations))
 
 
 def measured(layout: Layout, part: Any) -> Profile:
@@ -309,7 +312,7 @@ def measured(layout: Layout, part: Any) -> Profile:
             for i, more in enumerate(counter.count(chunk)):
                 counts[i] += more
             sums += sums_of(counter.matrix[:, : table_parts.row_count(chunk)])
-    return Profile(layout, rows, tuple(counts), sums, _blocks(layout, part, places), unknown)
+    return Profile(layout, rows, tuple(counts), sums, _blocks(layout, part, places), tuple(counter.combined), unknown)
 
 
 def _blocks(layout: Layout, part: Any, places: Mapping[str, int]) -> dict[int, int]:
@@ -320,12 +323,14 @@ def _blocks(layout: Layout, part: Any, places: Mapping[str, int]) -> dict[int, i
 
 
 class _Counter:
-    """Counts chunks of one part; `matrix` (scores, rows) holds the last chunk's scores."""
+    """Counts chunks of one part; `matrix` (scores, rows) holds the last chunk's scores, `combined` adds up."""
 
     def __init__(self, layout: Layout, places: Mapping[str, int], rows: int) -> None:
         self._layout = layout
         self._places = places
         self.matrix = np.empty((len(layout.scores), min(rows, CHUNK)), dtype=np.float32)
+        self.combined = [0] * len(layout.combinations)
+        self._watched = {i for combination in layout.combinations for i in (combination.one, combination.other)}
         self._memory: dict[int, dict[str, int]] = {}
         self._scores: dict[int, list[tuple[int, Array]]] = {}
         for i, score in enumerate(layout.scores):
@@ -337,19 +342,23 @@ class _Counter:
         return values[bins.level_of_cell] if isinstance(bins, NumberBins) else values
 
     def count(self, chunk: Any) -> Iterator[Counts]:
-        """Count one chunk, a column at a time."""
+        """Count one chunk, a column at a time; then what was combined in it."""
         rows = table_parts.row_count(chunk)
+        watched: dict[int, Array] = {}
         for position, column in enumerate(self._layout.columns):
             place = self._places.get(column.name)
             if place is None:
                 codes, counts = np.zeros(rows, dtype=np.int64), _absent(column.bins, rows)
             else:
-                codes, counts = _counted(
-                    column, table_parts.series(chunk, place), self._memory.setdefault(position, {})
-                )
+                memory = self._memory.setdefault(position, {})
+                codes, counts = _counted(column, table_parts.series(chunk, place), memory)
             for i, table in self._scores.get(position, ()):
                 np.take(table, codes, out=self.matrix[i, :rows], mode="clip")
+            if position in self._watched:
+                watched[position] = codes
             yield counts
+        for i, combination in enumerate(self._layout.combinations):
+            self.combined[i] += combination.count(watched[combination.one], watched[combination.other])
 
 
 def _absent(bins: Bins, rows: int) -> Counts:

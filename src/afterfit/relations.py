@@ -24,7 +24,7 @@ from afterfit.bins import Bins, CategoryBins, NumberBins
 Array = np.ndarray[Any, Any]
 
 LOCATION, SPREAD = -1, -2
-NAMES = 5
+NAMES = 8
 """Most names of a category that become scores."""
 FREQUENT = 0.01
 """A name or a missing value becomes a score where this share of the reference has it."""

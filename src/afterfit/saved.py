@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from afterfit.bins import Bins, CategoryBins, DateBins, NumberBins, known_list
+from afterfit.combinations import Combination
 from afterfit.errors import DataError
 from afterfit.layouts import Column, Dependence, Layout, Moments
 from afterfit.relations import Score
@@ -39,6 +40,7 @@ def layout_to_dict(layout: Layout) -> dict[str, Any]:
         "scores": [list(astuple(score)) for score in layout.scores],
         "related": list(layout.related),
         "pairs": [list(pair) for pair in layout.pairs],
+        "combinations": [combination.to_list() for combination in layout.combinations],
         "dependence": _dependence_to_dict(layout.dependence),
     }
 
@@ -55,6 +57,7 @@ def layout_from_dict(saved: Mapping[str, Any]) -> Layout:
         scores=tuple(Score(*score) for score in saved["scores"]),
         related=tuple(saved["related"]),
         pairs=tuple((one, other) for one, other in saved["pairs"]),
+        combinations=tuple(map(Combination.from_list, saved["combinations"])),
         dependence=_dependence_from_dict(saved["dependence"], len(units)),
         hidden=saved["hidden"],
     )
