@@ -59,6 +59,7 @@ class Against:
         self._layout: Layout = reference.layout
         self._spread = spread
         self._rows = window.sums.rows
+        self._reference_rows = reference.sums.rows
         self._found: Directions = relations.directions(reference.sums, reference.layout.scores)
         self.means, self._covariance = self._found.standard(window.sums)
 
@@ -66,6 +67,16 @@ class Against:
     def columns(self) -> tuple[int, ...]:
         """Positions of the columns that have relations here and in the layout."""
         return tuple(column for column in self._layout.related if column in self._found.groups)
+
+    @cached_property
+    def _effective(self) -> float:
+        """Independent rows of the reference; all of them for a window that is drawn from the same blocks of time.
+
+        Such a window shares what is accidental in the reference's relations, one from another time does not.
+        """
+        designs = [float(self._spread.design_effect(lags).max()) for lags in self._layout.dependence.looks if lags.size]
+        here = self._reference_rows / float(np.median(designs)) if designs else 0.0
+        return max(self._layout.dependence.effective, here)
 
     @property
     def able(self) -> bool:
@@ -109,7 +120,7 @@ class Against:
     @property
     def _roughness(self) -> float:
         """The weights were fitted: the reference's rows lie nearer to them than a window's do."""
-        rows, weights = self._layout.dependence.effective, float(len(self._layout.scores))
+        rows, weights = self._effective, float(len(self._layout.scores))
         return (rows + weights) / max(rows - weights, 1.0)
 
     def _design(self, moments: Moments) -> tuple[Array, Array]:
@@ -150,7 +161,7 @@ class Against:
         before = np.array([form.of(self._found.correlation) for form in forms.values()])
         now = np.array([form.of(self._covariance) for form in forms.values()]) * rows / np.maximum(rows - 1.0, 1.0)
         sizes = np.array([len(form.left) * len(form.right) for form in forms.values()])
-        fitted = np.maximum(before - sizes / self._layout.dependence.effective, 0.0)
+        fitted = np.maximum(before - sizes / self._effective, 0.0)
         variance = chosen.variance * self._spread.rows * design * self._roughness
         pvalues = evidence.of_means(now - fitted, variance, self._skewness(chosen, design), freedom)
         statistics = (now - fitted) / np.sqrt(np.where(variance > 0, variance, np.inf))
