@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+
 from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: F401 - fixtures for every test
 
 # --- MLflow stores -------------------------------------------------------------------------------------------------

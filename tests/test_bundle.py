@@ -99,7 +99,7 @@ def test_a_file_that_holds_something_else_is_a_sentence(name, content, folder):
 @pytest.mark.parametrize("content", [b"{}", b"[]", b'{"format": 1}'])
 def test_a_file_without_its_fields_is_a_sentence(name, content, folder):
     (folder / name).write_bytes(content)
-    with pytest.raises(BundleError, match="must have format|does not hold what it should"):
+    with pytest.raises(BundleError, match=r"must have format|does not hold what it should"):
         load(folder)
 
 
