@@ -28,11 +28,13 @@ ROWS = [
     {"resampling", "slices"},
     {"metrics", "calibration", "builders"},
     {"data", "encoder", "drift", "compare", "estimate", "giveaway"},
+    {"reference", "windows"},
     {"scorer", "draft"},
     {"training"},
     {"tuning", "gate", "policy"},
     {"bundle", "predlog", "loop"},
-    {"tracking", "report", "served"},
+    {"smallpictures"},
+    {"tracking", "report", "driftpage", "served"},
     {"registry", "server_trial", "batch"},
     {"serving", "spark"},
     {"commands"},
@@ -45,7 +47,7 @@ ONLY_IN = {
     "fastapi": {"serving"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "driftpage"},
 }
 
 

@@ -18,10 +18,14 @@ from afterfit.checks import Checked
 from afterfit.encoder import Encoder
 from afterfit.errors import BundleError, DataError
 from afterfit.predictions import Predictions
+from afterfit.profiles import Profile
+from afterfit.reference import Reference
 from afterfit.scorer import Scorer
 
 FORMAT = 1
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json")
+PROFILE = "profile.json"
+"""What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
 TRUSTED = frozenset(
     {
@@ -112,6 +116,7 @@ class Bundle:
         digest: sha256 over the bundle's files.
         example: a few rows as a client would send them.
         version: the registry version it was loaded as, or None.
+        reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
     """
 
     scorer: Scorer
@@ -119,6 +124,12 @@ class Bundle:
     digest: str
     example: tuple[Mapping[str, Any], ...]
     version: str | None = None
+    reference: Reference | None = None
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile of the training window's features, or None."""
+        return None if self.reference is None else self.reference.features
 
     def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready.
@@ -200,7 +211,13 @@ def _list(values: Any, rows: int) -> Iterable[float | None]:
     return [None] * rows if values is None else values.tolist()
 
 
-def save(scorer: Scorer, manifest: Manifest, example: Sequence[Mapping[str, Any]], folder: Path) -> Bundle:
+def save(
+    scorer: Scorer,
+    manifest: Manifest,
+    example: Sequence[Mapping[str, Any]],
+    folder: Path,
+    reference: Reference | None = None,
+) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
     Nothing is written where the estimator cannot be.
@@ -217,8 +234,11 @@ def save(scorer: Scorer, manifest: Manifest, example: Sequence[Mapping[str, Any]
         "example.json": _json("example.json", list(example)),
         "manifest.json": _json("manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)}),
     }
+    if reference is not None:
+        texts[PROFILE] = reference.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROFILE).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
@@ -276,7 +296,9 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         scorer = _scorer(folder, manifest, estimator)
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
-        return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version)
+        example, profiles = tuple(_read(folder / "example.json")), folder / PROFILE
+        reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, reference)
     except (DataError, KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -302,7 +324,7 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in FILES:
+    for name in (*FILES, *([PROFILE] if (folder / PROFILE).is_file() else [])):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")
