@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ MOST_CARDS, MOST_QUIET_CARDS = 60, 24
 MOST_RANKED = 100
 MOST_CELLS = 8_000
 MOST_NAMED = 3
+MOST_NEW = 8
 STRONGEST = 999.0
 NAME, WORDS = 60, 240
 """Characters shown of a name, and of a sentence."""
@@ -95,6 +96,7 @@ class Card:
     alarm: bool
     words: tuple[str, ...]
     aside: str
+    new: str
     number: NumberPicture | None
     names: NamePicture | None
 
@@ -187,7 +189,7 @@ def render(found: Compared) -> str:
         ranked_more=0 if several else max(len(found.changed) - MOST_RANKED, 0),
         relations=[] if several else [shown(r.words, WORDS) for r in report.relations if r.alarm][:20],
         heat=_heat(found) if several and found.changed else None,
-        windows=[(shown(name), r, in_short(r).removeprefix("ALARM  ")) for name, r in found.windows] if several else [],
+        windows=[(shown(name), r, _lines(r)) for name, r in found.windows] if several else [],
         cards=cards,
         left_out=columns - len(cards),
         columns=columns,
@@ -231,6 +233,18 @@ def _ranked(report: DriftReport) -> list[dict[str, Any]]:
     return rows
 
 
+def _lines(report: DriftReport) -> list[tuple[str, str]]:
+    """A window's largest changes: the column, and what changed in it."""
+    columns = changed(report)
+    lines = []
+    for column in columns[:MOST_NAMED]:
+        first = next(finding for finding in by_weight(column) if finding.alarm)
+        lines.append((shown(column.name, 40), _bare(column.name, first.words)))
+    lines = lines or [("", shown(r.words, WORDS)) for r in report.relations if r.alarm][:MOST_NAMED]
+    more = [("", f"and {listed([c.name for c in columns[MOST_NAMED:]], 6)}")] if len(columns) > MOST_NAMED else []
+    return [*lines, *more] or [("", "nothing that matters")]
+
+
 def _bare(name: str, words: str) -> str:
     """A finding's words without the column's name in front."""
     return shown(words.removeprefix(f"{name}: "), WORDS)
@@ -269,27 +283,27 @@ def _card(found: Compared, name: str, part: str, place: int) -> Card:
     over, now = found.profiles.parts[part], found.total.parts[part]
     column, before, counts = over.layout.columns[place], over.counts[place], now.counts[place]
     reports = [(window, report.columns[name]) for window, report in found.windows if name in report.columns]
-    drawn = picture(column.bins, before, counts, [shown(new, 8) for new in _frequent(counts.new)])
+    drawn = picture(column.bins, before, counts)
     return Card(
         name=shown(name),
         kind={"features": column.kind, "predictions": "prediction", "outcomes": "outcome"}[part],
         alarm=any(report.alarm for _, report in reports),
         words=_card_words(name, reports),
         aside=_aside(column.bins, before, counts),
+        new=_new_names(counts.new),
         number=drawn if isinstance(drawn, NumberPicture) else None,
         names=_named(drawn) if isinstance(drawn, NamePicture) else None,
     )
 
 
-def _frequent(new: Any) -> list[str]:
-    return sorted(new, key=lambda name: (-new[name], name))[:MOST_NAMED]
+def _new_names(new: Mapping[str, int]) -> str:
+    """Names that the reference never had, with their rows, the most frequent first."""
+    ranked = sorted(new, key=lambda name: (-new[name], name))
+    return ", ".join(f"{shown(name, 24)} ({new[name]:,})" for name in ranked[:MOST_NEW])
 
 
 def _named(drawn: NamePicture) -> NamePicture:
-    rows = tuple(
-        type(row)(shown(row.name, 17 if not row.new else 18), row.y, row.before, row.now, row.words, row.new)
-        for row in drawn.rows
-    )
+    rows = tuple(type(row)(shown(row.name, 12), row.y, row.before, row.now, row.words, row.new) for row in drawn.rows)
     return NamePicture(rows, drawn.high)
 
 
@@ -309,8 +323,12 @@ def _aside(bins: Any, before: Any, now: Any) -> str:
     said = []
     means = middle(bins, before), middle(bins, now)
     if means[0] is not None and means[1] is not None:
-        said.append(f"mean {means[0]:.4g} → {means[1]:.4g}")
+        said.append(f"mean {_figure(means[0])} → {_figure(means[1])}")
     missing = [counts.levels[0] / max(int(counts.levels.sum()), 1) for counts in (before, now)]
-    if max(missing) > 0:
+    if max(missing) >= 0.002:
         said.append(f"missing {percent(missing[0])} → {percent(missing[1])}")
     return " · ".join(said)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.3g}"

@@ -19,7 +19,7 @@ SLOT, GAP = 9.0, 5.0
 BARS = 30
 MOST_NAMES = 7
 ROW = 15.0
-NAME_SPACE, SHARE_SPACE = 92.0, 66.0
+NAME_SPACE, SHARE_SPACE = 74.0, 92.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class NumberPicture:
-    """Shares of rows over a number's range; `line` is the window's outline; `low` and `high` are the range's ends.
+    """Shares of rows over a number's range; `line` is the window's outline; `low` and `high` are its ends in words.
 
-    `below` and `above` say whether bars for what lies outside stand at the ends.
+    `outside` holds bars for what lies below and above the range, cut at the picture's height.
     """
 
     bars: tuple[Bar, ...]
+    outside: tuple[Bar, ...]
     line: str
     low: str
     high: str
-    below: bool
-    above: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +91,14 @@ class HeatMap:
     left_out: int
 
 
-def picture(
-    bins: Bins, reference: Counts, window: Counts, new: Sequence[str] = ()
-) -> NumberPicture | NamePicture | None:
+def picture(bins: Bins, reference: Counts, window: Counts) -> NumberPicture | NamePicture | None:
     """A column's two distributions; None where there is nothing to draw."""
     if not reference.present or not window.present:
         return None
     if isinstance(bins, NumberBins):
         return _of_number(bins, _shares(reference), _shares(window))
     if isinstance(bins, CategoryBins):
-        return _of_names(bins, _shares(reference), _shares(window), new)
+        return _of_names(bins, _shares(reference), _shares(window))
     return None
 
 
@@ -138,14 +135,29 @@ def _of_number(bins: NumberBins, before: Array, now: Array) -> NumberPicture | N
     ends = [max(pair) > 0.002 for pair in (below, above)]
     start, stop = (SLOT + GAP if ends[0] else 0.0), WIDE - (SLOT + GAP if ends[1] else 0.0)
     wide = (stop - start) / count
-    raw = [(start + i * wide, wide, inside[0][i], inside[1][i]) for i in range(count)]
-    raw = [*([(0.0, SLOT, *below)] if ends[0] else []), *raw, *([(WIDE - SLOT, SLOT, *above)] if ends[1] else [])]
-    tallest = max(max(b, n) for _, _, b, n in raw) or 1.0
-    scale = (HIGH - 4) / tallest
-    bars = tuple(Bar(round(x, 1), round(w, 1), round(b * scale, 1), round(n * scale, 1)) for x, w, b, n in raw)
-    labels = f"{bins.value_of(low - 0.5):.4g}", f"{bins.value_of(high - 0.5):.4g}"
-    inner = bars[int(ends[0]) : len(bars) - int(ends[1])]
-    return NumberPicture(bars, _outline(inner), *labels, below=ends[0], above=ends[1])
+    scale = (HIGH - 4) / (max(inside[0].max(), inside[1].max()) or 1.0)
+    bars = tuple(_bar(start + i * wide, wide, inside[0][i] * scale, inside[1][i] * scale) for i in range(count))
+    slots = [(0.0, below, ends[0]), (WIDE - SLOT, above, ends[1])]
+    outside = tuple(_bar(x, SLOT, pair[0] * scale, pair[1] * scale) for x, pair, drawn in slots if drawn)
+    values = [bins.value_of(low - 0.5), bins.value_of(high - 0.5)]
+    labels = [_tidy(value, abs(values[1] - values[0])) for value in values]
+    if ends[0]:
+        labels[0] += f" · below {percent(below[0])} → {percent(below[1])}"
+    if ends[1]:
+        labels[1] = f"above {percent(above[0])} → {percent(above[1])} · {labels[1]}"
+    return NumberPicture(bars, outside, _outline(bars), *labels)
+
+
+def _bar(x: float, wide: float, before: float, now: float) -> Bar:
+    return Bar(round(x, 1), round(wide, 1), round(min(before, HIGH), 1), round(min(now, HIGH), 1))
+
+
+def _tidy(value: float, span: float) -> str:
+    """A value to about a hundredth of the span that it belongs to."""
+    if not (math.isfinite(value) and math.isfinite(span)) or span <= 0:
+        return f"{value:.4g}"
+    digits = 2 - math.floor(math.log10(span))
+    return f"{round(value, digits) + 0.0:.6g}"
 
 
 def _range(edges: Array, before: Array, now: Array) -> tuple[float, float]:
@@ -178,9 +190,9 @@ def _outline(bars: Sequence[Bar]) -> str:
     return " ".join(points)
 
 
-def _of_names(bins: CategoryBins, before: Array, now: Array, new: Sequence[str]) -> NamePicture | None:
+def _of_names(bins: CategoryBins, before: Array, now: Array) -> NamePicture | None:
     levels = np.arange(3, bins.size)
-    if not len(levels) and not new:
+    if not len(levels) and not now[1]:
         return None
     by_size = levels[np.argsort(-np.maximum(before, now)[levels], kind="stable")]
     by_change = levels[np.argsort(-np.abs(now - before)[levels], kind="stable")]
@@ -189,7 +201,7 @@ def _of_names(bins: CategoryBins, before: Array, now: Array, new: Sequence[str])
     chosen.sort(key=lambda level: (-before[level], level))
     named = [(bins.kept[level - 3], float(before[level]), float(now[level]), False) for level in chosen]
     if now[1]:
-        named.append((f"new: {', '.join(new)}" if new else "never seen before", float(before[1]), float(now[1]), True))
+        named.append(("never seen", float(before[1]), float(now[1]), True))
     tallest = max(max(b, n) for _, b, n, _ in named) or 1.0
     scale = (WIDE - NAME_SPACE - SHARE_SPACE) / tallest
     rows = tuple(

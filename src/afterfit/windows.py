@@ -19,7 +19,7 @@ LENGTHS: dict[Unit, np.timedelta64] = {
     "d": np.timedelta64(1, "D"),
     "w": np.timedelta64(7, "D"),
 }
-MONDAY = np.datetime64("1970-01-05")
+MONDAY = np.datetime64("1970-01-05", "us")
 MOST = 1_000
 """Most windows that one command compares."""
 WORDS = re.compile(r"(\d*)\s*(h|hours?|d|days?|w|weeks?|mo|months?|rows?)", re.IGNORECASE)
@@ -114,12 +114,20 @@ class Cutter:
         begin = self._anchor + number * self.every.count * LENGTHS[self.every.unit]
         return pd.Timestamp(begin).strftime("%Y-%m-%d %H:%M" if self._has_hours(begin) else "%Y-%m-%d")
 
+    @property
+    def span(self) -> str:
+        """From when to when the kept rows are, for behind a name; empty without times."""
+        if self.first is None or self.last is None:
+            return ""
+        ends = [pd.Timestamp(end).strftime("%Y-%m-%d %H:%M") for end in (self.first, self.last)]
+        return f", {ends[0]} to {ends[1]}"
+
     def _has_hours(self, begin: np.datetime64) -> bool:
         return (self.every is not None and self.every.unit == "h") or begin != begin.astype("datetime64[D]")
 
     @property
     def _anchor(self) -> np.datetime64:
-        return MONDAY.astype("datetime64[us]") if self.start is None else _naive(self.start).astype("datetime64[us]")
+        return MONDAY if self.start is None else _naive(self.start)
 
     def _timed(self, frame: pd.DataFrame) -> pd.DataFrame:
         column = str(self.time)
@@ -172,11 +180,11 @@ def moment(text: str, option: str) -> datetime | None:
         found = pd.Timestamp(text.strip())
     except ValueError as error:
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.") from error
-    if found is pd.NaT:
+    if pd.isna(found):
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.")
-    return cast("datetime", found.to_pydatetime())
+    return found.to_pydatetime()
 
 
 def _naive(when: datetime) -> np.datetime64:
     stamp = pd.Timestamp(when)
-    return (stamp if stamp.tzinfo is None else stamp.tz_convert(None)).to_datetime64()
+    return np.datetime64((stamp if stamp.tzinfo is None else stamp.tz_convert(None)).to_pydatetime(), "us")

@@ -146,12 +146,11 @@ def compared(known: Known, use_case: UseCase | None, data: str, period: Cutter, 
     if data.endswith(".json"):
         if period.every or period.start or period.end:
             raise SettingsError("A saved profile has no rows any more: --start, --end and --every need a table.")
-        measured, name, notes = {0: saved_profiles(data)}, f"the profile {data}", []
+        measured, name = {0: saved_profiles(data)}, f"the profile {data}"
+        notes: list[str] = []
     else:
         measured, name, notes = _measured(known, use_case, data, period)
-    names = {number: period.name(number) if period.every else name for number in measured}
-    if period.first is not None and not period.every:
-        names[0] = f"{name}, {period.first.astype('datetime64[m]')} to {period.last.astype('datetime64[m]')}"
+    names = {number: period.name(number) if period.every else f"{name}{period.span}" for number in measured}
     reports = [(names[number], compare(known.profiles, measured[number], rate)) for number in sorted(measured)]
     total = sum((measured[number] for number in sorted(measured)[1:]), measured[min(measured)])
     return Compared(name, known.name, known.profiles, tuple(reports), total, tuple(notes))
@@ -173,10 +172,7 @@ def _measured(
             if len(measured) > windows.MOST:
                 raise SettingsError(f"--every gives more than {windows.MOST:,} windows: choose longer ones.")
     if not measured:
-        empty = known.profiles.features.measure(
-            pd.DataFrame({c.name: [] for c in known.profiles.features.layout.columns})
-        )
-        measured[0] = Reference(empty)
+        measured[0] = Reference(empty(known.profiles.features.layout))
         notes.append(f"No row of the {period.seen:,} is in the window asked for.")
     if period.untimed:
         notes.append(f"{period.untimed:,} rows have no time in '{period.time}'.")
