@@ -370,7 +370,7 @@ def _scorer_fields(scorer: Scorer) -> dict[str, Any]:
 
 def _json(name: str, content: Any) -> str:
     try:
-        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise BundleError(f"The bundle's {name} holds a value that has no place in JSON: {error}.") from error
 

@@ -16,7 +16,7 @@ from afterfit.contract import Contract, learn
 from afterfit.encoder import Encoder, fit_encoder, mask_some
 from afterfit.errors import SchemaError, TrainingError
 from afterfit.folds import ordered_folds, shuffled_folds
-from afterfit.metrics import evaluate
+from afterfit.metrics import evaluate, metric
 from afterfit.predictions import Predictions
 from afterfit.scorer import Scorer, predict, raw_probabilities
 from afterfit.usecase import UseCase
@@ -73,7 +73,8 @@ class Spread:
     """One metric over folds: its mean, its standard deviation, and where the next window's value is expected.
 
     `low` and `high` are the 90 % prediction interval for one more fold: mean ± t · sd · √(1 + 1/k), with k - 1
-    degrees of freedom. It assumes that the coming window differs from the folds as they differ from each other.
+    degrees of freedom, within the metric's bounds. It assumes that the coming window differs from the folds as they
+    differ from each other.
     """
 
     mean: float
@@ -83,7 +84,7 @@ class Spread:
     folds: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> "Spread":
         """Summarise one value a fold; folds where the metric is not defined (nan) are left out."""
         known = [value for value in values if np.isfinite(value)]
         if len(known) < 2:
@@ -91,7 +92,7 @@ class Spread:
             return cls(mean, float("nan"), float("nan"), float("nan"), tuple(values))
         mean, sd = float(np.mean(known)), float(np.std(known, ddof=1))
         reach = float(stats.t.ppf(0.95, len(known) - 1)) * sd * float(np.sqrt(1 + 1 / len(known)))
-        return cls(mean, sd, mean - reach, mean + reach, tuple(values))
+        return cls(mean, sd, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), tuple(values))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,7 +287,7 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
 
 def _spreads(names: Sequence[str], parts: Sequence[Fold], answers: Sequence[Predictions]) -> dict[str, Spread]:
     by_fold = [evaluate(names, fold.y_valid, answer) for fold, answer in zip(parts, answers, strict=True)]
-    return {name: Spread.of([scores[name] for scores in by_fold]) for name in names}
+    return {name: Spread.of([scores[name] for scores in by_fold], metric(name).bounds) for name in names}
 
 
 def _final(
