@@ -106,7 +106,7 @@ def test_a_file_without_its_fields_is_a_sentence(name, content, folder):
 def test_an_unknown_format_says_which_one_is_read(folder):
     told = json.loads((folder / "manifest.json").read_text("utf-8"))
     (folder / "manifest.json").write_text(json.dumps(told | {"format": 99}), "utf-8")
-    with pytest.raises(BundleError, match="must have format 1, as this release reads; got 99"):
+    with pytest.raises(BundleError, match="must have format 1, which this release reads; got 99"):
         load(folder)
 
 
