@@ -2,14 +2,15 @@
 
 import re
 import subprocess
-import tomllib
 from importlib import import_module
 from pathlib import Path
 
-import conda_pins
 import pytest
+import tomllib
 import yaml
 from packaging.requirements import Requirement
+
+import conda_pins
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))["entry_points"]
