@@ -20,6 +20,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: F401 - fixtures for every test
+
 # --- MLflow stores -------------------------------------------------------------------------------------------------
 
 

@@ -226,12 +226,17 @@ def fit(
 ) -> Any:
     """Build and fit one estimator on an encoded matrix.
 
+    It may fit in several threads and answers in one: threads add up a forest's votes in any order, and then the same
+    row would not get the same answer to the bit.
+
     Raises:
+        SettingsError: no such builder, or no such parameter of it.
         TrainingError: the estimator refused the parameters' values or the data.
     """
     estimator = build(name, form, use_case.task, params, use_case.seed)
     try:
-        return estimator.fit(matrix, y)
+        fitted = estimator.fit(matrix, y)
+        return fitted.set_params(**{key: 1 for key in fitted.get_params() if key.split("__")[-1] == "n_jobs"})
     except (ValueError, TypeError, FloatingPointError) as error:
         said = " ".join(str(error).split())
         raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {said}") from error
