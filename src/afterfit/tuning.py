@@ -73,9 +73,9 @@ def search(
         SourceError: the store cannot be written.
     """
     use_case = problem.use_case
+    parts = folds(problem, use_case.tuning.folds)  # first: a table without folds must leave no study
     study = _study(problem, store, study_name)
     resumed = len(_done(study))
-    parts = folds(problem, use_case.tuning.folds)
     started = clock()
     for _ in range(resumed, use_case.tuning.trials):
         report(_run(study, problem, parts, clock))
