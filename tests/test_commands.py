@@ -119,7 +119,8 @@ def test_a_few_held_out_rows_hold_the_candidate(sizes, command_line):
     assert registry.holder("sizes", "production").number == "1"
 
 
-def test_a_better_candidate_takes_production(sizes, command_line, write_use_case):
+@pytest.mark.usefixtures("sizes")
+def test_a_better_candidate_takes_production(command_line, write_use_case):
     file = write_use_case(
         Path(), "shapes", candidates=[{"builder": "hist_gradient_boosting", "params": {"max_iter": 1}}]
     )
