@@ -39,6 +39,7 @@ def production(shared_store, write_use_case_in):
 
 @pytest.fixture(scope="module")
 def port(production):
+    assert Path(production).is_file()
     with server_trial.serving("models:/sizes@production") as port:
         yield port
 
@@ -149,9 +150,9 @@ def test_a_version_requires_every_package_that_its_code_imports():
     assert needed <= set(PACKAGES)
 
 
-def test_a_model_that_cannot_be_served_says_what_the_server_said(store, monkeypatch):
-    del store
-    with pytest.raises(StoreError, match="ended with code .* before it was ready: .*nothing"):
+@pytest.mark.usefixtures("store")
+def test_a_model_that_cannot_be_served_says_what_the_server_said():
+    with pytest.raises(StoreError, match=r"ended with code .* before it was ready: .*nothing"):
         server_trial.try_server("models:/nothing@production", [ROW])
 
 
@@ -181,9 +182,8 @@ def trials_in(store):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_its_trials_ends_killed_and_goes_on_where_it_stopped(
-    store, write_use_case, command_line, number
+    store, write_use_case, command_line
 ):
     tuning = {"trials": 500, "seconds": 600, "folds": 2}
     file = write_use_case(store, tuning=tuning)
@@ -191,7 +191,7 @@ def test_an_interrupted_search_keeps_its_trials_ends_killed_and_goes_on_where_it
     deadline = time.monotonic() + 60
     while trials_in(store) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "tune: interrupted; what was finished is kept."
@@ -212,8 +212,7 @@ def test_an_interrupted_search_keeps_its_trials_ends_killed_and_goes_on_where_it
 
 
 @pytest.mark.slow
-def test_mlflow_run_runs_an_entry_point_in_the_run_that_it_made(store, write_use_case, empty_store):
-    del empty_store
+def test_mlflow_run_runs_an_entry_point_in_the_run_that_it_made(store, write_use_case):
     file = write_use_case(store, candidates=[{"builder": "linear"}])
     bin_folder = str(Path(sys.executable).parent)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -231,3 +230,26 @@ def test_mlflow_run_runs_an_entry_point_in_the_run_that_it_made(store, write_use
     assert run.data.metrics["log_loss"] == told["metrics"]["log_loss"]["mean"]
     assert "Registered as version 1 of sizes." in ran.stdout
     assert MlflowClient().get_model_version("sizes", "1").run_id == told["run_id"]
+
+
+@pytest.mark.slow
+def test_the_main_job_searches_trains_promotes_serves_and_says_so(store, write_use_case, command_line):
+    code, out, err = command_line("main", config=write_use_case(store), trials=2, json="main.json")
+    assert code == 0, out + err
+    said = out.splitlines()
+    assert said[0].startswith("Searched 2 trials")
+    assert re.fullmatch(r"In production: version 1 of sizes, log_loss 0\.\d+ ± 0\.\d+ over folds\.", said[-1])
+    ready = next(i for i, line in enumerate(said) if line.startswith("mlflow models serve was ready after"))
+    example, unseen, absent, text = said[ready + 1 : ready + 5]
+    assert "an example row: prediction" in example
+    assert "colour never seen: prediction" in unseen
+    assert "(colour unseen_category)" in unseen
+    assert "without size: prediction" in absent
+    assert "text in size: error: size must be a number" in text
+    told = json.loads((store / "main.json").read_text())
+    assert told["production"] == "1"
+    runs = mlflow.search_runs(experiment_names=["sizes"], output_format="list")
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.run_id == told["run_id"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert "In production: version 1" in parent.data.tags["mlflow.note.content"]
