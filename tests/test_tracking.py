@@ -41,6 +41,7 @@ def test_a_run_and_its_nested_run_end_as_the_block_did(raised, ending):
     assert [status(run) for run in runs] == [ending, ending]
     assert mlflow.active_run() is None
     assert MlflowClient().get_run(runs[1].info.run_id).data.tags["mlflow.parentRunId"] == runs[0].info.run_id
+    assert {MlflowClient().get_experiment(run.info.experiment_id).name for run in runs} == {"sizes"}
 
 
 @pytest.mark.usefixtures("store")

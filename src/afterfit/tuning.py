@@ -91,9 +91,9 @@ def search(
             f"metrics.primary is {use_case.primary_metric}, which needs intervals, and a search has none: it compares "
             "models before their intervals are learnt. Name another metric, such as mae."
         )
+    parts = folds(problem, use_case.tuning.folds)  # first: a table without folds must leave no study
     study = _study(problem, store, study_name)
     resumed = len(_tried(study))
-    parts = folds(problem, use_case.tuning.folds)
     started = clock()
     for number in range(resumed, use_case.tuning.trials):
         study.sampler = _sampler(use_case.seed, number)
