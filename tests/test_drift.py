@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import afterfit
-from afterfit.comparison import holm
+from afterfit.comparison import RATE_SHARES, holm
 from afterfit.errors import DataError, SchemaError
 from afterfit.findings import SMALLEST
 
@@ -284,3 +284,17 @@ def test_p_values_are_uniform_or_larger_without_drift():
 def test_holm_is_never_stricter_than_bonferroni_nor_looser_than_each_test(pvalues):
     adjusted = holm(pvalues)
     assert all(p <= a <= min(1.0, p * len(pvalues)) + 1e-12 for p, a in zip(pvalues, adjusted, strict=True))
+
+
+def test_more_decimals_than_the_reference_ever_had_are_new_values():
+    frame = pd.DataFrame({"price": np.random.default_rng(0).gamma(3, 20, 20_000).round(1), "x": np.arange(20_000.0)})
+    learnt = afterfit.profile(frame)
+    assert learnt.layout.columns[0].bins.decimals == 1
+    same, other = frame.iloc[:2_000], frame.iloc[:2_000].assign(price=lambda window: window["price"] * 1.013)
+    assert not afterfit.compare_drift(learnt, same).columns["price"].alarm
+    report = afterfit.compare_drift(learnt, other)
+    assert "more decimals than the reference ever had" in report.columns["price"].words
+
+
+def test_the_rate_is_shared_out_once():
+    assert sum(RATE_SHARES.values()) == pytest.approx(1.0)

@@ -210,9 +210,8 @@ def dependent(options: argparse.Namespace) -> dict[str, float]:
                 naive[name].append(afterfit.compare_drift(blind, window.drop(columns="time")).alarm)
     for name, alarms in false.items():
         results[name] = float(np.mean(alarms))
-        print(
-            f"{name:>13}: {np.mean(alarms):6.1%} of {len(alarms)} windows; rows taken as independent: {np.mean(naive[name]):.1%}"
-        )
+        blind_rate = np.mean(naive[name])
+        print(f"{name:>13}: {results[name]:6.1%} of {len(alarms)} windows; rows taken as independent: {blind_rate:.1%}")
     return results
 
 

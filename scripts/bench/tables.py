@@ -55,7 +55,7 @@ def related(frame: pd.DataFrame) -> list[str]:
 
 
 def wide(rows: int, seed: int) -> pd.DataFrame:
-    """16 columns for timing: 12 numbers (some hang together, some heavy-tailed, two with missing values), 4 categories."""
+    """16 columns for timing: 12 numbers (some related, some heavy-tailed, two with missing values), 4 categories."""
     rng = np.random.default_rng(seed)
     common = rng.normal(size=rows)
     columns = {f"n{i:02d}": rng.normal(size=rows) + (i % 3) * common for i in range(6)}
@@ -64,10 +64,9 @@ def wide(rows: int, seed: int) -> pd.DataFrame:
     for name in ("n00", "n06"):
         columns[name][rng.random(rows) < 0.02] = np.nan
     names = {"c0": 3, "c1": 16, "c2": 100, "c3": 1_000}
-    columns |= {
-        c: np.array([f"{c}-{i:04d}" for i in range(k)])[(k * rng.random(rows) ** 2).astype(int)]
-        for c, k in names.items()
-    }
+    for name, size in names.items():
+        levels = np.array([f"{name}-{i:04d}" for i in range(size)])
+        columns[name] = levels[(size * rng.random(rows) ** 2).astype(int)]
     return pd.DataFrame(columns).astype(dict.fromkeys(names, "str"))
 
 

@@ -24,6 +24,8 @@ SHAPE = 16
 """Levels are joined to about this many of equal weight where the shape is tested."""
 STEPS = 6
 """Steps of a score in one standard deviation; scores are whole numbers between -16 and 16."""
+MOST_DECIMALS = 3
+"""Most decimals at which values are taken to be rounded."""
 KEPT = 200
 """Most categories that are counted by name."""
 KNOWN = 4_096
@@ -40,6 +42,7 @@ class NumberBins:
 
     `offset` and `scale` take a value (or, where `curve` is set, asinh((value - centre) / curve)) to its cell. `starts`
     are the first cells of the levels from 1 on. `sample` is how many rows each level had when it was learnt.
+    `decimals` says how many decimals its values have at most, or None where they have many.
     """
 
     offset: float
@@ -48,6 +51,7 @@ class NumberBins:
     curve: float
     starts: tuple[int, ...]
     sample: tuple[int, ...]
+    decimals: int | None = None
 
     @property
     def size(self) -> int:
@@ -106,6 +110,10 @@ class NumberBins:
             np.clip(at, 1.0, CELLS - 2.0, out=at)
         np.fmax(at, 0.0, out=at)
         return at.astype(np.int64)
+
+    def finer(self, values: Array) -> int:
+        """How many values have more decimals than any of the reference's; NaN and infinities have none."""
+        return 0 if self.decimals is None else int(len(values) - _on_decimals(values, self.decimals))
 
     def value_of(self, cell: float) -> float:
         """The value in the middle of a cell."""
@@ -206,7 +214,16 @@ def learn_number(values: Array) -> NumberBins:
     starts = _starts(counts)
     rows = np.add.reduceat(counts, starts)
     missing = int(np.isnan(values).sum())
-    return NumberBins(offset, scale, centre, curve, tuple(starts.tolist()), (missing, *rows.tolist()))
+    decimals = next((d for d in range(MOST_DECIMALS + 1) if _on_decimals(finite, d) == len(finite)), None)
+    return NumberBins(offset, scale, centre, curve, tuple(starts.tolist()), (missing, *rows.tolist()), decimals)
+
+
+def _on_decimals(values: Array, decimals: int) -> int:
+    """How many values have at most so many decimals, as near as 32-bit floats tell; NaN and infinities count."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values * 10.0**decimals
+        off = np.abs(scaled - np.rint(scaled)) > np.abs(scaled) * 2e-7 + 1e-7
+    return int(len(values) - np.count_nonzero(off))
 
 
 def _grid(finite: Array) -> tuple[float, float, float, float]:

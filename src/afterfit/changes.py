@@ -17,6 +17,9 @@ from afterfit.profiles import Counts
 
 Array = np.ndarray[Any, Any]
 
+FINER = -2
+"""Stands for the look at decimals."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -66,7 +69,19 @@ def changes_of(bins: Bins, window: Counts, reference: Counts, spread: Spread, la
         rows_worth = float(rows[i] / design[i])
         numbers = float(statistics[i]), float(pvalues[i]), effect, rows_worth
         found.append(Change(look.kind, look.at, *numbers, float(before), float(share)))
-    return found
+    return found + _finer(bins, window, reference)
+
+
+def _finer(bins: Bins, window: Counts, reference: Counts) -> list[Change]:
+    """Values with more decimals than the reference ever had: as if in another unit, or computed another way."""
+    if not isinstance(bins, NumberBins) or bins.decimals is None or not window.present or not reference.present:
+        return []
+    rows, others = np.array([float(window.present)]), np.array([float(reference.present)])
+    count, other = np.array([float(window.finer)]), np.array([min(reference.finer + 1.0, others[0])])
+    certain = np.ones(1)
+    pvalue = float(evidence.of_shares(count, rows, other, others, design=certain, freedom=certain * 1e9)[0])
+    now, before = window.finer / window.present, reference.finer / reference.present
+    return [Change("new values", FINER, math.nan, pvalue, now - before, float(window.present), before, now)]
 
 
 def _designs(bins: Bins, design: Array) -> Array:
@@ -162,13 +177,20 @@ def words_of(change: Change, bins: Bins) -> str:
     if change.kind == "spread":
         return f"spread {_figure(math.exp(change.effect))} times what it was{scale}"
     moved = f"{percent(change.before)} → {percent(change.now)}"
-    if change.kind == "missing":
-        return f"missing values {moved}"
-    if change.kind == "new values":
-        return f"values never seen in the reference {moved} of rows"
     if change.kind == "share":
-        return f"{level_name(bins, change.at)} {moved} of rows"
-    return f"values {group_name(bins, change.at)} {moved} of rows"
+        what = level_name(bins, change.at)
+    elif change.kind == "shape":
+        what = f"values {group_name(bins, change.at)}"
+    else:
+        what = _SHARE_WORDS[change.kind, change.at == FINER]
+    return f"{what} {moved}" + ("" if change.kind == "missing" else " of rows")
+
+
+_SHARE_WORDS = {
+    ("missing", False): "missing values",
+    ("new values", False): "values never seen in the reference",
+    ("new values", True): "more decimals than the reference ever had",
+}
 
 
 def level_name(bins: Bins, level: int) -> str:

@@ -18,8 +18,18 @@ from afterfit.profiles import Counts, Profile
 
 Array = np.ndarray[Any, Any]
 
-SHARE_OF_COLUMNS, SHARE_OF_RELATIONS, SHARE_OF_PAIRS, SHARE_OF_COMBINATIONS = 0.7, 0.1, 0.1, 0.1
-"""How the false-alarm rate of a window is shared out."""
+RATE_SHARES: Mapping[str, float] = {
+    "missing": 0.2,
+    "location": 0.2,
+    "share": 0.2,
+    "spread": 0.1,
+    "new values": 0.08,
+    "shape": 0.08,
+    "relation": 0.04,
+    "pair": 0.04,
+    "combinations": 0.06,
+}
+"""How the false-alarm rate of a window is shared out to the kinds of change: it adds up to 1."""
 ALIKE = 0.9
 """A column whose statistic is this near to the clearest one explains what was seen as well."""
 SUSPECTS = 12
@@ -137,10 +147,13 @@ class Comparison:
         return found
 
     def _judged(self, tests: list[_Test]) -> list[_Test]:
-        familywise = holm([test.pvalue for test in tests], SHARE_OF_COLUMNS)
+        familywise: dict[int, float] = {}
+        for kind in {test.kind for test in tests}:
+            same = [i for i, test in enumerate(tests) if test.kind == kind]
+            familywise |= dict(zip(same, holm([tests[i].pvalue for i in same], RATE_SHARES[kind]), strict=True))
         return [
-            replace(test, familywise=value, alarm=value <= self._rate and _is_large(test.change))
-            for test, value in zip(tests, familywise, strict=True)
+            replace(test, familywise=familywise[i], alarm=familywise[i] <= self._rate and _is_large(test.change))
+            for i, test in enumerate(tests)
         ]
 
     # Columns against what the others say.
@@ -162,7 +175,7 @@ class Comparison:
                 if test.column in blamed or abs(shift.statistic) < ALIKE * clearest:
                     continue
                 pvalue = min(shift.pvalue * test.looks, 1.0)
-                familywise = pvalue * len(tests) / SHARE_OF_COLUMNS
+                familywise = pvalue * _of_kind(tests, test.kind) / RATE_SHARES[test.kind]
                 tests[place] = _Test(
                     test.column, test.kind, _moved(shift), test.looks, pvalue, familywise, alarm=True, given_others=True
                 )
@@ -173,13 +186,13 @@ class Comparison:
         self, tests: list[_Test], places: dict[tuple[int, str], int], blamed: set[int]
     ) -> list[tuple[Shift, int]]:
         """Shifts that are alarms, and the places of their tests."""
-        limit = self._rate * SHARE_OF_COLUMNS / max(len(tests), 1)
+        limits = {kind: self._rate * share / max(_of_kind(tests, kind), 1) for kind, share in RATE_SHARES.items()}
         return [
             (shift, place)
             for shift in self._against.shifts(blamed)
             if abs(shift.effect) >= SMALLEST[shift.kind]
             and (place := places.get((self._layout.scores[shift.score].column, shift.kind))) is not None
-            and shift.pvalue * tests[place].looks <= limit
+            and shift.pvalue * tests[place].looks <= limits[shift.kind]
         ]
 
     # Relations.
@@ -197,7 +210,7 @@ class Comparison:
         return {c: [self._bond_finding(c, b, len(shown), c in culprits)] for c, b in shown.items()}, culprits
 
     def _broken(self, bonds: dict[int, Bond], excused: set[int]) -> dict[int, Bond]:
-        limit = self._rate * SHARE_OF_RELATIONS / max(len(bonds), 1)
+        limit = self._rate * RATE_SHARES["relation"] / max(len(bonds), 1)
         return {
             column: bond
             for column, bond in bonds.items()
@@ -225,7 +238,7 @@ class Comparison:
             outcome="alarm" if culprit else "pass",
             statistic=bond.statistic,
             pvalue=bond.pvalue,
-            familywise=min(bond.pvalue * tested / SHARE_OF_RELATIONS, 1.0),
+            familywise=min(bond.pvalue * tested / RATE_SHARES["relation"], 1.0),
             effect=bond.effect,
             unit=UNIT["relation"],
             smallest=SMALLEST["relation"],
@@ -238,7 +251,7 @@ class Comparison:
         if not self._against.able:
             return []
         bonds = {p: b for p, b in self._against.pair_bonds().items() if not set(p) & set(self._unfit)}
-        familywise = dict(zip(bonds, holm([b.pvalue for b in bonds.values()], SHARE_OF_PAIRS), strict=True))
+        familywise = dict(zip(bonds, holm([b.pvalue for b in bonds.values()], RATE_SHARES["pair"]), strict=True))
         changes = {pair: abs(bond.effect) for pair, bond in bonds.items()}
         broken = {p: c for p, c in changes.items() if familywise[p] <= self._rate and c >= SMALLEST["pair"]}
         found = []
@@ -303,7 +316,7 @@ class Comparison:
         each = np.ones(len(count))
         rows, others = each * self._window.rows, each * self._reference.rows
         pvalues = evidence.of_shares(count, rows, np.minimum(other, others), others, design=each, freedom=each * 1e9)
-        familywise = holm(pvalues.tolist(), SHARE_OF_COMBINATIONS)
+        familywise = holm(pvalues.tolist(), RATE_SHARES["combinations"])
         excess = count / rows - (other - once) / others
         broken = {
             (combination.one, combination.other): float(excess[i])
@@ -359,6 +372,10 @@ class Comparison:
                 "Relations between columns were not compared: the reference is worth too few rows, or has one column."
             )
         return tuple(notes)
+
+
+def _of_kind(tests: Sequence[_Test], kind: str) -> int:
+    return sum(test.kind == kind for test in tests)
 
 
 def _is_large(change: Change) -> bool:

@@ -5,9 +5,10 @@ the rate allows, and the effect is at least the smallest that is of interest. So
 itself, and a large one not by a change that nobody would care about.
 
 The rate is family-wise, over all columns, kinds and relations of the window together: a person reads one alarm a
-window, not one a test, and mutes it when it is wrong too often. The rate is shared out: 70 % to the kinds of change of
-the columns, 10 % each to every column's relation with all the others, to pairs of columns, and to combinations of
-categories; within each the procedure of Holm (1979) or Bonferroni holds it whatever the tests' dependence.
+window, not one a test, and mutes it when it is wrong too often. The rate is shared out to
+the kinds of change (`afterfit.comparison.RATE_SHARES`), so that many columns of numbers do not make it harder to find a
+change in the one column of names; within each kind the procedure of Holm (1979) or Bonferroni's bound holds it,
+whatever the tests' dependence on each other.
 
 A change that is small in a column by itself may be large against what the other columns say. Both are looked at; when
 a column is found changed, the others are looked at again without it, so that they are not blamed in its place.

@@ -39,6 +39,7 @@ class Counts:
         levels: (levels,) rows in each level of the column's bins.
         invalid: values that do not fit the column's kind, such as text or infinities in a number; in level 0 too.
         absent: rows of parts that had no such column; in level 0 too.
+        finer: values with more decimals than any of the reference's.
         first, second: sums of a number's cells and of their squares.
         types: the types that the column came as: number, boolean, datetime, text.
         new: some of the names that the reference did not have, with their rows.
@@ -47,6 +48,7 @@ class Counts:
     levels: Array
     invalid: int = 0
     absent: int = 0
+    finer: int = 0
     first: int = 0
     second: int = 0
     types: frozenset[str] = frozenset()
@@ -62,6 +64,7 @@ class Counts:
             levels=self.levels + other.levels,
             invalid=self.invalid + other.invalid,
             absent=self.absent + other.absent,
+            finer=self.finer + other.finer,
             first=self.first + other.first,
             second=self.second + other.second,
             types=self.types | other.types,
@@ -187,6 +190,7 @@ def _counts_to_dict(counts: Counts) -> dict[str, Any]:
         "levels": counts.levels.tolist(),
         "invalid": counts.invalid,
         "absent": counts.absent,
+        "finer": counts.finer,
         "moments": [counts.first, counts.second],
         "types": sorted(counts.types),
         "new": dict(sorted(counts.new.items())),
@@ -214,6 +218,7 @@ def _counts_from_dict(saved: Mapping[str, Any]) -> Counts:
         levels=np.array(saved["levels"], dtype=np.int64),
         invalid=saved["invalid"],
         absent=saved["absent"],
+        finer=saved["finer"],
         first=saved["moments"][0],
         second=saved["moments"][1],
         types=frozenset(saved["types"]),
@@ -404,7 +409,9 @@ def _counted_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozense
     levels = np.add.reduceat(histogram, np.array((0, *bins.starts)))
     held = histogram[1:] * _CELL[1:]
     first, second = int(held.sum()), int((held * _CELL[1:]).sum())
-    return cells, Counts(levels, invalid=invalid, first=first, second=second, types=types)
+    whole = bins.decimals == 0 and isinstance(values.dtype, np.dtype) and values.dtype.kind in "iub"
+    finer = 0 if whole else bins.finer(numbers)
+    return cells, Counts(levels, invalid=invalid, finer=finer, first=first, second=second, types=types)
 
 
 def _counted_names(

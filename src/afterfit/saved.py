@@ -66,7 +66,7 @@ def layout_from_dict(saved: Mapping[str, Any]) -> Layout:
 def _bins_to_dict(bins: Bins) -> dict[str, Any]:
     if isinstance(bins, NumberBins):
         grid = [bins.offset, bins.scale, bins.centre, bins.curve]
-        return {"grid": grid, "starts": list(bins.starts), "sample": list(bins.sample)}
+        return {"grid": grid, "starts": list(bins.starts), "sample": list(bins.sample), "decimals": bins.decimals}
     if isinstance(bins, CategoryBins):
         return {
             "names": list(bins.kept),
@@ -82,7 +82,7 @@ def _bins_from_dict(saved: Mapping[str, Any]) -> Bins:
     sample = tuple(saved["sample"])
     if "grid" in saved:
         offset, scale, centre, curve = saved["grid"]
-        return NumberBins(offset, scale, centre, curve, tuple(saved["starts"]), sample)
+        return NumberBins(offset, scale, centre, curve, tuple(saved["starts"]), sample, saved["decimals"])
     if "names" in saved:
         known = None if saved["known"] is None else frozenset(saved["known"])
         return CategoryBins(tuple(saved["names"]), known, sample, saved["once"], saved["hidden"])
