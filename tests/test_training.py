@@ -8,7 +8,7 @@ from afterfit.errors import DataError, SchemaError, SettingsError, TrainingError
 from afterfit.metrics import evaluate
 from afterfit.training import Spread, encode, feature_columns, folds, pose, train
 from afterfit.usecase import UseCase
-from conftest import BOOSTER, made_table, posed, use_case
+from made import BOOSTER, made_table, posed, use_case
 
 
 def settings(target, task="classification", **changes):

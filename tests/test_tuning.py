@@ -5,7 +5,7 @@ from afterfit import tuning
 from afterfit.errors import SettingsError, SourceError, TrainingError
 from afterfit.training import train
 from afterfit.tuning import importances, search
-from conftest import made_table, posed, use_case
+from made import made_table, posed, use_case
 
 BOOSTER = {
     "builder": "hist_gradient_boosting",
