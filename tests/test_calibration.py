@@ -121,9 +121,7 @@ def test_the_interval_covers_nine_of_ten_new_outcomes(rows):
         residuals = rng.gamma(2.0, 5.0, rows + 200) - 8.0  # skewed: each tail has its own length
         low, high = conformal_offsets(residuals[:rows], np.zeros(rows))
         covered.append(np.mean((residuals[rows:] >= low) & (residuals[rows:] <= high)))
-    assert (
-        0.895 <= np.mean(covered) <= 0.915
-    )  # it covers 0.9 to 0.9 + 2 / (n + 1)
+    assert 0.895 <= np.mean(covered) <= 0.915  # it covers 0.9 to 0.9 + 2 / (n + 1)
 
 
 def test_the_interval_takes_the_exact_ranks_of_the_residuals():
