@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import skops.io
 
+from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
@@ -255,16 +256,19 @@ def _dumped(estimator: Any) -> bytes:
     except Exception as error:
         raise BundleError(f"{what} cannot be written by skops: {error}") from error
     if unknown:
-        raise BundleError(f"{what} {_not_allowed(unknown)} Train with a model of scikit-learn itself.")
+        raise BundleError(f"{what} {_not_allowed(unknown)}")
     return written
 
 
 def _unknown_types(written: bytes) -> list[str]:
-    return sorted(set(skops.io.get_untrusted_types(data=written)) - TRUSTED)
+    packages = trusted_packages()
+    types = set(skops.io.get_untrusted_types(data=written)) - TRUSTED
+    return sorted(name for name in types if name.split(".")[0] not in packages)
 
 
 def _not_allowed(unknown: Sequence[str]) -> str:
-    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}."
+    trust = f"Set {TRUST} to the packages that you trust." if any(not n.startswith("sklearn.") for n in unknown) else ""
+    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}. {trust}".rstrip()
 
 
 def load(folder: Path, expected_digest: str | None = None, version: str | None = None) -> Bundle:
@@ -369,7 +373,8 @@ def _estimator(path: Path) -> Any:
     try:
         written = path.read_bytes()
         unknown = _unknown_types(written)
-        estimator = None if unknown else skops.io.loads(written, trusted=sorted(TRUSTED))
+        trusted = [*TRUSTED, *skops.io.get_untrusted_types(data=written)]  # all of them, once none is unknown
+        estimator = None if unknown else skops.io.loads(written, trusted=trusted)
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
     if unknown:
@@ -392,7 +397,7 @@ def _scorer_fields(scorer: Scorer) -> dict[str, Any]:
 
 def _json(name: str, content: Any) -> str:
     try:
-        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise BundleError(f"The bundle's {name} holds a value that has no place in JSON: {error}.") from error
 

@@ -1,5 +1,6 @@
 """From evidence to a verdict: the one place with limits of promotion. Every finding is collected, not the first."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -39,20 +40,31 @@ class Verdict:
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {"decision": self.decision, "findings": [asdict(finding) for finding in self.findings]}
+        """JSON-ready form; numbers that are not finite (an interval from too few rows) are None."""
+        return {"decision": self.decision, "findings": [_plain(asdict(finding)) for finding in self.findings]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def judge(findings: Iterable[Finding]) -> Verdict:
-    """REJECT where a check fails, HOLD where one lacks evidence, PROMOTE otherwise."""
+    """REJECT where a check fails, HOLD where one lacks evidence or none passes, PROMOTE otherwise."""
     collected = tuple(findings)
     outcomes = {finding.outcome for finding in collected}
-    decision: Decision = "REJECT" if "fail" in outcomes else "HOLD" if "unsure" in outcomes else "PROMOTE"
+    lacking = "unsure" in outcomes or "pass" not in outcomes
+    decision: Decision = "REJECT" if "fail" in outcomes else "HOLD" if lacking else "PROMOTE"
     return Verdict(decision, collected)
 
 
 def example_answered(answers: Sequence[dict[str, Any]]) -> Finding:
     """The version answers the example rows that were saved with it."""
+    if not answers:
+        return Finding("answers_example", "unsure", "It was saved without example rows, so none could be asked.", n=0)
     refused = [answer["error"] for answer in answers if answer["error"] is not None]
     if not refused:
         return Finding("answers_example", "pass", f"It answers its {len(answers)} example rows.", n=len(answers))
@@ -83,6 +95,8 @@ def enough_rows(rows: int, smallest: int, window: str) -> Finding:
 
 def answers_all(refused: int, rows: int) -> Finding:
     """How many held-out rows the candidate refuses; those are in no comparison."""
+    if rows == 0:
+        return Finding("answers_rows", "not applicable", "There are no held-out rows to answer.", n=0)
     if refused == 0:
         return Finding("answers_rows", "pass", f"It answers all {rows:,} held-out rows.", 0.0, n=rows)
     share = refused / rows
@@ -92,20 +106,38 @@ def answers_all(refused: int, rows: int) -> Finding:
 
 
 def beats_dummy(metric: str, difference: float, interval: tuple[float, float], n: int) -> Finding:
-    """The candidate is better than the dummy, which gives every row the same answer."""
+    """The candidate is better than the dummy, which gives every row the same answer.
+
+    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low.
+
+    Args:
+        metric: its name.
+        difference: by how much the candidate is better.
+        interval: of the difference.
+        n: rows behind it.
+    """
     if interval[0] > 0:
         outcome: Outcome = "pass"
     else:
         outcome = "fail" if interval[1] < 0 or difference <= 0 else "unsure"
-    said = {"pass": "It beats", "fail": "It does not beat", "unsure": "It is not sure to beat"}[outcome]
-    sentence = f"{said} the dummy by {_difference(metric, difference, interval)}."
+    said = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
+    sentence = f"{said} the dummy: difference {_difference(metric, difference, interval)}."
     return Finding("beats_dummy", outcome, sentence, difference, 0.0, interval, n)
 
 
 def not_worse(
     metric: str, difference: float, interval: tuple[float, float], *, tolerance: float, n: int, champion: str
 ) -> Finding:
-    """The candidate is not worse than the champion by more than the tolerance."""
+    """The candidate is not worse than the champion by more than the tolerance.
+
+    Args:
+        metric: its name.
+        difference: by how much the candidate is better.
+        interval: of the difference.
+        tolerance: the loss that is still not worse, in the metric's unit.
+        n: rows behind it.
+        champion: the version in production.
+    """
     if interval[0] >= -tolerance:
         outcome: Outcome = "pass"
     else:

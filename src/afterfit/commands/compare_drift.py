@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from afterfit import data as tables
 from afterfit import driftpage, registry, sources, tracking, windows
 from afterfit.bundle import Bundle
 from afterfit.commands.console import ALARM, Answer
+from afterfit.contract import learn
 from afterfit.driftpage import Compared
-from afterfit.errors import BundleError, DataError, SettingsError, UnknownVersionError
+from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
 from afterfit.findings import DriftReport
+from afterfit.parts import Kind
 from afterfit.profiles import Profile, empty, profile
 from afterfit.reference import KINDS, Reference, cleaned, compare, predicted, renamed
 from afterfit.training import feature_columns
@@ -113,29 +116,41 @@ def of_version(reference: str, use_case: UseCase) -> Known:
 
 
 def saved_profiles(path: str) -> Reference:
-    """Profiles that `--save` or `Profile.to_json` wrote, from a file or S3."""
+    """Profiles that `--save` or `Profile.to_json` wrote, from a file."""
+    place = Path(path).expanduser()
     try:
-        return Reference.from_json(sources.Item(Path(path)).open().read())
+        return Reference.from_json(place.read_bytes())
+    except OSError as error:
+        raise SourceError(f"The saved profile '{path}' cannot be read: {error.strerror}.") from error
     except DataError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}") from error
 
 
 def of_table(frames: Iterator[pd.DataFrame], use_case: UseCase | None, time: str | None) -> Reference:
-    """The profiles of a table: the use case's features and outcomes, or without one all columns."""
-    cutter = Cutter(time=time)
-    marks = use_case.columns.missing_marks if use_case else ()
-    first = next(frames)
-    kinds = {} if use_case is None else {name: KINDS[kind] for name, kind in use_case.columns.kinds.items()}
-    chosen = None if use_case is None else list(feature_columns(use_case, first.columns))
+    """The profile of a table: of the use case's features, or without one of all columns."""
+    cutter, first = Cutter(time=time), next(frames)
+    chosen, kinds, marks = _features(use_case, first, time)
 
     def parts() -> Iterator[pd.DataFrame]:
-        for frame in (part for whole in (iter([first]), frames) for part in whole):
+        for frame in chain([first], frames):
             for _, rows in cutter.cut(frame):
-                wanted = rows if chosen is None else rows[[*dict.fromkeys([*chosen, *([time] if time else [])])]]
-                yield cleaned(wanted, marks)
+                yield cleaned(rows if chosen is None else rows[chosen], marks)
 
-    named = {name: kind for name, kind in kinds.items() if name in (chosen or ()) and name != time}
-    return Reference(profile(parts(), time, kinds=named, hide_categories=bool(use_case and use_case.columns.private)))
+    hidden = bool(use_case and use_case.columns.private)
+    return Reference(profile(parts(), time, kinds=kinds, hide_categories=hidden))
+
+
+def _features(
+    use_case: UseCase | None, frame: pd.DataFrame, time: str | None
+) -> tuple[list[str] | None, dict[str, Kind], tuple[str, ...]]:
+    """A use case's features with the time column, their kinds as a contract would have them, and its missing marks."""
+    if use_case is None:
+        return None, {}, ()
+    settings = use_case.columns
+    chosen = list(feature_columns(use_case, frame.columns))
+    contract = learn(frame[chosen], kinds=settings.kinds, marks=settings.missing_marks, on_invalid="missing")
+    kinds = {column.name: KINDS[column.kind] for column in contract.columns if column.name != time}
+    return [*dict.fromkeys([*chosen, *([time] if time else [])])], kinds, settings.missing_marks
 
 
 # What is compared.
@@ -259,6 +274,8 @@ def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
     values = {"alarm": float(report.alarm), "rows": float(report.rows)}
     values["changed_columns"] = float(sum(column.alarm for column in report.columns.values()))
     for column, name in named.items():
+        if column not in report.columns:
+            continue
         values[f"effect_{name}"] = driftpage.weight(report.columns[column])
     return values
 
