@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ MOST_RANKED = 100
 MOST_CELLS = 8_000
 MOST_NAMED = 3
 MOST_NEW = 8
+MOST_WRITTEN = 5_000
+"""Columns times windows that are written to JSON in full."""
 STRONGEST = 999.0
 NAME, WORDS = 60, 240
 """Characters shown of a name, and of a sentence."""
@@ -76,15 +78,23 @@ class Compared:
         return tuple(name for name in self.ranked if name in alarming)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON."""
+        """All of it as plain values for JSON; of many columns in many windows, those that alarm."""
+        whole = sum(len(report.columns) for _, report in self.windows) <= MOST_WRITTEN
         return {
             "alarm": self.alarm,
             "current": self.current,
             "reference": self.reference,
             "changed": list(self.changed),
             "notes": list(self.notes),
-            "windows": [{"window": name, **report.to_dict()} for name, report in self.windows],
+            "windows": [{"window": name, **_plain(report, whole=whole)} for name, report in self.windows],
         }
+
+
+def _plain(report: DriftReport, *, whole: bool) -> dict[str, Any]:
+    if not whole:
+        alarming = {name: column for name, column in report.columns.items() if column.alarm}
+        report = replace(report, columns=alarming, relations=tuple(r for r in report.relations if r.alarm))
+    return report.to_dict()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ MOST_LINES = 15
 MOST_METRICS = 100
 """Columns whose effect becomes a metric of the run: the changed ones first."""
 MOST_TABLE = 500
+MOST_NOTE = 4_000
+"""Characters of a run's description; MLflow refuses long tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ def log(found: Compared, html: str) -> None:
     tracking.table(table_of(found), "drift_table.json")
     tracking.text(json.dumps(found.to_dict(), indent=1), "drift.json")
     tracking.text(html, "drift.html")
-    tracking.note("```\n" + "\n".join(described(found)) + "\n```")
+    tracking.note("```\n" + "\n".join(described(found))[:MOST_NOTE] + "\n```")
 
 
 def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
