@@ -1,6 +1,6 @@
 """Cutting rows into windows: by the calendar, by a start, by rows, in whatever parts the rows come."""
 
-from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ from afterfit.errors import DataError, SettingsError
 from afterfit.windows import Cutter, Every, moment
 
 DAYS = pd.DataFrame({"when": pd.date_range("2013-01-30", periods=100, freq="12h"), "x": range(100)})
+
+FEBRUARY = moment("2013-02-01", "--start")
 
 
 def windows(cutter, *frames):
@@ -57,7 +59,7 @@ def test_months_are_those_of_the_calendar():
 
 def test_weeks_begin_on_mondays_and_with_a_start_on_its_day():
     assert next(iter(windows(Cutter(Every(1, "w"), "when"), DAYS))) == "2013-01-28"
-    started = windows(Cutter(Every(1, "w"), "when", start=datetime(2013, 2, 1)), DAYS)
+    started = windows(Cutter(Every(1, "w"), "when", start=FEBRUARY), DAYS)
     assert list(started)[:2] == ["2013-02-01", "2013-02-08"]
     assert [len(rows) for rows in started.values()][:2] == [14, 14]
 
@@ -75,7 +77,7 @@ def test_start_is_included_and_end_is_not():
 @given(cuts=st.lists(st.integers(0, 100), max_size=6), every=st.sampled_from(["7rows", "1d", "1w", "1mo"]))
 def test_the_windows_do_not_depend_on_the_parts_that_rows_come_in(cuts, every):
     ends = [0, *sorted(cuts), 100]
-    parts = [DAYS.iloc[one:other] for one, other in zip(ends, ends[1:], strict=False)]
+    parts = [DAYS.iloc[one:other] for one, other in pairwise(ends)]
     whole = windows(Cutter(Every.parse(every), "when"), DAYS)
     assert windows(Cutter(Every.parse(every), "when"), *parts) == whole
     assert sum(map(len, whole.values())) == 100
@@ -98,7 +100,7 @@ def test_an_absent_time_column_is_named_with_those_that_are_there():
         windows(Cutter(Every(1, "d"), "when"), DAYS[["x"]])
 
 
-@pytest.mark.parametrize("asked", [{"every": Every(1, "d")}, {"start": datetime(2013, 1, 1)}])
+@pytest.mark.parametrize("asked", [{"every": Every(1, "d")}, {"start": FEBRUARY}])
 def test_cutting_by_time_needs_a_time_column(asked):
     with pytest.raises(SettingsError, match="need a time column: name it with --time"):
         Cutter(**asked)
@@ -106,12 +108,12 @@ def test_cutting_by_time_needs_a_time_column(asked):
 
 def test_a_start_after_the_end_is_refused():
     with pytest.raises(SettingsError, match="must be before --end"):
-        Cutter(None, "when", datetime(2013, 2, 1), datetime(2013, 1, 1))
+        Cutter(None, "when", FEBRUARY, moment("2013-01-01", "--end"))
 
 
 @pytest.mark.parametrize("text", ["soon", "2013-13-01", "NaT"])
 def test_a_moment_that_is_none_is_refused(text):
-    with pytest.raises(SettingsError, match="--start '.*' must be a date or time, such as 2013-04-01"):
+    with pytest.raises(SettingsError, match=r"--start '.*' must be a date or time, such as 2013-04-01"):
         moment(text, "--start")
 
 

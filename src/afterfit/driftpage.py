@@ -61,15 +61,15 @@ class Compared:
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """The columns: those that alarm in most windows first, then by their largest effect."""
-        names = list(dict.fromkeys(name for _, report in self.windows for name in report.columns))
-        place = {name: i for i, name in enumerate(names)}
-        alarms, largest = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
+        """The columns: those that alarm in most windows first, then by their largest effect, then in their order."""
+        alarms: dict[str, int] = {}
+        largest: dict[str, float] = {}
         for _, report in self.windows:
             for name, column in report.columns.items():
-                alarms[name] += column.alarm
-                largest[name] = max(largest[name], weight(column) if column.alarm else 0.0)
-        return tuple(sorted(names, key=lambda name: (-alarms[name], -largest[name], place[name])))
+                alarms[name] = alarms.get(name, 0) + column.alarm
+                largest[name] = max(largest.get(name, 0.0), weight(column) if column.alarm else 0.0)
+        place = {column: i for i, column in enumerate(self.profiles.names)}
+        return tuple(sorted(alarms, key=lambda name: (-alarms[name], -largest[name], place[name])))
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -170,11 +170,13 @@ def listed(names: Sequence[str], most: int) -> str:
 def metric_names(columns: Sequence[str]) -> dict[str, str]:
     """A name that MLflow takes for each column: plain characters, at most 60, each its own."""
     named: dict[str, str] = {}
+    taken: set[str] = set()
     for column in columns:
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", column)[:50]
-        if plain != column or plain in named.values():
+        if not plain or plain != column or plain in taken:
             plain = f"{plain[:43]}_{hashlib.sha256(column.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
         named[column] = plain
+        taken.add(plain)
     return named
 
 
@@ -278,9 +280,9 @@ def _heat(found: Compared) -> HeatMap:
 
 
 def _cards(found: Compared) -> list[Card]:
-    chosen = list(found.changed[:MOST_CARDS])
-    quiet = [name for name in found.ranked if name not in set(found.changed)]
-    chosen += quiet[: max(MOST_QUIET_CARDS - len(chosen), 0) if len(found.ranked) > MOST_CARDS else len(quiet)]
+    ranked, alarming = found.ranked, found.changed
+    chosen, quiet = list(alarming[:MOST_CARDS]), ranked[len(alarming) :]
+    chosen += quiet[: max(MOST_QUIET_CARDS - len(chosen), 0) if len(ranked) > MOST_CARDS else len(quiet)]
     places = {
         column.name: (part, i)
         for part, measured in found.profiles.parts.items()

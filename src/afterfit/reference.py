@@ -56,6 +56,11 @@ class Reference:
         named = {name: getattr(self, name) for name in RATE_SHARES}
         return {name: part for name, part in named.items() if part is not None}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of all the profiles, in order."""
+        return tuple(column.name for part in self.parts.values() for column in part.layout.columns)
+
     def __add__(self, other: "Reference") -> "Reference":
         mine, theirs = self.parts, other.parts
         return Reference(**{name: mine[name] + theirs[name] for name in mine if name in theirs})
