@@ -263,8 +263,7 @@ def log(found: Compared, html: str) -> None:
     tracking.params({"rate": found.windows[0][1].rate, "windows": len(found.windows)}, "drift")
     tracking.tags({"afterfit.alarm": str(found.alarm).lower()})
     named = driftpage.metric_names(found.ranked[:MOST_METRICS])
-    for step, (_, report) in enumerate(found.windows):
-        tracking.metrics(metrics_of(report, named), step=step)
+    tracking.histories([metrics_of(report, named) for _, report in found.windows])
     tracking.table(table_of(found), "drift_table.json")
     tracking.text(json.dumps(found.to_dict(), indent=1), "drift.json")
     tracking.text(html, "drift.html")
