@@ -117,7 +117,9 @@ def test_every_gives_a_line_a_window_and_metrics_by_step(sizes):
     assert [line.split()[0] for line in answer.lines[1:5]] == names
     history = MlflowClient().get_metric_history(answer.data["run_id"], "alarm")
     assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(0, 0), (1, 1), (2, 1), (3, 1)]
-    assert "3 of 4 windows alarm" in Path("weeks/page.html").read_text("utf-8")
+    page = Path("weeks/page.html").read_text("utf-8")
+    assert "3 of 4 windows alarm" in page
+    assert page.count("(could be chance)") == 4, "how often each outcome came stands there although it is no alarm"
 
 
 def test_windows_of_rows_need_no_time_column(sizes):

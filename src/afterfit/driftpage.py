@@ -209,7 +209,7 @@ def render(found: Compared) -> str:
         ranked_more=0 if several else max(len(found.changed) - MOST_RANKED, 0),
         relations=[] if several else [shown(r.words, WORDS) for r in report.relations if r.alarm][:20],
         heat=_heat(found) if several and found.changed else None,
-        windows=[(shown(name), r, _lines(r)) for name, r in found.windows] if several else [],
+        windows=[(shown(name), r, _lines(r), _outcomes(found, r)) for name, r in found.windows] if several else [],
         cards=cards,
         left_out=columns - len(cards),
         columns=columns,
@@ -263,6 +263,15 @@ def _lines(report: DriftReport) -> list[tuple[str, str]]:
     lines = lines or [("", shown(r.words, WORDS)) for r in report.relations if r.alarm][:MOST_NAMED]
     more = [("", f"and {listed([c.name for c in columns[MOST_NAMED:]], 6)}")] if len(columns) > MOST_NAMED else []
     return [*lines, *more] or [("", "nothing that matters")]
+
+
+def _outcomes(found: Compared, report: DriftReport) -> list[str]:
+    """How often outcomes came, or their mean, where that is no alarm: a reader looks for it first."""
+    over = found.profiles.outcomes
+    names = [] if over is None else [column.name for column in over.layout.columns]
+    quiet = [report.columns[name] for name in names if name in report.columns and not report.columns[name].alarm]
+    told = [(c.name, f.words) for c in quiet for f in c.findings if f.kind in {"share", "location"}]
+    return [f"{shown(name, 40)} {_bare(name, words)} (could be chance)" for name, words in told]
 
 
 def _bare(name: str, words: str) -> str:
