@@ -1,5 +1,6 @@
 """Move a version to staging or production when its findings allow it, and say why when they do not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -7,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit import data, gate, registry, tracking
+from afterfit import data, gate, ledger, registry, tracking
 from afterfit.bundle import Bundle
 from afterfit.commands.console import HOLD, REJECT, Answer
 from afterfit.compare import Comparison, compare_performance
 from afterfit.errors import BundleError, SettingsError
 from afterfit.gate import Finding, Verdict
+from afterfit.ledger import Decision, Entry
 from afterfit.predictions import Predictions
 from afterfit.registry import Version
 from afterfit.usecase import UseCase, load_use_case
@@ -57,22 +59,56 @@ def command(config: str, version: str = "latest", to: str = "production") -> Ans
 
 
 def judged(use_case: UseCase, candidate: Version, to: str) -> Answer:
-    """Judge a version and move the alias where it may: no run, no options."""
+    """Judge a version, record the decision, and move the alias where it may: no run, no options."""
+    repaired = ledger.repair(use_case.name)
+    seen = max((entry.number for entry in ledger.entries(use_case.name)), default=0)
     champion = registry.holder(use_case.name, to) if to == registry.PRODUCTION else None
     verdict = examine(use_case, candidate, champion, to)
-    if verdict.decision == "PROMOTE":
-        registry.set_alias(candidate, to)
-    return Answer(
-        tuple(described(candidate, champion, to, verdict)),
-        {
-            "use_case": use_case.name,
-            "version": candidate.number,
-            "to": to,
-            "previous": None if champion is None else champion.number,
-            **verdict.to_dict(),
-        },
-        EXIT[verdict.decision],
+    entry, more = ledger.record(use_case.name, decision(candidate, champion, to, verdict), seen)
+    return answered(candidate, champion, verdict, entry, [*repaired, *more])
+
+
+def decision(candidate: Version, champion: Version | None, to: str, verdict: Verdict) -> Decision:
+    """What goes into the ledger."""
+    return Decision(
+        "promotion",
+        verdict.decision,
+        candidate.number,
+        to,
+        moves=verdict.decision == "PROMOTE",
+        previous="" if champion is None else champion.number,
+        digest=candidate.tags.get(registry.DIGEST, ""),
+        findings=verdict.to_dict()["findings"],
+        page=page(candidate, champion, to, verdict),
     )
+
+
+def answered(
+    candidate: Version, champion: Version | None, verdict: Verdict, entry: Entry, repaired: list[str]
+) -> Answer:
+    """The decision as it was recorded, for the person and the program that asked."""
+    to, final = entry.decision.alias, entry.decision.verdict
+    lines = [*repaired, *described(candidate, to, final, verdict.findings)]
+    before = f" (before: version {champion.number})" if champion else ""
+    if entry.counts:
+        lines.append(f"Version {candidate.number} holds the alias '{to}' now{before}.")
+    else:
+        lines += [entry.decision.reason] if final != verdict.decision else []
+        lines.append(f"The alias '{to}' stays where it is.")
+    lines.append(f"Recorded as decision {entry.number} in the experiment {ledger.experiment(candidate.name)}.")
+    told = {
+        "use_case": candidate.name,
+        "version": candidate.number,
+        "to": to,
+        "previous": None if champion is None else champion.number,
+        **verdict.to_dict(),
+        "decision": final,
+        "number": entry.number,
+        "ledger_run_id": entry.run_id,
+        "reason": entry.decision.reason,
+        "repaired": repaired,
+    }
+    return Answer(tuple(lines), told, 0 if entry.counts else EXIT[final])
 
 
 def examine(use_case: UseCase, candidate: Version, champion: Version | None, to: str) -> Verdict:
@@ -162,14 +198,19 @@ def _compare(use_case: UseCase, held: HeldOut, champion: Predictions, candidate:
     )
 
 
-def described(candidate: Version, champion: Version | None, to: str, verdict: Verdict) -> list[str]:
-    """The answer in a few readable lines, a finding each."""
-    signs = {"pass": "+", "fail": "-", "unsure": "?", "not applicable": "."}
-    lines = [f"{verdict.decision}: version {candidate.number} of {candidate.name} to {to}"]
-    lines += [f"  {signs[finding.outcome]} {finding.sentence}" for finding in verdict.findings]
-    before = f" (before: version {champion.number})" if champion else ""
-    if verdict.decision == "PROMOTE":
-        lines.append(f"Version {candidate.number} holds the alias '{to}' now{before}.")
-    else:
-        lines.append(f"The alias '{to}' stays where it is{before}.")
-    return lines
+SIGNS = {"pass": "+", "fail": "-", "unsure": "?", "not applicable": "."}
+
+
+def described(candidate: Version, to: str, verdict: str, findings: Sequence[Finding]) -> list[str]:
+    """The verdict and its findings, a line each."""
+    lines = [f"{verdict}: version {candidate.number} of {candidate.name} to {to}"]
+    return lines + [f"  {SIGNS[finding.outcome]} {finding.sentence}" for finding in findings]
+
+
+def page(candidate: Version, champion: Version | None, to: str, verdict: Verdict) -> str:
+    """The decision in Markdown."""
+    before = f"version {champion.number}" if champion else "nothing"
+    lines = [f"# {verdict.decision}: version {candidate.number} to {to}", "", f"In its place before: {before}.", ""]
+    lines += ["| finding | outcome | what was found |", "|---|---|---|"]
+    lines += [f"| {one.code} | {one.outcome} | {one.sentence.replace('|', '/')} |" for one in verdict.findings]
+    return "\n".join(lines) + "\n"
