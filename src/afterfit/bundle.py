@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import skops.io
 
@@ -20,7 +21,7 @@ from afterfit.predictions import Predictions
 from afterfit.scorer import Scorer
 
 FORMAT = 1
-FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json")
+FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
 TRUSTED = frozenset(
     {
         "functools.partial",  # of functions that are themselves on a list, such as the next
@@ -92,6 +93,7 @@ class Bundle:
         digest: sha256 over the bundle's files.
         example: a few rows as a client would send them.
         version: the registry version it was loaded as, or None.
+        rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
     """
 
     scorer: Scorer
@@ -99,6 +101,7 @@ class Bundle:
     digest: str
     example: tuple[Mapping[str, Any], ...]
     version: str | None = None
+    rows: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
     def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready."""
@@ -172,8 +175,21 @@ def _list(values: Any, rows: int) -> Iterable[float | None]:
     return [None] * rows if values is None else values.tolist()
 
 
-def save(scorer: Scorer, manifest: Manifest, example: Sequence[Mapping[str, Any]], folder: Path) -> Bundle:
+def save(
+    scorer: Scorer,
+    manifest: Manifest,
+    example: Sequence[Mapping[str, Any]],
+    folder: Path,
+    rows: npt.NDArray[np.uint64] | None = None,
+) -> Bundle:
     """Write a bundle into an empty folder and read it back, so that what is there is known to load.
+
+    Args:
+        scorer: what answers.
+        manifest: where it comes from.
+        example: a few rows as a client would send them.
+        folder: absent, or empty.
+        rows: fingerprints of the training rows.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list, or cannot be written by skops.
@@ -183,6 +199,7 @@ def save(scorer: Scorer, manifest: Manifest, example: Sequence[Mapping[str, Any]
     _write(folder / "encoder.json", {k: v for k, v in scorer.encoder.to_dict().items() if k != "contract"})
     _write(folder / "example.json", list(example))
     _write(folder / "manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)})
+    np.save(folder / "rows.npy", np.sort(np.empty(0, dtype=np.uint64) if rows is None else rows), allow_pickle=False)
     try:
         skops.io.dump(scorer.estimator, folder / "estimator.skops")
     except Exception as error:
@@ -226,7 +243,8 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
     )
     known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
     known["key"] = tuple(known["key"])
-    return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version)
+    rows = np.load(folder / "rows.npy", allow_pickle=False)
+    return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version, rows)
 
 
 def digest(folder: Path) -> str:

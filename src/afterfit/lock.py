@@ -1,5 +1,6 @@
 """One at a time, over any MLflow store: a lock made of the one thing that every store does atomically."""
 
+import json
 import os
 import random
 import socket
@@ -7,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,6 @@ LEASE = 300.0
 """Seconds after which a lock counts as left behind, even where its process cannot be looked at or still lives."""
 PATIENCE = 60.0
 """Seconds to wait for a living holder; what is done under the lock takes one or two."""
-PREFIX = "afterfit.lock."
 Result = TypeVar("Result")
 
 
@@ -51,9 +51,9 @@ class Owner:
             return True
         return self.machine == _machine() and _born(self.pid) != self.born
 
-    def tags(self) -> dict[str, str]:
-        """As tags of the lock."""
-        return {f"{PREFIX}{key}": str(getattr(self, key)) for key in Owner.__dataclass_fields__}
+    def to_text(self) -> str:
+        """As the description of the lock."""
+        return json.dumps(asdict(self))
 
 
 class Held:
@@ -81,8 +81,8 @@ def locked(name: str, who: str, patience: float = PATIENCE) -> Iterator[Held]:
     """Hold the lock of that name while the block runs.
 
     MLflow has no compare-and-set. What each of its stores does atomically is to make a registered model: names are
-    unique, and the second to ask is refused. So the lock is a registered model without versions, made with its
-    owner's tags in the same transaction and deleted at the end. One that was left behind, because its process is gone
+    unique, and the second to ask is refused. So the lock is a registered model without versions, whose description
+    names its owner (one row in the store, so that both are there or neither), and it is deleted at the end. One that was left behind, because its process is gone
     or its lease is over, is deleted by whoever first takes the lock of that one ownership (`name.token`), and only
     after another look: so that two who see it at once cannot delete each other's. Leases compare clocks of machines,
     which must agree to within a minute or two.
@@ -108,18 +108,16 @@ def locked(name: str, who: str, patience: float = PATIENCE) -> Iterator[Held]:
 
 def _take(name: str, owner: Owner, deadline: float) -> None:
     while not _made(name, owner):
-        holder = _holder(name)
-        if holder is None:
-            continue
-        if holder.left_behind(time.time()):
-            _break(name, holder, owner, deadline)
-        elif time.monotonic() > deadline:
-            raise StoreError(
-                f"{holder.who} (process {holder.pid} on {holder.machine.split()[0]}) holds '{name}' for "
-                f"{time.time() - holder.since:.0f} s already. Wait for it, or end it: the next command clears up."
-            )
-        else:
-            time.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - so that those who wait do not ask in step
+        while (holder := _holder(name)) is not None:  # reading only: writers of a SQLite file wait for each other
+            if holder.left_behind(time.time()):
+                _break(name, holder, owner, deadline)
+                break
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{holder.who} (process {holder.pid} on {holder.machine.split()[0]}) holds '{name}' for "
+                    f"{time.time() - holder.since:.0f} s already. Wait for it, or end it: the next command clears up."
+                )
+            time.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - so that those who wait do not ask in step
 
 
 def _break(name: str, holder: Owner, owner: Owner, deadline: float) -> None:
@@ -135,7 +133,7 @@ def _break(name: str, holder: Owner, owner: Owner, deadline: float) -> None:
 def _made(name: str, owner: Owner) -> bool:
     try:
         with store_errors():
-            patiently(lambda: MlflowClient().create_registered_model(name, owner.tags()))
+            patiently(lambda: MlflowClient().create_registered_model(name, description=owner.to_text()))
     except StoreError as error:
         # RESOURCE_DOES_NOT_EXIST: it was there when it was asked for, and gone when MLflow looked whose it is
         if _code(error) in {"RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}:
@@ -165,10 +163,12 @@ def _holder(name: str) -> Owner | None:
         if _code(error) == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    tags = {key.removeprefix(PREFIX): value for key, value in found.tags.items()}
-    if "token" not in tags:
-        raise StoreError(f"The registered model '{name}' is no lock of Afterfit's: rename it, the name is needed.")
-    return Owner(tags["token"], tags["machine"], int(tags["pid"]), tags["born"], tags["who"], float(tags["since"]))
+    try:
+        return Owner(**json.loads(found.description or ""))
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"The registered model '{name}' is no lock of Afterfit's: rename it, the name is needed."
+        ) from error
 
 
 def _code(error: StoreError) -> str:

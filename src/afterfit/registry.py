@@ -18,6 +18,7 @@ from afterfit.tracking import check_reachable, store_errors
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 DIGEST = "afterfit.digest"
+BUNDLE = Path("artifacts", "bundle")
 LOADER = "served.py"
 """The file of this package that MLflow runs to load a version."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
@@ -143,9 +144,14 @@ def load_bundle(target: Version) -> Bundle:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
     home = model_folder(target)
     _refuse_pickle(target, home)
-    bundle = load(home / "artifacts" / "bundle", expected, target.number)
+    bundle = load(home / BUNDLE, expected, target.number)
     check_code(home, bundle.manifest.code, LOADER)
     return bundle
+
+
+def bundle_folder(target: Version) -> Path:
+    """The local folder of a version's bundle."""
+    return model_folder(target) / BUNDLE
 
 
 def _refuse_pickle(target: Version, home: Path) -> None:

@@ -62,6 +62,14 @@ def whole(text: str) -> int:
     return int(number)
 
 
+def yes(text: str) -> bool:
+    """A yes or no, in the words that people and MLflow use."""
+    words = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+    if text.strip().lower() not in {*words, ""}:
+        raise ValueError(text)
+    return words.get(text.strip().lower(), False)
+
+
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
