@@ -20,6 +20,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: F401 - fixtures for every test
+
 # --- MLflow stores -------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +76,7 @@ def command_line(monkeypatch, capsys):
 
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(name, **options):
+    def call(name, /, **options):
         arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
         capsys.readouterr()
         code = console.run(import_module(name).options(), name, arguments)

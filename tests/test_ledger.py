@@ -50,7 +50,8 @@ def consistent(name="sizes"):
     return book
 
 
-def test_a_promotion_is_recorded_before_and_marked_done_after_the_alias_moved(versions):
+@pytest.mark.usefixtures("versions")
+def test_a_promotion_is_recorded_before_and_marked_done_after_the_alias_moved():
     entry = promote(1)
     assert (entry.number, entry.state, registry.holder("sizes", "production").number) == (1, "done", "1")
     assert entry.actor.endswith(os.uname().nodename)
@@ -58,7 +59,8 @@ def test_a_promotion_is_recorded_before_and_marked_done_after_the_alias_moved(ve
     assert ledger.entries("sizes")[0].decision.verdict == "PROMOTE"
 
 
-def test_the_outgoing_version_is_kept_as_previous_and_both_versions_tell_their_story(versions):
+@pytest.mark.usefixtures("versions")
+def test_the_outgoing_version_is_kept_as_previous_and_both_versions_tell_their_story():
     promote(1)
     promote(2, reason="It is better.")
     assert registry.aliases("sizes") == {"production": "2", "previous": "1"}
@@ -70,7 +72,8 @@ def test_the_outgoing_version_is_kept_as_previous_and_both_versions_tell_their_s
     assert "It is better." in MlflowClient().get_model_version("sizes", "2").description
 
 
-def test_a_refusal_is_recorded_and_moves_nothing(versions):
+@pytest.mark.usefixtures("versions")
+def test_a_refusal_is_recorded_and_moves_nothing():
     promote(1)
     refused = Decision("promotion", "REJECT", "2", "production", moves=False, findings=[{"code": "loads"}])
     entry, _ = ledger.record("sizes", refused, 1)
@@ -79,7 +82,8 @@ def test_a_refusal_is_recorded_and_moves_nothing(versions):
     assert ledger.findings(entry) == [{"code": "loads"}]
 
 
-def test_what_was_in_production_on_a_day_has_an_answer(versions):
+@pytest.mark.usefixtures("versions")
+def test_what_was_in_production_on_a_day_has_an_answer():
     start = datetime.now(timezone.utc)
     first, second = promote(1), promote(2)
     book = ledger.entries("sizes")
@@ -88,7 +92,8 @@ def test_what_was_in_production_on_a_day_has_an_answer(versions):
     assert ledger.holder(book, "production", second.time) == "2"
 
 
-def test_a_decision_judged_while_another_moved_the_alias_is_held_and_names_the_winner(versions):
+@pytest.mark.usefixtures("versions")
+def test_a_decision_judged_while_another_moved_the_alias_is_held_and_names_the_winner():
     promote(1)
     seen = len(ledger.entries("sizes"))
     winner = promote(2)
@@ -99,7 +104,8 @@ def test_a_decision_judged_while_another_moved_the_alias_is_held_and_names_the_w
     assert registry.holder("sizes", "production").number == "2"
 
 
-def test_an_alias_moved_by_hand_is_put_back_and_that_is_said(versions):
+@pytest.mark.usefixtures("versions")
+def test_an_alias_moved_by_hand_is_put_back_and_that_is_said():
     promote(1)
     registry.set_alias(registry.version("sizes", "5"), "production")
     (said,) = ledger.repair("sizes")
@@ -109,14 +115,16 @@ def test_an_alias_moved_by_hand_is_put_back_and_that_is_said(versions):
     consistent()
 
 
-def test_an_alias_from_before_the_ledger_is_taken_over(versions):
+@pytest.mark.usefixtures("versions")
+def test_an_alias_from_before_the_ledger_is_taken_over():
     registry.set_alias(registry.version("sizes", "4"), "production")
     (said,) = ledger.repair("sizes")
     assert "Version 4 held the alias 'production' before" in said
     assert ledger.holder(consistent(), "production") == "4"
 
 
-def test_a_deleted_version_in_production_leaves_nothing_in_production(versions):
+@pytest.mark.usefixtures("versions")
+def test_a_deleted_version_in_production_leaves_nothing_in_production():
     from mlflow import MlflowClient
 
     promote(1)
@@ -126,7 +134,8 @@ def test_a_deleted_version_in_production_leaves_nothing_in_production(versions):
     assert ledger.holder(consistent(), "production") == ""
 
 
-def test_stages_are_mirrored_where_they_are_asked_for(versions):
+@pytest.mark.usefixtures("versions")
+def test_stages_are_mirrored_where_they_are_asked_for():
     from mlflow import MlflowClient
 
     promote(1, stages=True)
@@ -196,9 +205,10 @@ def die_at(step, when, version):
     promote(version)
 
 
+@pytest.mark.usefixtures("versions")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step[1])
-def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_command(versions, step, when):
+def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_command(step, when):
     promote(1)
     process = apart(die_at, step, when, 2)
     process.join(30)
@@ -237,8 +247,9 @@ def test_of_eight_promotions_at_once_one_wins_and_the_others_name_it(versions, a
     assert len(book) == 9
 
 
+@pytest.mark.usefixtures("versions")
 @pytest.mark.slow
-def test_promotions_killed_by_the_clock_leave_a_whole_ledger(versions):
+def test_promotions_killed_by_the_clock_leave_a_whole_ledger():
     import random
 
     promote(1)
@@ -255,7 +266,8 @@ def test_promotions_killed_by_the_clock_leave_a_whole_ledger(versions):
 # --- the lock ------------------------------------------------------------------------------------------------------
 
 
-def test_a_living_holder_is_waited_for_and_then_named(store):
+@pytest.mark.usefixtures("store")
+def test_a_living_holder_is_waited_for_and_then_named():
     with (
         lock.locked("sizes.lock", "ana@home"),
         pytest.raises(StoreError, match=r"ana@home .* holds 'sizes.lock'"),
@@ -264,7 +276,8 @@ def test_a_living_holder_is_waited_for_and_then_named(store):
         pass
 
 
-def test_a_lock_is_gone_after_the_block_even_where_it_failed(store):
+@pytest.mark.usefixtures("store")
+def test_a_lock_is_gone_after_the_block_even_where_it_failed():
     from mlflow import MlflowClient
 
     with pytest.raises(ZeroDivisionError), lock.locked("sizes.lock", "ana@home"):
@@ -272,7 +285,8 @@ def test_a_lock_is_gone_after_the_block_even_where_it_failed(store):
     assert not MlflowClient().search_registered_models()
 
 
-def test_a_lock_whose_lease_is_over_is_taken_over(store, monkeypatch):
+@pytest.mark.usefixtures("store")
+def test_a_lock_whose_lease_is_over_is_taken_over(monkeypatch):
     with lock.locked("sizes.lock", "ana@home"):
         monkeypatch.setattr(lock.time, "time", lambda now=time.time(): now + lock.LEASE + 1)
         with lock.locked("sizes.lock", "ben@home", patience=0.2) as held:
@@ -282,7 +296,8 @@ def test_a_lock_whose_lease_is_over_is_taken_over(store, monkeypatch):
     assert not MlflowClient().search_registered_models()
 
 
-def test_a_holder_that_took_too_long_stops_before_its_next_step(store, monkeypatch):
+@pytest.mark.usefixtures("store")
+def test_a_holder_that_took_too_long_stops_before_its_next_step(monkeypatch):
     with lock.locked("sizes.lock", "ana@home") as held:
         monkeypatch.setattr(lock.time, "monotonic", lambda now=time.monotonic(): now + lock.LEASE)
         with pytest.raises(StoreError, match="too slow"):
@@ -300,7 +315,8 @@ def die_while_taking_over(name):
         pass
 
 
-def test_a_lock_of_a_dead_process_is_cleared_even_where_the_one_who_cleared_it_died_too(store):
+@pytest.mark.usefixtures("store")
+def test_a_lock_of_a_dead_process_is_cleared_even_where_the_one_who_cleared_it_died_too():
     from mlflow import MlflowClient
 
     for work in (hold_and_die, die_while_taking_over, die_while_taking_over):

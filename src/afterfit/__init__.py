@@ -8,9 +8,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {"compare_performance": "afterfit.compare", "load_use_case": "afterfit.usecase"}
+_HOME = {
+    "compare_drift": "afterfit.drift",
+    "compare_performance": "afterfit.compare",
+    "load_use_case": "afterfit.usecase",
+    "profile": "afterfit.profiles",
+}
 
-__all__ = ["__version__", "compare_performance", "load_use_case"]
+__all__ = ["__version__", "compare_drift", "compare_performance", "load_use_case", "profile"]
 
 
 def __getattr__(name: str) -> Any:

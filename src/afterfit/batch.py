@@ -30,11 +30,14 @@ def answer_table(
 
     Returns:
         The table (n rows: `row`, kept columns, prediction_id, prediction, probability or probabilities or lower and
-        upper, confidence, model_version, warnings, error), what the contract said, and the predictions. A row with an
-        error has no prediction.
+        upper, confidence, model_version, warnings, error), what the contract said, and the predictions. Each row is
+        what `Bundle.answers` says of it, with these differences: all errors of a row stand in `error`, without their
+        messages; values of warnings are text; columns that the contract does not know are not repeated in every row,
+        they stand in `unknown` of what the contract said. A row with an error has no prediction.
     """
     checked, predictions = bundle.scorer.score(frame)
-    bad = checked.bad | ~_finite(predictions)
+    lost = ~checked.bad & ~_finite(predictions)
+    bad = checked.bad | lost
     n = len(frame)
     columns: dict[str, Any] = {"row": pa.array(np.arange(first_row, first_row + n))}
     columns |= {name: pa.array(frame[name], from_pandas=True) for name in keep if name in frame.columns}
@@ -42,7 +45,7 @@ def answer_table(
     columns |= _predicted(predictions, bad)
     columns["model_version"] = pa.array([bundle.version] * n if n else [], pa.string())
     columns["warnings"] = _notes(checked, n, error=False)
-    columns["error"] = _notes(checked, n, error=True)
+    columns["error"] = _without_number(_notes(checked, n, error=True), lost)
     return pa.table(columns), checked, predictions
 
 
@@ -53,7 +56,8 @@ def _ids(n: int) -> pa.Array:
 
 def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
     if predictions.classes is None:
-        return np.asarray(np.isfinite(predictions.prediction))
+        ends = [end for end in (predictions.lower, predictions.upper) if end is not None]
+        return np.asarray(np.isfinite([predictions.prediction, *ends]).all(axis=0))
     return np.asarray(np.isfinite(np.asarray(predictions.probabilities)).all(axis=1))
 
 
@@ -90,6 +94,14 @@ def _notes(checked: Checked, n: int, *, error: bool) -> pa.Array:
     flat = pa.StructArray.from_arrays([names.take(which), codes.take(which), values], fields=list(WARNING))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def _without_number(errors: pa.Array, lost: npt.NDArray[np.bool_]) -> pa.Array:
+    """The errors, with one more for each row for which the model answered no number."""
+    if not lost.any():
+        return errors
+    said = pa.scalar([{"column": None, "code": "no_number", "value": None}], errors.type)
+    return pc.if_else(pa.array(lost), said, errors)
 
 
 def _values(issue: Issue) -> pa.Array:

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -86,9 +86,10 @@ BUILDERS: dict[str, Builder] = {
 
 
 def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
-    """An unfitted estimator by a builder's name, or by the dotted name of a scikit-learn-compatible class.
+    """An unfitted estimator by a builder's name, or by the dotted name of a scikit-learn class.
 
-    A class that cannot take missing values gets the imputed, one-hot and scaled columns of `linear`.
+    A class that cannot take missing values gets the imputed, one-hot and scaled columns of `linear`. Classes of other
+    packages are refused here, before anything is fitted: a bundle stores scikit-learn's own types only.
 
     Raises:
         SettingsError: no such builder, class or parameter, or a class for the other task.
@@ -98,30 +99,52 @@ def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed
             BUILDERS[name](layout, task, params, seed) if name in BUILDERS else _dotted(name, layout, params, seed)
         )
     except TypeError as error:
-        raise SettingsError(f"The builder '{name}' does not take these parameters ({dict(params)}): {error}") from error
+        shown = f"these parameters ({dict(params)})" if params else "to be made without parameters"
+        raise SettingsError(f"The builder '{name}' does not take {shown}: {error}.") from error
     fits = is_classifier(estimator) if task == "classification" else is_regressor(estimator)
     if not fits:
-        raise SettingsError(f"The builder '{name}' gives {type(estimator).__name__}, which is no model for {task}.")
+        made = type(estimator[-1] if isinstance(estimator, Pipeline) else estimator).__name__
+        raise SettingsError(f"The builder '{name}' gives {made}, which is no model for {task}.")
     return estimator
 
 
 def _dotted(name: str, layout: Layout, params: Mapping[str, Any], seed: int) -> BaseEstimator:
-    module, _, attribute = name.rpartition(".")
-    if not module:
-        near = difflib.get_close_matches(name, BUILDERS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise SettingsError(f"There is no builder '{name}' ({', '.join(BUILDERS)}, or a class by dotted name){hint}")
-    try:
-        kind = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"The builder '{name}' cannot be imported: {error}") from error
+    kind = _class_named(name)
     settings = dict(params)
     if "random_state" in inspect.signature(kind).parameters:
         settings.setdefault("random_state", seed)
     estimator: BaseEstimator = kind(**settings)
-    if not hasattr(estimator, "fit") or not hasattr(estimator, "predict"):
-        raise SettingsError(f"The builder '{name}' has no fit and predict: it is not scikit-learn-compatible.")
     return estimator if _takes_missing(estimator) else make_pipeline(dense_columns(layout), estimator)
+
+
+def _class_named(name: str) -> type[BaseEstimator]:
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise SettingsError(
+            f"There is no builder '{name}' ({', '.join(BUILDERS)}, or a class of scikit-learn by its dotted name)"
+            f"{_nearest(name, BUILDERS)}"
+        )
+    if module.split(".")[0] != "sklearn":
+        raise SettingsError(
+            f"The builder '{name}' must be of scikit-learn: a bundle stores scikit-learn's own types only, so that "
+            "loading one never runs foreign code. Name a class of scikit-learn, such as "
+            "sklearn.ensemble.ExtraTreesClassifier, or one of the builders " + ", ".join(BUILDERS) + "."
+        )
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise SettingsError(f"The builder '{name}' cannot be imported: {error}.") from error
+    kind = getattr(found, attribute, None)
+    if kind is None:
+        raise SettingsError(f"There is no '{attribute}' in {module}{_nearest(attribute, dir(found))}")
+    if not (isinstance(kind, type) and issubclass(kind, BaseEstimator) and hasattr(kind, "predict")):
+        raise SettingsError(f"The builder '{name}' must be the class of a model with fit and predict; it is not.")
+    return kind
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def _takes_missing(estimator: BaseEstimator) -> bool:

@@ -1,7 +1,9 @@
 """The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
 
 import hashlib
+import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +18,14 @@ import skops.io
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
-from afterfit.errors import BundleError
+from afterfit.errors import BundleError, DataError
 from afterfit.predictions import Predictions
 from afterfit.scorer import Scorer
 
 FORMAT = 1
+Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
+_DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
 TRUSTED = frozenset(
     {
         "functools.partial",  # of functions that are themselves on a list, such as the next
@@ -34,18 +38,36 @@ TRUSTED = frozenset(
         "sklearn._loss.loss.AbsoluteError",
         "sklearn._loss.loss.HalfBinomialLoss",
         "sklearn._loss.loss.HalfMultinomialLoss",
+        "sklearn._loss.loss.HalfTweedieLoss",
+        "sklearn._loss.loss.HalfTweedieLossIdentity",
         "sklearn._loss.loss.HalfSquaredError",
         "sklearn._loss._loss.CyAbsoluteError",
         "sklearn._loss._loss.CyHalfBinomialLoss",
         "sklearn._loss._loss.CyHalfMultinomialLoss",
         "sklearn._loss._loss.CyHalfSquaredError",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        "sklearn.gaussian_process.kernels.ConstantKernel",
+        "sklearn.gaussian_process.kernels.Product",
+        "sklearn.gaussian_process.kernels.RBF",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
         "sklearn.utils.validation.check_array",
+        *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in _DISTANCES),
     }
 )
-"""Types beyond skops' own safe list that an estimator may hold. Fixed: a bundle cannot add to it."""
+"""Types beyond skops' own safe list that an estimator may hold. Fixed: a bundle cannot add to it.
+
+These are what scikit-learn's own models hold after fit. Each is named in full, because a rule such as "all that
+begins with sklearn." would also let in every function that scikit-learn's modules import.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +123,19 @@ class Bundle:
     digest: str
     example: tuple[Mapping[str, Any], ...]
     version: str | None = None
-    rows: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
     def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
-        """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready."""
-        if len(frame) == 1:
+        """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready.
+
+        Each row is answered as `answer` would answer it alone. Thus a column that the contract does not know is named
+        once in every row's warnings: who reads one answer of a batch must not need another one to understand it.
+        A row with several errors shows the first one.
+
+        Raises:
+            SchemaError: two columns have the same name.
+        """
+        if len(frame) == 1 and frame.columns.is_unique:
             return [self.answer(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
         checked, predictions = self.scorer.score(frame)
         return list(self._answers(checked, predictions))
@@ -122,18 +152,18 @@ class Bundle:
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
         for row, part in enumerate(_parts(predictions)):
             faults = errors.get(row, [])
-            yield self._answer({} if faults else part, [*warnings.get(row, []), *checked.unknown], faults)
+            notes = [*warnings.get(row, []), *(dict(one) for one in checked.unknown)]
+            yield self._answer({} if faults else part, notes, faults)
 
     def _answer(
         self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        empty = self._empty
         if part and part["prediction"] is None:
             errors = [{"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}]
             part = {}
         return {
             "prediction_id": os.urandom(16).hex(),
-            **empty,
+            **self._empty,
             **part,
             "model_version": self.version,
             "warnings": warnings,
@@ -149,13 +179,13 @@ class Bundle:
 
 
 def _parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
-    """Each row's own part of its answer; a prediction that is no finite number is None."""
+    """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
     if predictions.classes is None:
         values = predictions.prediction.tolist()
         lower, upper = (_list(end, len(values)) for end in (predictions.lower, predictions.upper))
         for value, low, high in zip(values, lower, upper, strict=True):
-            known = np.isfinite(value)
-            yield {"prediction": value if known else None, "lower": low if known else None, "upper": high}
+            known = all(end is None or math.isfinite(end) for end in (value, low, high))
+            yield {"prediction": value if known else None, "lower": low, "upper": high}
         return
     labels = [predictions.classes[index] for index in predictions.prediction.tolist()]
     table, confidence = np.asarray(predictions.probabilities), predictions.confidence
@@ -180,31 +210,60 @@ def save(
     manifest: Manifest,
     example: Sequence[Mapping[str, Any]],
     folder: Path,
-    rows: npt.NDArray[np.uint64] | None = None,
+    rows: Marks | None = None,
 ) -> Bundle:
-    """Write a bundle into an empty folder and read it back, so that what is there is known to load.
+    """Write a bundle into a folder and read it back, so that what is there is known to load.
+
+    Nothing is written where the estimator cannot be.
 
     Args:
         scorer: what answers.
         manifest: where it comes from.
         example: a few rows as a client would send them.
-        folder: absent, or empty.
-        rows: fingerprints of the training rows.
+        folder: where to.
+        rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
 
     Raises:
-        BundleError: the estimator holds a type outside the allow-list, or cannot be written by skops.
+        BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
+            place in JSON, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "contract.json", scorer.contract.to_dict())
-    _write(folder / "encoder.json", {k: v for k, v in scorer.encoder.to_dict().items() if k != "contract"})
-    _write(folder / "example.json", list(example))
-    _write(folder / "manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)})
-    np.save(folder / "rows.npy", np.sort(np.empty(0, dtype=np.uint64) if rows is None else rows), allow_pickle=False)
+    estimator = _dumped(scorer.estimator)
+    encoder = {key: value for key, value in scorer.encoder.to_dict().items() if key != "contract"}
+    texts = {
+        "contract.json": _json("contract.json", scorer.contract.to_dict()),
+        "encoder.json": _json("encoder.json", encoder),
+        "example.json": _json("example.json", list(example)),
+        "manifest.json": _json("manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)}),
+    }
     try:
-        skops.io.dump(scorer.estimator, folder / "estimator.skops")
-    except Exception as error:
-        raise BundleError(f"The estimator {type(scorer.estimator).__name__} cannot be written: {error}") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, "utf-8")
+        (folder / "estimator.skops").write_bytes(estimator)
+        (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
+    except OSError as error:
+        raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
     return load(folder)
+
+
+def _dumped(estimator: Any) -> bytes:
+    what = f"The estimator {type(estimator).__name__}"
+    try:
+        written: bytes = skops.io.dumps(estimator)
+        unknown = _unknown_types(written)
+    except Exception as error:
+        raise BundleError(f"{what} cannot be written by skops: {error}") from error
+    if unknown:
+        raise BundleError(f"{what} {_not_allowed(unknown)} Train with a model of scikit-learn itself.")
+    return written
+
+
+def _unknown_types(written: bytes) -> list[str]:
+    return sorted(set(skops.io.get_untrusted_types(data=written)) - TRUSTED)
+
+
+def _not_allowed(unknown: Sequence[str]) -> str:
+    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}."
 
 
 def load(folder: Path, expected_digest: str | None = None, version: str | None = None) -> Bundle:
@@ -226,25 +285,34 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
             f"registered was {expected_digest[:12]}…. Train and register it again, or find out who changed it."
         )
     manifest = _read(folder / "manifest.json")
-    if manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        came = manifest.get("format") if isinstance(manifest, dict) else None
         raise BundleError(
-            f"The bundle in '{folder}' has format {manifest.get('format')!r}; this release reads {FORMAT}."
+            f"The bundle in '{folder}' must have format {FORMAT}, which this release reads; got {came!r}."
         )
+    estimator = _estimator(folder / "estimator.skops")
+    try:
+        scorer = _scorer(folder, manifest, estimator)
+        known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
+        known["key"] = tuple(known["key"])
+        rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
+        return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version, rows)
+    except (DataError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
+
+
+def _scorer(folder: Path, manifest: Mapping[str, Any], estimator: Any) -> Scorer:
     calibration, classes, offsets = manifest["calibration"], manifest["classes"], manifest["offsets"]
     encoder = Encoder.from_dict({**_read(folder / "encoder.json"), "contract": _read(folder / "contract.json")})
-    scorer = Scorer(
+    return Scorer(
         encoder.contract,
         encoder,
-        _estimator(folder / "estimator.skops"),
+        estimator,
         None if classes is None else tuple(classes),
         None if calibration is None else Calibration.from_dict(calibration),
         None if offsets is None else (offsets[0], offsets[1]),
         tuple(manifest["baseline"]),
     )
-    known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
-    known["key"] = tuple(known["key"])
-    rows = np.load(folder / "rows.npy", allow_pickle=False)
-    return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version, rows)
 
 
 def digest(folder: Path) -> str:
@@ -297,13 +365,13 @@ def check_code(home: Path, expected: str, loader: str) -> None:
 
 def _estimator(path: Path) -> Any:
     try:
-        unknown = set(skops.io.get_untrusted_types(file=path)) - TRUSTED
-        estimator = None if unknown else skops.io.load(path, trusted=sorted(TRUSTED))
+        written = path.read_bytes()
+        unknown = _unknown_types(written)
+        estimator = None if unknown else skops.io.loads(written, trusted=sorted(TRUSTED))
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
     if unknown:
-        listed = ", ".join(sorted(unknown))
-        raise BundleError(f"The estimator in '{path}' holds types that are not on the allow-list: {listed}.")
+        raise BundleError(f"The estimator in '{path}' {_not_allowed(unknown)}")
     return estimator
 
 
@@ -320,8 +388,17 @@ def _scorer_fields(scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", "utf-8")
+def _array(values: Marks) -> bytes:
+    written = io.BytesIO()
+    np.save(written, values, allow_pickle=False)
+    return written.getvalue()
+
+
+def _json(name: str, content: Any) -> str:
+    try:
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"The bundle's {name} holds a value that has no place in JSON: {error}.") from error
 
 
 def _read(path: Path) -> Any:

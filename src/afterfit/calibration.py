@@ -90,13 +90,17 @@ def _isotonic(raw: Floats, hit: npt.NDArray[np.bool_]) -> Curve:
     fitted = IsotonicRegression(out_of_bounds="clip").fit_transform(raw, hit.astype(float))
     levels, level = np.unique(fitted, return_inverse=True)
     size = np.bincount(level)
-    centre = np.bincount(level, weights=raw) / size
+    centre = np.clip(np.bincount(level, weights=raw) / size, 0.0, 1.0)
+    # drawn in from 0 and 1 as Platt draws in his targets: a class never gets probability 1 from rows that all agree
     positives, negatives = hit.sum(), (~hit).sum()
     floor, ceiling = 1 / (negatives + 2), (positives + 1) / (positives + 2)
+    middle = floor + (ceiling - floor) * levels
     # the ends go on to 0 and 1, so that no two different scores share an answer at the edges
-    x = np.concatenate([[0.0], centre, [1.0]])
-    y = np.clip(np.concatenate([[levels[0] / 2], levels, [(1 + levels[-1]) / 2]]), floor, ceiling)
-    return Curve("isotonic", tuple(x.tolist()), tuple(np.maximum.accumulate(y).tolist()))
+    left = [(0.0, middle[0] / 2)] if centre[0] > 0 else []
+    right = [(1.0, (1 + middle[-1]) / 2)] if centre[-1] < 1 else []
+    points = [*left, *zip(centre.tolist(), middle.tolist(), strict=True), *right]
+    x, y = np.maximum.accumulate(np.array(points)).T
+    return Curve("isotonic", tuple(x.tolist()), tuple(y.tolist()))
 
 
 def _log_odds(p: Any) -> Floats:
@@ -109,11 +113,12 @@ def conformal_offsets(y: Floats, predicted: Floats, coverage: float = 0.9) -> tu
 
     Split-conformal with signed residuals (Linusson, Johansson, Löfström 2014): each tail takes half of the rest.
     Assumes that new rows are exchangeable with the out-of-fold rows; in their units. With too few rows for a tail
-    the largest residual stands in, and coverage is what that gives.
+    the largest residual stands in, and coverage is what that gives. Where all residuals lie on one side the interval
+    is drawn out to the prediction, which then never lies outside its own interval; coverage only grows.
     """
     residuals = np.sort(np.asarray(y, dtype=float) - np.asarray(predicted, dtype=float))
     n, tail = len(residuals), (1 - coverage) / 2
-    rank = int(np.floor(tail * (n + 1)))
+    rank = int(np.floor(tail * (n + 1) + 1e-9))  # 0.05 times 40 is 2, also where 1 - 0.9 is a little less than 0.1
     low = residuals[max(rank - 1, 0)]
     high = residuals[min(n - rank, n - 1)]
-    return float(low), float(high)
+    return min(float(low), 0.0), max(float(high), 0.0)

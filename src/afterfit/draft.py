@@ -219,13 +219,17 @@ def _note_skew(answer: "pd.Series[Any]", column: str, notes: list[Note]) -> None
 
 
 def _given_time(series: "pd.Series[Any]", column: _Seen, notes: list[Note]) -> str:
-    parsed = parse_datetimes(series, frozenset(column.marks))
+    marks = [mark for mark in column.marks if not any(char.isdigit() for char in mark)]  # "2024-13-45" is a mistake
+    parsed = parse_datetimes(series, frozenset(marks))
     if parsed.bad.any() or column.known.empty:
         odd = ", ".join(f"row {i + 1}: {str(series.iloc[i])[:60]!r}" for i in np.flatnonzero(parsed.bad)[:5])
         raise DataError(
             f"The time column '{column.name}' has values that are no dates or times: {odd or 'it is empty'}"
         )
     notes.append(Note(column.name, "is the time column", f"it was given{_also(parsed.note)}"))
+    if marks:
+        shown = ", ".join(repr(mark) for mark in marks)
+        notes.append(Note(column.name, f"{shown} counts as missing", "it is no time: rows without one are left out"))
     return column.name
 
 

@@ -1,167 +1,86 @@
-"""What a gate measures beside the comparison: calibration, missing columns, equal models, and the cost of answering."""
+"""P-values that stay honest far out in the tails, where an alarm over hundreds of tests is decided.
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+All are two-sided and take effective numbers of rows; all are vectorised.
+"""
+
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
+from scipy import special
 
-from afterfit.measures import Metric
-from afterfit.predictions import Predictions
-from afterfit.scorer import Scorer, predict
-from afterfit.training import Problem, encode, fit, layout
+Array = np.ndarray[Any, Any]
 
-BINS = 10
-NEVER_SEEN = "(never seen before)"
-REFITS = 5
+RARE = 0.1
+"""Shares below this are tested by the binomial distribution, above by a mean with its skewness."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fall:
-    """What one damage to the rows costs, in the metric: positive is worse.
+def of_means(difference: Array, variance: Array, skewness: Array, freedom: Array) -> Array:
+    """Two-sided p-values of differences of means.
 
-    Attributes:
-        column: which column.
-        change: "missing", or "with its most common category unknown".
-        candidate: by how much the candidate's metric gets worse.
-        champion: the same of the champion; None without one.
-    """
-
-    column: str
-    change: str
-    candidate: float
-    champion: float | None
-
-    @property
-    def excess(self) -> float:
-        """How much deeper the candidate falls than the champion."""
-        return self.candidate - (self.champion or 0.0)
-
-
-def falls(
-    candidate: Scorer, champion: Scorer | None, frame: pd.DataFrame, y: npt.NDArray[Any], metric: Metric
-) -> tuple[Fall, ...]:
-    """How much each scorer loses where one column is missing, and where its most common category is unknown.
-
-    Columns that a contract requires are left out: rows without them are refused, not answered badly.
+    Student's t for the roughness of the variance, then the Pearson type III distribution for the skewness on the long
+    side (Bobée and Robitaille, 1977) and the normal one on the short side, whichever is the heavier.
 
     Args:
-        candidate: wants in.
-        champion: is in; None where nothing is.
-        frame: (n rows) as they come.
-        y: (n,) outcomes.
-        metric: what is lost, in its unit.
+        difference: (tests,) in any unit.
+        variance: (tests,) of the difference, in that unit squared.
+        skewness: (tests,) of the difference.
+        freedom: (tests,) degrees of freedom of the variance.
     """
-    scorers = [scorer for scorer in (candidate, champion) if scorer is not None]
-    whole = [_worth(scorer, frame, y, metric) for scorer in scorers]
-    found = []
-    for column, change, damaged in _damaged(candidate, frame):
-        after = [_worth(scorer, damaged, y, metric) for scorer in scorers]
-        lost = [float(metric.improvement(late, early)) for early, late in zip(whole, after, strict=True)]
-        if all(np.isfinite(lost)):
-            found.append(Fall(column, change, lost[0], lost[1] if champion is not None else None))
-    return tuple(found)
+    certain = np.copysign(np.where(difference == 0, 0.0, np.inf), difference)  # a score that did not vary and now does
+    t = np.where(variance > 0, difference / np.sqrt(np.where(variance > 0, variance, 1.0)), certain)
+    upper, lower = _tail(t, skewness, freedom), _tail(-t, -skewness, freedom)
+    return np.minimum(1.0, 2.0 * np.minimum(upper, lower))
 
 
-def _damaged(scorer: Scorer, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    for column in scorer.contract.columns:
-        if column.required or column.name not in frame.columns:
-            continue
-        yield column.name, "missing", frame.assign(**{column.name: None})
-        if column.kind == "category":
-            values = frame[column.name].astype(object)
-            counts = values.value_counts()
-            if len(counts):
-                common = (values == counts.index[0]).to_numpy()
-                yield (
-                    column.name,
-                    "with its most common category unknown",
-                    frame.assign(**{column.name: values.mask(common, NEVER_SEEN)}),
-                )
+def _tail(t: Array, skewness: Array, freedom: Array) -> Array:
+    """P(T ≥ t), the heavier of the normal and the Pearson III tail."""
+    below = special.stdtr(freedom, -t)
+    z = np.where(np.isfinite(t), -special.ndtri(np.clip(below, 1e-300, 1.0)), t)
+    normal = special.ndtr(-z)
+    long = np.maximum(skewness, 1e-3)
+    shape = 4.0 / long**2
+    bounded = np.clip(shape + np.clip(z, -1e8, 1e8) * np.sqrt(shape), 0.0, None)
+    skewed = np.where(skewness > 1e-3, special.gammaincc(shape, bounded), normal)
+    return np.where(z > 0, np.maximum(normal, skewed), np.minimum(normal + skewed, 1.0))
 
 
-def _worth(scorer: Scorer, frame: pd.DataFrame, y: npt.NDArray[Any], metric: Metric) -> float:
-    checked, predictions = scorer.score(frame)
-    keep = ~checked.bad & defined(predictions)
-    return metric(y[keep], predictions.take(keep)) if keep.any() else float("nan")
+def of_shares(count: Array, rows: Array, other: Array, other_rows: Array, *, design: Array, freedom: Array) -> Array:
+    """Two-sided p-values that two shares are the same.
 
-
-def defined(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """(n,) which answers are finite numbers."""
-    if predictions.probabilities is not None:
-        return np.asarray(np.isfinite(predictions.probabilities).all(axis=1))
-    return np.asarray(np.isfinite(np.asarray(predictions.prediction, dtype=np.float64)))
-
-
-def constant(predictions: Predictions) -> bool:
-    """Whether every row got the same answer."""
-    answers = predictions.prediction if predictions.probabilities is None else predictions.probabilities
-    return len(answers) > 1 and bool(np.all(answers == answers[0]))
-
-
-def calibration_error(y: npt.NDArray[Any], predictions: Predictions) -> tuple[float, float]:
-    """How far probabilities are from shares, and how far chance alone would put them; nan where nothing is said.
-
-    Two classes: the expected calibration error over ten bins of equal size (Naeini, Cooper, Hauskrecht 2015). More:
-    the same of the predicted class's confidence. Numbers: the distance of the 90 % interval's coverage from 90 %.
-    Chance: what independent rows under perfect calibration would show on average.
-    """
-    if predictions.classes is None:
-        if predictions.lower is None or predictions.upper is None:
-            return float("nan"), float("nan")
-        covered = (y >= predictions.lower) & (y <= predictions.upper)
-        return abs(float(covered.mean()) - 0.9), 0.8 * float(np.sqrt(0.09 / len(y)))
-    if predictions.probabilities is None:
-        return float("nan"), float("nan")
-    if len(predictions.classes) == 2:
-        stated, hit = predictions.probability, y == 1
-    else:
-        stated, hit = np.asarray(predictions.confidence), y == predictions.prediction
-    parts = np.array_split(np.argsort(stated, kind="stable"), BINS)
-    error = sum(abs(float(stated[part].sum() - hit[part].sum())) for part in parts) / len(y)
-    return error, 0.8 * float(np.sqrt(BINS * np.mean(stated * (1 - stated)) / len(y)))
-
-
-def equal_models_spread(
-    problem: Problem,
-    recipe: tuple[str, Mapping[str, Any]],
-    scorer: Scorer,
-    held: tuple[pd.DataFrame, npt.NDArray[Any]],
-    metric: Metric,
-) -> float:
-    """How far two equal models differ: the largest difference among the recipe's fits with other seeds.
-
-    Five fits on the same rows, of which any two differ by their seeds only; judged on the same held-out rows, with
-    the calibration of `scorer`. A recipe without chance in it gives 0.
+    Rare ones by the binomial distribution of one count given their sum (Przyborowski and Wilenski, 1940), which needs
+    no large numbers; the others as means. Counts and rows are divided by the design effect first. Where the rows depend
+    on each other, a rare share must convince both ways.
 
     Args:
-        problem: the champion's training rows, made ready.
-        recipe: builder and parameters.
-        scorer: the champion's.
-        held: frame and outcomes to judge on.
-        metric: in whose unit.
+        count: (tests,) rows of the window that have the property, of `rows`.
+        rows: (tests,) rows of the window.
+        other: (tests,) the same count in the reference, of `other_rows`.
+        other_rows: (tests,) rows of the reference.
+        design: (tests,) design effects.
+        freedom: (tests,) degrees of freedom of the design effects.
     """
-    values = []
-    for seed in range(1, REFITS + 1):
-        use_case = problem.use_case.model_copy(update={"seed": problem.use_case.seed + seed})
-        encoder, matrix = encode(problem, np.arange(len(problem.frame)), use_case.seed)
-        estimator = fit(*recipe, matrix, problem.y, form=layout(encoder), use_case=use_case)
-        held_matrix = encoder.encode_frame(problem.contract.check_frame(held[0]))
-        answers = predict(estimator, held_matrix, problem.classes, scorer.calibration, scorer.offsets)
-        values.append(metric(held[1], answers))
-    return float(max(abs(one - other) for one, other in combinations(values, 2)))
+    pooled = (count + other) / (rows + other_rows)
+    fewer = np.minimum(pooled, 1.0 - pooled)
+    flip = pooled > 0.5
+    k, m = np.where(flip, rows - count, count) / design, np.where(flip, other_rows - other, other) / design
+    odds = rows / (rows + other_rows)
+    binomial = 2.0 * np.minimum(_at_least(k, m, odds), _at_least(m, k, 1.0 - odds))
+    variance = pooled * (1.0 - pooled) * (1.0 / rows + 1.0 / other_rows) * design
+    skewness = (1.0 - 2.0 * pooled) / np.sqrt(np.maximum(pooled * (1.0 - pooled), 1e-12))
+    means = of_means(
+        count / rows - other / other_rows, variance, skewness * skew_factor(rows, other_rows, design), freedom
+    )
+    rough = np.where(design > 1.0, np.maximum(binomial, means), binomial)
+    return np.minimum(1.0, np.where(fewer < RARE, rough, means))
 
 
-def seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The median time of each call in seconds over `repeats`, in turns, so that all meet the same machine."""
-    taken: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats + 1):
-        for call, times in zip(calls, taken, strict=True):
-            started = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - started)
-    return [float(np.median(times[1:])) for times in taken]
+def _at_least(k: Array, m: Array, odds: Array) -> Array:
+    """P(K ≥ k) for K binomial of k + m trials; both may be broken numbers."""
+    return np.where(k > 0, special.betainc(np.maximum(k, 1e-12), m + 1.0, odds), 1.0)
+
+
+def skew_factor(rows: Array, other_rows: Array, design: Array) -> Array:
+    """What the skewness of one row becomes in the difference of two means."""
+    here, there = design / rows, design / other_rows
+    result: Array = (here**2 - there**2) / (here + there) ** 1.5
+    return result

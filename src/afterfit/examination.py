@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit import data, evidence, gate
+from afterfit import data, gate, trials
 from afterfit.bundle import Bundle, load
 from afterfit.compare import Comparison, compare_performance, compare_slices
 from afterfit.gate import Finding, Use
@@ -178,13 +178,13 @@ def _answers(case: Case) -> Iterator[Finding]:
     checked, ours = case.candidate.bundle.scorer.score(held.frame)
     good = ~checked.bad
     yield gate.answers_all(int(checked.bad.sum()), len(held.y))
-    undefined = good & ~evidence.defined(ours)
+    undefined = good & ~trials.defined(ours)
     yield gate.finite(int(undefined.sum()), int(good.sum()))
     keep = good & ~undefined
     theirs = None
     if case.champion is not None:
         their_checked, theirs = case.champion.bundle.scorer.score(held.frame)
-        keep &= ~their_checked.bad & evidence.defined(theirs)
+        keep &= ~their_checked.bad & trials.defined(theirs)
         theirs = theirs.take(keep)
     if keep.any():
         yield from _compared(case, held.take(keep), ours.take(keep), theirs)
@@ -192,26 +192,31 @@ def _answers(case: Case) -> Iterator[Finding]:
 
 def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
     bundle, settings = case.candidate.bundle, case.use_case.gate
-    yield gate.varies(evidence.constant(ours), len(held.y))
+    yield gate.varies(trials.constant(ours), len(held.y))
     use = case.use
     number = 1 if use is None else gate.uses(case.past, use)
     confidence = gate.confidence_left(settings.confidence, number)
     yield gate.fresh(number, confidence)
-    compare = partial(_compare, case, held, confidence)
-    dummy = compare(case.metric, bundle.scorer.constant(len(held.y)), ours)
+
+    def compare(by: Metric, other: Predictions, **margins: float) -> Comparison:
+        return compare_performance(
+            held.y,
+            other,
+            ours,
+            by,
+            blocks=held.times,
+            margin=margins.get("margin", 0.0),
+            tolerance=margins.get("tolerance"),
+            confidence=confidence,
+            seed=case.use_case.seed,
+        )
+
+    dummy = compare(case.metric, bundle.scorer.constant(len(held.y)))
     yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n)
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)
     yield _robust(case, held)
-
-
-def _compare(
-    case: Case, held: HeldOut, confidence: float, by: Metric, theirs: Predictions, ours: Predictions, **margins: float
-) -> Comparison:
-    return compare_performance(
-        held.y, theirs, ours, by, blocks=held.times, confidence=confidence, seed=case.use_case.seed, **margins
-    )
 
 
 def _against_champion(
@@ -221,15 +226,15 @@ def _against_champion(
     settings = case.use_case.gate
     margin, tolerance = _margins(case, held)
     require = settings.require if case.to == "production" else "not_worse"
-    found = compare(case.metric, theirs, ours, margin=margin, tolerance=tolerance)
+    found = compare(case.metric, theirs, margin=margin, tolerance=tolerance)
     yield gate.other_answers(found.identical, case.champion.number, found.n)
     yield gate.primary(found, case.champion.number, require)
     for name, allowed in settings.guardrails.items():
-        yield gate.guardrail(compare(metric(name), theirs, ours, tolerance=allowed))
-    yield _slices(case, held, ours, theirs, found.confidence, tolerance)
+        yield gate.guardrail(compare(metric(name), theirs, tolerance=allowed))
+    yield _slices(case, held, (ours, theirs), found)
     money = value_metric(case.use_case, ours)
     if money is not None:
-        worth = compare(money, theirs, ours, tolerance=settings.value_tolerance)
+        worth = compare(money, theirs, tolerance=settings.value_tolerance)
         yield gate.value(worth, case.use_case.metrics.value.unit if case.use_case.metrics.value else "")
 
 
@@ -256,7 +261,7 @@ def equal_models_spread(case: Case, held: HeldOut) -> float:
     classes = bundle.scorer.classes
     problem = pose(use_case, frame, data.encode_target(use_case, frame[use_case.target], classes or ()), classes)
     recipe = (bundle.manifest.builder, bundle.manifest.params)
-    return evidence.equal_models_spread(problem, recipe, bundle.scorer, (held.frame, held.y), case.metric)
+    return trials.equal_models_spread(problem, recipe, bundle.scorer, (held.frame, held.y), case.metric)
 
 
 def value_metric(use_case: UseCase, predictions: Predictions) -> Metric | None:
@@ -269,23 +274,21 @@ def value_metric(use_case: UseCase, predictions: Predictions) -> Metric | None:
     return cost_metric(value.costs, predictions.classes or ())
 
 
-def _slices(
-    case: Case, held: HeldOut, ours: Predictions, theirs: Predictions, confidence: float, tolerance: float
-) -> Finding:
+def _slices(case: Case, held: HeldOut, sides: tuple[Predictions, Predictions], whole: Comparison) -> Finding:
     settings, named = case.use_case.gate, list(case.use_case.metrics.slices)
     if not named:
         return gate.slices(())
-    allowed = 2 * tolerance if settings.slice_tolerance is None else settings.slice_tolerance
+    allowed = 2 * whole.tolerance if settings.slice_tolerance is None else settings.slice_tolerance
     found = compare_slices(
         held.y,
-        theirs,
-        ours,
+        sides[1],
+        sides[0],
         held.frame[named],
         metric=case.metric,
         blocks=held.times,
         smallest=case.use_case.metrics.smallest_slice,
         tolerance=allowed,
-        confidence=confidence,
+        confidence=whole.confidence,
         resamples=SLICE_RESAMPLES,
         seed=case.use_case.seed,
     )
@@ -293,8 +296,8 @@ def _slices(
 
 
 def _calibrated(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
-    error, chance = evidence.calibration_error(held.y, ours)
-    beside = None if theirs is None else evidence.calibration_error(held.y, theirs)[0]
+    error, chance = trials.calibration_error(held.y, ours)
+    beside = None if theirs is None else trials.calibration_error(held.y, theirs)[0]
     if np.isfinite(error):
         yield gate.calibrated(error, chance, case.use_case.gate.calibration_error, beside, len(held.y))
 
@@ -308,7 +311,7 @@ def _robust(case: Case, held: HeldOut) -> Finding:
     limit = 5 * tolerance if settings.missing_fall is None else settings.missing_fall
     champion = None if case.champion is None else case.champion.bundle.scorer
     frame = held.frame.iloc[rows].reset_index(drop=True)
-    found = evidence.falls(case.candidate.bundle.scorer, champion, frame, held.y[rows], case.metric)
+    found = trials.falls(case.candidate.bundle.scorer, champion, frame, held.y[rows], case.metric)
     return gate.robust(found, case.metric.name, limit, len(rows))
 
 
@@ -329,17 +332,14 @@ def _service(case: Case) -> Iterator[Finding]:
 
 
 def _milliseconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    return [1000 * taken for taken in evidence.seconds(calls, repeats)]
+    return [1000 * taken for taken in trials.seconds(calls, repeats)]
 
 
 def policy(use_case: UseCase) -> str:
     """The hash of the limits in force: the gate's settings and the metrics that they speak of."""
-    return gate.policy_hash({"gate": use_case.gate.model_dump(mode="json"), "metrics": asdict_of(use_case)})
-
-
-def asdict_of(use_case: UseCase) -> dict[str, Any]:
-    """The metrics' settings as data, with the primary metric named."""
-    return {**use_case.metrics.model_dump(mode="json"), "primary": use_case.primary_metric}
+    return gate.policy_hash(
+        {"gate": use_case.gate.model_dump(mode="json"), "metrics": use_case.metrics.model_dump(mode="json")}
+    )
 
 
 def use_of(use: Use | None) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from afterfit.compare import Comparison, SliceComparison
-    from afterfit.evidence import Fall
+    from afterfit.trials import Fall
 
 Outcome = Literal["pass", "fail", "unsure", "not applicable"]
 Decision = Literal["PROMOTE", "HOLD", "REJECT"]
@@ -48,8 +49,16 @@ class Verdict:
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {"decision": self.decision, "findings": [asdict(finding) for finding in self.findings]}
+        """JSON-ready form; numbers that are not finite (an interval from too few rows) are None."""
+        return {"decision": self.decision, "findings": [_plain(asdict(finding)) for finding in self.findings]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +83,18 @@ NEVER_FORCED = frozenset({"loads", "not_rolled_back", "another_version"})
 
 
 def judge(findings: Iterable[Finding]) -> Verdict:
-    """REJECT where a check fails, HOLD where one lacks evidence, PROMOTE otherwise."""
+    """REJECT where a check fails, HOLD where one lacks evidence or none passes, PROMOTE otherwise."""
     collected = tuple(findings)
     outcomes = {finding.outcome for finding in collected}
-    decision: Decision = "REJECT" if "fail" in outcomes else "HOLD" if "unsure" in outcomes else "PROMOTE"
+    lacking = "unsure" in outcomes or "pass" not in outcomes
+    decision: Decision = "REJECT" if "fail" in outcomes else "HOLD" if lacking else "PROMOTE"
     return Verdict(decision, collected)
 
 
 def example_answered(answers: Sequence[dict[str, Any]]) -> Finding:
     """The version answers the example rows that were saved with it."""
+    if not answers:
+        return Finding("answers_example", "unsure", "It was saved without example rows, so none could be asked.", n=0)
     refused = [answer["error"] for answer in answers if answer["error"] is not None]
     if not refused:
         return Finding("answers_example", "pass", f"It answers its {len(answers)} example rows.", n=len(answers))
@@ -113,6 +125,8 @@ def enough_rows(rows: int, smallest: int, window: str) -> Finding:
 
 def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
     """How many rows the candidate refuses; those are in no comparison."""
+    if rows == 0:
+        return Finding("answers_rows", "not applicable", f"There are no {which} rows to answer.", n=0)
     if refused == 0:
         return Finding("answers_rows", "pass", f"It answers all {rows:,} {which} rows.", 0.0, n=rows)
     share = refused / rows
@@ -122,14 +136,50 @@ def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
 
 
 def beats_dummy(metric: str, difference: float, interval: tuple[float, float], n: int) -> Finding:
-    """The candidate is better than the dummy, which gives every row the same answer."""
+    """The candidate is better than the dummy, which gives every row the same answer.
+
+    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low.
+
+    Args:
+        metric: its name.
+        difference: by how much the candidate is better.
+        interval: of the difference.
+        n: rows behind it.
+    """
     if interval[0] > 0:
         outcome: Outcome = "pass"
     else:
         outcome = "fail" if interval[1] < 0 or difference <= 0 else "unsure"
-    said = {"pass": "It beats", "fail": "It does not beat", "unsure": "It is not sure to beat"}[outcome]
-    sentence = f"{said} the dummy by {_difference(metric, difference, interval)}."
+    said = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
+    sentence = f"{said} the dummy: difference {_difference(metric, difference, interval)}."
     return Finding("beats_dummy", outcome, sentence, difference, 0.0, interval, n)
+
+
+def not_worse(
+    metric: str, difference: float, interval: tuple[float, float], *, tolerance: float, n: int, champion: str
+) -> Finding:
+    """The candidate is not worse than the champion by more than the tolerance.
+
+    Args:
+        metric: its name.
+        difference: by how much the candidate is better.
+        interval: of the difference.
+        tolerance: the loss that is still not worse, in the metric's unit.
+        n: rows behind it.
+        champion: the version in production.
+    """
+    if interval[0] >= -tolerance:
+        outcome: Outcome = "pass"
+    else:
+        outcome = "fail" if interval[1] < -tolerance else "unsure"
+    said = {
+        "pass": f"It is not worse than version {champion}",
+        "fail": f"It is worse than version {champion}",
+        "unsure": f"The rows cannot tell whether it is worse than version {champion}",
+    }[outcome]
+    shown = _difference(metric, difference, interval)
+    sentence = f"{said}: difference {shown}; a loss of {tolerance:g} is tolerated."
+    return Finding("not_worse", outcome, sentence, difference, -tolerance, interval, n)
 
 
 def primary(comparison: Comparison, champion: str, require: Literal["better", "not_worse"]) -> Finding:
@@ -138,26 +188,18 @@ def primary(comparison: Comparison, champion: str, require: Literal["better", "n
     Superiority asks that the whole interval lies above the margin, non-inferiority that it lies above the negative
     tolerance (Wellek 2010). What is known to be no better is no reason to change production: that fails.
     """
-    found, code = comparison, "better" if require == "better" else "not_worse"
+    found = comparison
     if require == "not_worse":
-        outcome: Outcome = "pass" if found.not_worse else "fail" if found.outcome == "worse" else "unsure"
-        limit = -found.tolerance
-    else:
-        outcome = "pass" if found.outcome == "better" else "unsure" if found.outcome == "inconclusive" else "fail"
-        limit = found.margin
-    sentence = f"Against version {champion}, {found.metric} {found.champion:.4f}, it has {found.candidate:.4f}: "
-    sentence += {"better": "better", "worse": "worse", "equivalent": "as good", "inconclusive": "not settled"}[
-        found.outcome
-    ]
-    sentence += (
-        f", by {_spanned(found)}; asked for is {'more than' if require == 'better' else 'at least'} {limit:+.4g}."
-    )
-    if outcome == "unsure":
-        more = found.labels_needed
-        sentence += (
-            " No number of outcomes would settle it." if more is None else f" About {more:,} more outcomes would."
-        )
-    return Finding(code, outcome, sentence, found.difference, limit, found.interval, found.n)
+        bounds = {"tolerance": found.tolerance, "n": found.n, "champion": champion}
+        return not_worse(found.metric, found.difference, found.interval, **bounds)  # type: ignore[arg-type]
+    outcomes: dict[str, Outcome] = {"better": "pass", "inconclusive": "unsure"}
+    words = {"better": "better", "worse": "worse", "equivalent": "as good", "inconclusive": "not settled"}
+    sentence = f"Version {champion} has {found.champion:.4f} {found.metric}, it has {found.candidate:.4f}: "
+    sentence += f"{words[found.outcome]}, by {_spanned(found)}; more than {found.margin:+.4g} is asked for."
+    outcome = outcomes.get(found.outcome, "fail")
+    if outcome == "unsure" and found.labels_needed is not None:
+        sentence += f" About {found.labels_needed:,} more outcomes would settle it."
+    return Finding("better", outcome, sentence, found.difference, found.margin, found.interval, found.n)
 
 
 def guardrail(comparison: Comparison) -> Finding:

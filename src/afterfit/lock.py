@@ -82,10 +82,11 @@ def locked(name: str, who: str, patience: float = PATIENCE) -> Iterator[Held]:
 
     MLflow has no compare-and-set. What each of its stores does atomically is to make a registered model: names are
     unique, and the second to ask is refused. So the lock is a registered model without versions, whose description
-    names its owner (one row in the store, so that both are there or neither), and it is deleted at the end. One that was left behind, because its process is gone
-    or its lease is over, is deleted by whoever first takes the lock of that one ownership (`name.token`), and only
-    after another look: so that two who see it at once cannot delete each other's. Leases compare clocks of machines,
-    which must agree to within a minute or two.
+    names its owner (one row in the store, so that both are there or neither), and it is deleted at the end.
+
+    One that was left behind, because its process is gone or its lease is over, is deleted by whoever first takes the
+    lock of that one ownership (`name.token`), and only after another look: so that two who see it at once cannot
+    delete each other's. Leases compare clocks of machines, which must agree to within a minute or two.
 
     Args:
         name: of the lock; it stands in the registry while it is held.

@@ -8,6 +8,7 @@ That is why no metric here calls another library: none evaluates 2,000 weighting
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -43,6 +44,7 @@ class Metric:
         needs: "probability" (calibrated), "score" (any number that ranks), "prediction" or "interval".
         formula: see `Formula`. `of_rows`, `of_sums` and `of_function` make one.
         row_losses: each row's part, (n,), where the metric is a mean over rows; else None.
+        bounds: the least and the largest value that it can have.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Metric:
     needs: Needs
     formula: Formula
     row_losses: Callable[[npt.NDArray[Any], Predictions], FloatArray] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def by_class(self) -> bool:
@@ -297,34 +300,57 @@ def _median_error(y: npt.NDArray[Any], predictions: Predictions, groups: IntArra
 _BINARY: frozenset[Task] = frozenset({"binary"})
 _CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 _NUMBERS: frozenset[Task] = frozenset({"regression"})
+_SHARE, _LOSS = (0.0, 1.0), (0.0, math.inf)
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
         for metric in (
-            Metric("roc_auc", True, _CLASSES, "score", _roc_auc),
-            Metric("average_precision", True, _BINARY, "score", _average_precision),
-            Metric("log_loss", False, _CLASSES, "probability", of_rows(_log_losses), _log_losses),
-            Metric("brier", False, _BINARY, "probability", of_rows(_brier_losses), _brier_losses),
-            Metric("accuracy", True, _CLASSES, "prediction", of_rows(_hits), _hits),
-            Metric("balanced_accuracy", True, _CLASSES, "prediction", of_sums(_confusion, _balanced_accuracy)),
-            Metric("f1", True, _BINARY, "prediction", of_sums(_confusion, lambda sums: _f1_by_class(sums)[1])),
+            Metric("roc_auc", True, _CLASSES, "score", _roc_auc, bounds=_SHARE),
+            Metric("average_precision", True, _BINARY, "score", _average_precision, bounds=_SHARE),
+            Metric("log_loss", False, _CLASSES, "probability", of_rows(_log_losses), _log_losses, bounds=_LOSS),
+            Metric("brier", False, _BINARY, "probability", of_rows(_brier_losses), _brier_losses, bounds=_SHARE),
+            Metric("accuracy", True, _CLASSES, "prediction", of_rows(_hits), _hits, bounds=_SHARE),
+            Metric(
+                "balanced_accuracy",
+                True,
+                _CLASSES,
+                "prediction",
+                of_sums(_confusion, _balanced_accuracy),
+                bounds=_SHARE,
+            ),
+            Metric(
+                "f1",
+                True,
+                _BINARY,
+                "prediction",
+                of_sums(_confusion, lambda sums: _f1_by_class(sums)[1]),
+                bounds=_SHARE,
+            ),
             Metric(
                 "macro_f1",
                 True,
                 _CLASSES,
                 "prediction",
                 of_sums(_confusion, lambda sums: _mean_of_defined(_f1_by_class(sums))),
+                bounds=_SHARE,
             ),
-            Metric("precision", True, _BINARY, "prediction", of_sums(_confusion, _precision)),
-            Metric("recall", True, _BINARY, "prediction", of_sums(_confusion, lambda sums: _recall_by_class(sums)[1])),
-            Metric("mae", False, _NUMBERS, "prediction", of_rows(_absolute_errors), _absolute_errors),
-            Metric("mse", False, _NUMBERS, "prediction", of_rows(_squared_errors), _squared_errors),
-            Metric("rmse", False, _NUMBERS, "prediction", of_rows(_squared_errors, np.sqrt)),
-            Metric("r2", True, _NUMBERS, "prediction", of_sums(_r2_terms, _r2)),
-            Metric("median_absolute_error", False, _NUMBERS, "prediction", _median_error),
-            Metric("pinball", False, _NUMBERS, "interval", of_rows(_pinball_losses), _pinball_losses),
-            Metric("interval_coverage", True, _NUMBERS, "interval", of_rows(_covered), _covered),
+            Metric("precision", True, _BINARY, "prediction", of_sums(_confusion, _precision), bounds=_SHARE),
+            Metric(
+                "recall",
+                True,
+                _BINARY,
+                "prediction",
+                of_sums(_confusion, lambda sums: _recall_by_class(sums)[1]),
+                bounds=_SHARE,
+            ),
+            Metric("mae", False, _NUMBERS, "prediction", of_rows(_absolute_errors), _absolute_errors, bounds=_LOSS),
+            Metric("mse", False, _NUMBERS, "prediction", of_rows(_squared_errors), _squared_errors, bounds=_LOSS),
+            Metric("rmse", False, _NUMBERS, "prediction", of_rows(_squared_errors, np.sqrt), bounds=_LOSS),
+            Metric("r2", True, _NUMBERS, "prediction", of_sums(_r2_terms, _r2), bounds=(-math.inf, 1.0)),
+            Metric("median_absolute_error", False, _NUMBERS, "prediction", _median_error, bounds=_LOSS),
+            Metric("pinball", False, _NUMBERS, "interval", of_rows(_pinball_losses), _pinball_losses, bounds=_LOSS),
+            Metric("interval_coverage", True, _NUMBERS, "interval", of_rows(_covered), _covered, bounds=_SHARE),
         )
     }
 )

@@ -1,6 +1,5 @@
 """A fitted estimator with its contract, encoder and calibration: rows in, predictions out, without HTTP or MLflow."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +53,6 @@ class Scorer:
             return Predictions.of_values(np.full(rows, self.baseline[0]))
         return Predictions.of_probabilities(np.tile(np.asarray(self.baseline), (rows, 1)), self.classes)
 
-    def row(self, row: Mapping[str, Any]) -> Sequence[float]:
-        """One row's matrix line, without pandas; for callers that batch rows themselves."""
-        return self.encoder.encode_row(self.contract.check_row(row))
-
 
 def predict(
     estimator: Any,
@@ -69,7 +64,8 @@ def predict(
     """Predictions of a fitted estimator for a matrix (n, p); an empty matrix gives empty predictions."""
     if classes is None:
         values = np.asarray(estimator.predict(matrix), dtype=float) if len(matrix) else np.empty(0)
-        ends = (None, None) if offsets is None else (values + offsets[0], values + offsets[1])
+        with np.errstate(over="ignore"):  # an end that is infinite is said to be no number where rows are answered
+            ends = (None, None) if offsets is None else (values + offsets[0], values + offsets[1])
         return Predictions.of_values(values, *ends)
     raw = raw_probabilities(estimator, matrix, len(classes))
     return Predictions.of_probabilities(raw if calibration is None else calibration(raw), classes)

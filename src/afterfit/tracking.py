@@ -130,8 +130,9 @@ def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> It
 
 
 def _start(experiment: str, name: str) -> Run:
-    if mlflow.active_run() is not None:
-        return mlflow.start_run(run_name=name, nested=True)
+    parent = mlflow.active_run()
+    if parent is not None:  # without its parent's experiment it would land in MLflow's default one
+        return mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True)
     if "MLFLOW_RUN_ID" in os.environ:
         return mlflow.start_run()
     return mlflow.start_run(experiment_id=experiment_id(experiment), run_name=name)

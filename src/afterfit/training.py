@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from scipy import stats
 
 from afterfit.builders import Layout, Task, build
 from afterfit.calibration import Calibration, conformal_offsets, fit_calibration
-from afterfit.contract import Contract, learn
+from afterfit.contract import Contract, Kind, learn
 from afterfit.encoder import Encoder, fit_encoder, mask_some
-from afterfit.errors import SchemaError, TrainingError
+from afterfit.errors import SchemaError, SettingsError, TrainingError
 from afterfit.folds import ordered_folds, shuffled_folds
-from afterfit.metrics import evaluate
+from afterfit.metrics import METRICS, evaluate, metric
 from afterfit.predictions import Predictions
 from afterfit.scorer import Scorer, predict, raw_probabilities
 from afterfit.usecase import UseCase
@@ -73,7 +73,8 @@ class Spread:
     """One metric over folds: its mean, its standard deviation, and where the next window's value is expected.
 
     `low` and `high` are the 90 % prediction interval for one more fold: mean ± t · sd · √(1 + 1/k), with k - 1
-    degrees of freedom. It assumes that the coming window differs from the folds as they differ from each other.
+    degrees of freedom, within the metric's bounds. It assumes that the coming window differs from the folds as they
+    differ from each other.
     """
 
     mean: float
@@ -83,7 +84,7 @@ class Spread:
     folds: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> "Spread":
         """Summarise one value a fold; folds where the metric is not defined (nan) are left out."""
         known = [value for value in values if np.isfinite(value)]
         if len(known) < 2:
@@ -91,7 +92,7 @@ class Spread:
             return cls(mean, float("nan"), float("nan"), float("nan"), tuple(values))
         mean, sd = float(np.mean(known)), float(np.std(known, ddof=1))
         reach = float(stats.t.ppf(0.95, len(known) - 1)) * sd * float(np.sqrt(1 + 1 / len(known)))
-        return cls(mean, sd, mean - reach, mean + reach, tuple(values))
+        return cls(mean, sd, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), tuple(values))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,16 +124,20 @@ def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: t
         classes: the k labels, or None in regression.
 
     Raises:
+        SettingsError: there is no such metric, or it is for another kind of model.
         SchemaError: a feature that the settings name is absent.
         TrainingError: fewer than `SMALLEST_TABLE` rows are left.
     """
+    _check_metrics(use_case, classes)
     features = frame[list(feature_columns(use_case, frame.columns))]
     contract = _contract(use_case, features)
     keep = ~contract.check_frame(features).bad
     times = frame[use_case.time].to_numpy() if use_case.time else None
     if keep.sum() < SMALLEST_TABLE:
+        refused = "; ".join(f"{column}: {code}" for column, code in _errors(contract, features))
         raise TrainingError(
-            f"Training needs at least {SMALLEST_TABLE} usable rows; of {len(frame)} rows {keep.sum()} are usable."
+            f"Training needs at least {SMALLEST_TABLE} usable rows; of {len(frame)} rows {keep.sum()} are usable"
+            + (f" (the others are refused for {refused})." if refused else ".")
         )
     return Problem(
         use_case,
@@ -145,17 +150,31 @@ def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: t
     )
 
 
+def _errors(contract: Contract, features: pd.DataFrame) -> list[tuple[str, str]]:
+    issues = contract.check_frame(features).issues
+    return list(dict.fromkeys((issue.column.name, issue.code) for issue in issues if issue.error))
+
+
+def _check_metrics(use_case: UseCase, classes: tuple[Any, ...] | None) -> None:
+    kind = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
+    for one in map(metric, _metrics_of(use_case)):
+        if kind not in one.tasks:
+            fitting = ", ".join(name for name, other in METRICS.items() if kind in other.tasks)
+            raise SettingsError(f"The metric {one.name} does not measure a {kind} model; these do: {fitting}.")
+
+
 def feature_columns(use_case: UseCase, columns: Iterable[str]) -> tuple[str, ...]:
     """The feature columns of a table with these columns, in the settings' order, or in the table's.
 
     Raises:
-        SchemaError: a feature that the settings name is absent, or none is left.
+        SchemaError: a column that the settings name is absent (the nearest one is named), or no feature is left.
     """
     present, named = list(columns), use_case.columns.features
-    absent = [name for name in named if name not in present]
+    where, wanted = ("columns.features", named) if named else ("columns.ignore", use_case.columns.ignore)
+    absent = [name for name in wanted if name not in present]
     if absent:
         lines = [f"'{name}' is absent{_nearest(name, present)}" for name in absent]
-        raise SchemaError("The table lacks features that columns.features names: " + "; ".join(lines) + ".")
+        raise SchemaError(f"The table lacks columns that {where} names: " + "; ".join(lines) + ".")
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore}
     chosen = named or tuple(name for name in present if name not in aside)
     if not chosen:
@@ -168,11 +187,11 @@ def _nearest(name: str, present: Sequence[str]) -> str:
     return f" (is it '{near[0]}'?)" if near else ""
 
 
-def _contract(use_case: UseCase, features: pd.DataFrame) -> Contract:
+def _contract(use_case: UseCase, features: pd.DataFrame, kinds: Mapping[str, Kind] | None = None) -> Contract:
     settings = use_case.columns
     return learn(
         features,
-        kinds=settings.kinds,
+        kinds=settings.kinds if kinds is None else kinds,
         required=settings.required,
         private=settings.private,
         marks=settings.missing_marks,
@@ -198,20 +217,40 @@ def folds(problem: Problem, count: int) -> list[Fold]:
 
 
 def _fold(problem: Problem, train: Rows, valid: Rows) -> Fold:
-    encoder, matrix = encode(problem, train, problem.use_case.seed)
-    checked = problem.contract.check_frame(problem.frame.iloc[valid])
+    contract = _known_from(problem, train)
+    encoder, matrix = encode(problem, train, problem.use_case.seed, contract)
+    checked = contract.check_frame(problem.frame.iloc[valid])
     return Fold(matrix, problem.y[train], encoder.encode_frame(checked), problem.y[valid], valid, layout(encoder))
 
 
-def encode(problem: Problem, rows: Rows, seed: int) -> tuple[Encoder, Floats]:
-    """Fit the encoder on some rows and encode them, some values masked so that "other" and "missing" mean something."""
+def _known_from(problem: Problem, rows: Rows) -> Contract:
+    """The contract as some rows alone would teach it; only the kinds of columns and formats of dates stay."""
+    whole = problem.contract.columns
+    learnt = _contract(problem.use_case, problem.frame.iloc[rows], {column.name: column.kind for column in whole})
+    formats = {column.name: column.datetime_format for column in whole}
+    return Contract(tuple(replace(column, datetime_format=formats[column.name]) for column in learnt.columns))
+
+
+def encode(problem: Problem, rows: Rows, seed: int, contract: Contract | None = None) -> tuple[Encoder, Floats]:
+    """Fit the encoder on some rows and encode them, some values masked so that "other" and "missing" mean something.
+
+    In a small table a category needs no more than a twentieth of the rows to keep a code of its own (and at least
+    2), whatever `columns.min_category_rows` says: else no category of 60 rows would ever have one.
+
+    Args:
+        problem: the training table.
+        rows: (m,) positions of the rows to learn from.
+        seed: of the masking.
+        contract: checks the rows; the problem's own where None.
+    """
     settings = problem.use_case.columns
-    checked = problem.contract.check_frame(problem.frame.iloc[rows])
+    contract = problem.contract if contract is None else contract
+    checked = contract.check_frame(problem.frame.iloc[rows])
     encoder = fit_encoder(
-        problem.contract,
+        contract,
         checked,
         max_categories=settings.max_categories,
-        min_category_rows=settings.min_category_rows,
+        min_category_rows=min(settings.min_category_rows, max(2, len(rows) // 20)),
     )
     return encoder, mask_some(encoder.encode_frame(checked), encoder, np.random.default_rng(seed))
 
@@ -226,12 +265,17 @@ def fit(
 ) -> Any:
     """Build and fit one estimator on an encoded matrix.
 
+    It may fit in several threads and answers in one: threads add up a forest's votes in any order, and then the same
+    row would not get the same answer to the bit.
+
     Raises:
+        SettingsError: no such builder, or no such parameter of it.
         TrainingError: the estimator refused the parameters' values or the data.
     """
     estimator = build(name, form, use_case.task, params, use_case.seed)
     try:
-        return estimator.fit(matrix, y)
+        fitted = estimator.fit(matrix, y)
+        return fitted.set_params(**{key: 1 for key in fitted.get_params() if key.split("__")[-1] == "n_jobs"})
     except (ValueError, TypeError, FloatingPointError) as error:
         said = " ".join(str(error).split())
         raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {said}") from error
@@ -245,14 +289,27 @@ def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: 
 
 def metric_names(problem: Problem) -> list[str]:
     """The primary metric and those beside it, each once."""
-    return list(dict.fromkeys([problem.use_case.primary_metric, *problem.use_case.metrics.also]))
+    return _metrics_of(problem.use_case)
+
+
+def _metrics_of(use_case: UseCase) -> list[str]:
+    return list(dict.fromkeys([use_case.primary_metric, *use_case.metrics.also]))
+
+
+def measured(names: Sequence[str], y: npt.NDArray[Any], answer: Predictions) -> dict[str, float]:
+    """Each metric's value; nan for one that needs an interval where there is none (the first fold, the dummy)."""
+    bare = answer.lower is None or answer.upper is None
+    able = [name for name in names if not (bare and metric(name).needs == "interval")]
+    found = evaluate(able, y, answer)
+    return {name: found.get(name, float("nan")) for name in names}
 
 
 def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Progress = lambda _: None) -> Trained:
     """Train one builder with one set of parameters.
 
     The folds' predictions give the metrics, the calibration and the interval; the final fit uses all rows. A fold's
-    metrics use a calibration learnt from the other folds (from the earlier ones, where time orders them).
+    metrics use a calibration learnt from the other folds; where time orders them from the earlier ones, so that the
+    first fold is measured as it is.
 
     Args:
         problem: the training table, made ready by `pose`.
@@ -280,8 +337,8 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
 
 
 def _spreads(names: Sequence[str], parts: Sequence[Fold], answers: Sequence[Predictions]) -> dict[str, Spread]:
-    by_fold = [evaluate(names, fold.y_valid, answer) for fold, answer in zip(parts, answers, strict=True)]
-    return {name: Spread.of([scores[name] for scores in by_fold]) for name in names}
+    by_fold = [measured(names, fold.y_valid, answer) for fold, answer in zip(parts, answers, strict=True)]
+    return {name: Spread.of([scores[name] for scores in by_fold], metric(name).bounds) for name in names}
 
 
 def _final(

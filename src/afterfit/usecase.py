@@ -3,20 +3,31 @@
 import difflib
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from afterfit.errors import SettingsError
 
 BUILTIN = Path(__file__).parent / "usecases"
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 Scalar = str | int | float | bool
-Margin = Annotated[float, Field(ge=0)] | Literal["auto"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Margin = Annotated[Finite, Field(ge=0)] | Literal["auto"]
 
 
 class Settings(BaseModel):
@@ -26,8 +37,15 @@ class Settings(BaseModel):
 
 
 def _moment(value: Any) -> Any:
-    """YAML reads 2013-01-01 as a date; a date means its midnight."""
+    """YAML reads 2013-01-01 as a date, which means its midnight, and 2013 as a number, which means nothing."""
+    if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("-").isdigit()):
+        raise ValueError("must be a date or time such as 2013-01-31 or 2013-01-31T14:05")
     return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _utc(moment: datetime) -> datetime:
+    """A time with a zone in UTC without one, as data reads times; others as they are."""
+    return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 class Source(Settings):
@@ -67,11 +85,14 @@ class Columns(Settings):
         return [str(mark) for mark in marks] if isinstance(marks, list) else marks
 
 
-class Window(Settings):
-    """Rows from `start` (included) to `end` (excluded), in the time column's own clock."""
+Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_utc)]
 
-    start: Annotated[datetime | None, BeforeValidator(_moment)] = None
-    end: Annotated[datetime | None, BeforeValidator(_moment)] = None
+
+class Window(Settings):
+    """Rows from `start` (included) to `end` (excluded), in the time column's own clock; with a zone, read as UTC."""
+
+    start: Moment | None = None
+    end: Moment | None = None
 
     @model_validator(mode="after")
     def _forwards(self) -> "Window":
@@ -96,8 +117,8 @@ class Split(Settings):
 class Range(Settings):
     """One dimension of the search: `low` to `high` (floats or integers, optionally `log`), or `choices`."""
 
-    low: float | int | None = None
-    high: float | int | None = None
+    low: Finite | int | None = None
+    high: Finite | int | None = None
     log: bool = False
     choices: tuple[Scalar, ...] = ()
 
@@ -179,7 +200,7 @@ class Gate(Settings):
     margin: Margin = 0.0
     tolerance: Margin = 0.01
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
-    guardrails: dict[str, Annotated[float, Field(ge=0)]] = {}
+    guardrails: dict[str, Annotated[Finite, Field(ge=0)]] = {}
     slice_tolerance: float | None = Field(default=None, ge=0)
     value_tolerance: float = Field(default=0.0, ge=0)
     smallest_holdout: int = Field(default=100, ge=10)
@@ -238,8 +259,14 @@ class UseCase(Settings):
             raise ValueError(f"the target '{self.target}' stands in columns.features")
         if self.positive is not None and self.task == "regression":
             raise ValueError("positive names a class: a regression has none")
+        if self.target == self.time:
+            raise ValueError(f"the target '{self.target}' is the time column too: name another")
         if not self.candidates:
             raise ValueError("candidates is empty: name at least one builder")
+        builders = [candidate.builder for candidate in self.candidates]
+        doubled = sorted({name for name in builders if builders.count(name) > 1})
+        if doubled:
+            raise ValueError(f"candidates names {', '.join(doubled)} twice: give one candidate a wider space instead")
         return self
 
     @property
@@ -258,13 +285,13 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
     """
     path = _find(str(name_or_path))
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text("utf-8"), _Strict)  # noqa: S506 - it is a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is text that is no UTF-8, or a day such as February 30
         raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise SettingsError(f"{path}: a settings file is a list of keys and values; this one is {_said(content)}")
+        raise SettingsError(f"{path}: a settings file holds keys and values (name: …); this one is {_said(content)}")
     if "root" in content:
         raise SettingsError(f"{path}: unknown key 'root'")
     try:
@@ -272,6 +299,21 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
     except ValidationError as error:
         faults = [f"{path}: {fault}" for fault in _faults(error)]
         raise SettingsError("\n".join(faults)) from error
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML in which no key stands twice: the first of the two would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 @lru_cache
@@ -283,9 +325,13 @@ def builtin_names() -> tuple[str, ...]:
 def _find(text: str) -> Path:
     if text in builtin_names():
         return BUILTIN / f"{text}.yaml"
-    path = Path(text).expanduser()
+    path = Path(text)
+    with suppress(RuntimeError):  # no such user: then it is a name that begins with ~
+        path = path.expanduser()
     if path.is_file():
         return path
+    if text and path.is_dir():
+        raise SettingsError(f"'{text}' is a folder: give the settings file in it.")
     near = difflib.get_close_matches(text, builtin_names(), n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     known = ", ".join(builtin_names())
@@ -293,20 +339,30 @@ def _find(text: str) -> Path:
 
 
 def _said(content: Any) -> str:
-    return "empty" if content is None else f"a {type(content).__name__}"
+    names = {list: "a list", str: "a text", bool: "true or false"}
+    return "empty" if content is None else names.get(type(content), "a single value")
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
+    told: set[str] = set()
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "the file"
+        where = ".".join(str(part) for part in _place(fault["loc"])) or "the file"
         if fault["type"] == "extra_forbidden":
             yield f"unknown key '{where}'{_nearest(fault['loc'])}"
         elif fault["type"] == "missing":
             yield f"the key '{where}' is required and absent"
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
+        elif where not in told:
+            told.add(where)  # a value that may be of several types has a fault for each
+            several = len(_place(fault["loc"])) < len(fault["loc"]) and fault["type"].endswith("_type")
+            message = "must be a single value" if several else fault["msg"].removeprefix("Value error, ")
             given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it says {fault['input']!r})"
             yield f"{where}: {message}{given}"
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a fault is, without the type that was tried there."""
+    tried = {"str", "int", "float", "bool", "constrained-str", "constrained-float"}
+    return loc[:-1] if len(loc) > 1 and loc[-1] in tried else loc
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

@@ -68,7 +68,5 @@ def told(entry: Entry) -> list[str]:
     marks += [f"approved: {decision.approval}" if decision.approval else ""]
     marks += ["" if entry.state == "done" else entry.state]
     line = f"{entry.number:>4}  {entry.time:%Y-%m-%d %H:%M:%S}  {decision.verdict:<8} {way}"
-    return [
-        f"{' · '.join([line, *filter(None, marks)])}  by {entry.actor}",
-        *([f"      {decision.reason}"] if decision.reason else []),
-    ]
+    whole = f"{' · '.join([line, *filter(None, marks)])}  by {entry.actor}"
+    return [whole, *([f"      {decision.reason}"] if decision.reason else [])]

@@ -30,6 +30,8 @@ def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "
         lines += trained_lines(result)
         lines += _promoted(use_case, result.version.number if result.version else registry.LATEST)
         lines += served(use_case)
+        tracking.dataset(table.window.name, use_case.name, table.train, "training")
+        tracking.metrics({name: spread.mean for name, spread in result.trained.metrics.items()})
         tracking.note("```\n" + "\n".join(lines) + "\n```")
     data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.promise)}
     champion = registry.holder(use_case.name, registry.PRODUCTION)

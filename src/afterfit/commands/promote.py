@@ -39,7 +39,7 @@ class Judged:
     window: dict[str, Any]
 
 
-def command(
+def command(  # noqa: PLR0917 - the options of the command line, by name
     config: str,
     version: str = "latest",
     to: str = "production",
@@ -151,7 +151,7 @@ def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, aske
         window=found.window,
         stages=use_case.registry.stages,
         findings=verdict.to_dict()["findings"],
-        page=page(candidate, held, to, found, policy(use_case), asked.reason if forced else ""),
+        page=page(candidate, held, to, found, rules=policy(use_case), forced=asked.reason if forced else ""),
     )
 
 
@@ -190,7 +190,7 @@ def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str
     return Answer(tuple(lines), told, 0 if entry.counts else EXIT[decided.verdict])
 
 
-def page(candidate: Version, held: Version | None, to: str, found: Judged, rules: str, forced: str) -> str:
+def page(candidate: Version, held: Version | None, to: str, found: Judged, *, rules: str, forced: str) -> str:
     """The decision in Markdown, what stands against it first."""
     before = f"version {held.number}" if held else "nothing"
     lines = [f"# {found.verdict.decision}: version {candidate.number} to {to}", "", f"There before: {before}.", ""]

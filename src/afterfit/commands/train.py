@@ -128,7 +128,15 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
         "afterfit.trained_until": table.train.end or "",
         "afterfit.rows": str(table.train.rows),
     }
-    return replace(result, version=registry.register(uri, use_case.name, bundle.digest, tags, card))
+    return replace(
+        result, version=registry.register(uri, use_case.name, bundle.digest, tags, f"{headline(result)}\n\n{card}")
+    )
+
+
+def headline(result: Result) -> str:
+    """One line that tells a version from its neighbours."""
+    name, spread = next(iter(result.trained.metrics.items()))
+    return f"{result.builder}, {name} {spread.mean:.4f} ± {spread.sd:.4f} over folds, {result.table.train.rows:,} rows"
 
 
 def _log(result: Result, source: Any, model_id: str) -> None:
@@ -140,10 +148,12 @@ def _log(result: Result, source: Any, model_id: str) -> None:
     for name, spread in trained.metrics.items():
         values |= {name: spread.mean, f"{name}_sd": spread.sd, f"{name}_low": spread.low, f"{name}_high": spread.high}
         values[f"dummy_{name}"] = trained.dummy[name].mean
+    values |= {f"left_out_{reason.replace(' ', '_')}": float(rows) for reason, rows in result.table.left_out.items()}
+    # the primary metric first: the interface's compare page opens with it
+    tracking.metrics(values, model_id=model_id, dataset=source)
+    for name, spread in trained.metrics.items():
         for fold, value in enumerate(spread.folds, start=1):
             tracking.metrics({f"fold_{name}": value}, step=fold)
-    values |= {f"left_out_{reason.replace(' ', '_')}": float(rows) for reason, rows in result.table.left_out.items()}
-    tracking.metrics(values, model_id=model_id, dataset=source)
     tracking.figures(_pictures(result.table.problem, trained))
 
 

@@ -1,0 +1,124 @@
+import itertools
+import json
+import math
+
+import pytest
+
+from afterfit import gate
+from afterfit.gate import Finding, judge
+
+OUTCOMES = ("pass", "fail", "unsure", "not applicable")
+
+
+@pytest.mark.parametrize("outcomes", list(itertools.product(OUTCOMES, repeat=2)))
+def test_one_failure_rejects_and_one_doubt_holds(outcomes):
+    verdict = judge(Finding("x", outcome, "…") for outcome in outcomes)
+    if "fail" in outcomes:
+        assert verdict.decision == "REJECT"
+    elif "unsure" in outcomes or "pass" not in outcomes:
+        assert verdict.decision == "HOLD"
+    else:
+        assert verdict.decision == "PROMOTE"
+    assert [finding.outcome for finding in verdict.findings] == list(outcomes)
+
+
+def test_nothing_looked_at_is_no_reason_to_promote():
+    assert judge([]).decision == "HOLD"
+
+
+def test_a_verdict_is_strict_json_although_an_interval_has_no_ends():
+    finding = gate.beats_dummy("roc_auc", math.nan, (-math.inf, math.inf), 12)
+    told = json.loads(json.dumps(judge([finding]).to_dict(), allow_nan=False))
+    assert told["decision"] == "HOLD"
+    assert told["findings"][0]["interval"] == [None, None]
+    assert told["findings"][0]["n"] == 12
+
+
+def test_a_version_that_refuses_its_own_example_fails_with_the_first_reason():
+    good, bad = {"error": None}, {"error": {"message": "carrier is required and has no value: give it one."}}
+    assert gate.example_answered([good, good]).outcome == "pass"
+    failed = gate.example_answered([good, bad])
+    assert failed.outcome == "fail"
+    assert failed.sentence.startswith("It refuses 1 of its own 2 example rows: carrier is required")
+    assert gate.example_answered([]).outcome == "unsure"
+
+
+def test_a_version_loads_or_does_not():
+    assert gate.loads("abcdef0123456789").outcome == "pass"
+    assert "abcdef012345…" in gate.loads("abcdef0123456789").sentence
+    assert (gate.does_not_load("It is broken.").outcome, gate.does_not_load("It is broken.").sentence) == (
+        "fail",
+        "It is broken.",
+    )
+
+
+@pytest.mark.parametrize(("rows", "outcome"), [(0, "unsure"), (99, "unsure"), (100, "pass"), (20_000, "pass")])
+def test_too_few_held_out_rows_hold_and_never_reject(rows, outcome):
+    finding = gate.enough_rows(rows, 100, "April")
+    assert finding.outcome == outcome
+    assert f"{rows:,} held-out rows (April)" in finding.sentence
+    assert (finding.value, finding.limit) == (rows, 100)
+
+
+@pytest.mark.parametrize(
+    ("refused", "rows", "outcome"),
+    [(0, 500, "pass"), (5, 500, "pass"), (6, 500, "fail"), (500, 500, "fail"), (0, 0, "not applicable")],
+)
+def test_at_most_one_row_of_a_hundred_may_be_refused(refused, rows, outcome):
+    assert gate.answers_all(refused, rows).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "outcome"),
+    [
+        (0.1, (0.05, 0.15), "pass"),
+        (0.1, (0.0, 0.2), "unsure"),
+        (0.1, (-0.05, 0.25), "unsure"),
+        (0.0, (0.0, 0.0), "fail"),
+        (-0.01, (-0.1, 0.08), "fail"),
+        (-0.1, (-0.15, -0.05), "fail"),
+        (math.nan, (-math.inf, math.inf), "unsure"),
+    ],
+)
+def test_a_candidate_must_beat_the_dummy_surely(difference, interval, outcome):
+    assert gate.beats_dummy("roc_auc", difference, interval, 100).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "outcome"),
+    [
+        (0.02, (0.01, 0.03), "pass"),
+        (-0.005, (-0.01, 0.0), "pass"),
+        (0.0, (-0.011, 0.02), "unsure"),
+        (-0.02, (-0.03, -0.01), "unsure"),
+        (-0.02, (-0.03, -0.011), "fail"),
+        (math.nan, (-math.inf, math.inf), "unsure"),
+    ],
+)
+def test_a_loss_within_the_tolerance_is_not_worse(difference, interval, outcome):
+    finding = gate.not_worse("roc_auc", difference, interval, tolerance=0.01, n=100, champion="3")
+    assert finding.outcome == outcome
+    assert "version 3" in finding.sentence
+    assert "a loss of 0.01 is tolerated" in finding.sentence
+
+
+def test_sentences_carry_the_numbers_that_decided():
+    sentence = gate.beats_dummy("roc_auc", 0.1234, (0.1, 0.15), 100).sentence
+    assert sentence == "It beats the dummy: difference +0.1234 roc_auc (95 % interval +0.1000 to +0.1500)."
+
+
+def test_a_version_is_never_compared_with_itself():
+    assert gate.another_version("3", "3", same_digest=True).outcome == "fail"
+    same = gate.another_version("4", "3", same_digest=True)
+    assert (same.outcome, same.sentence) == ("fail", "Version 4 is the same bundle as version 3.")
+    assert gate.another_version("4", "3", same_digest=False).outcome == "pass"
+
+
+def test_a_candidate_that_answers_all_rows_as_the_champion_does_brings_nothing():
+    assert gate.other_answers(identical=True, champion="3", n=10).outcome == "fail"
+    assert gate.other_answers(identical=False, champion="3", n=10).outcome == "pass"
+
+
+def test_without_a_champion_there_is_nothing_to_be_worse_than():
+    first = [gate.loads("0" * 64), gate.no_champion()]
+    assert judge(first).decision == "PROMOTE"
