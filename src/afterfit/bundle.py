@@ -297,7 +297,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
         return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version, rows)
-    except (DataError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
 

@@ -93,8 +93,8 @@ class Case:
 
     @property
     def use(self) -> Use | None:
-        """This comparison, for the ledger; None without a champion."""
-        if self.champion is None:
+        """This comparison, for the ledger; None where there is nothing to compare."""
+        if self.champion is None or self.champion.number == self.candidate.number:
             return None
         window = self.held.window(self.use_case)
         return Use(self.candidate.number, self.champion.number, window["sha256"], window["start"], window["end"])

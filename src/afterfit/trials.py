@@ -157,11 +157,14 @@ def equal_models_spread(
 
 
 def seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The median time of each call in seconds over `repeats`, in turns, so that all meet the same machine."""
+    """The shortest time of each call in seconds over `repeats`, in turns, so that all meet the same machine.
+
+    The shortest, for what else runs on the machine only ever adds.
+    """
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats + 1):
         for call, times in zip(calls, taken, strict=True):
             started = time.perf_counter()
             call()
             times.append(time.perf_counter() - started)
-    return [float(np.median(times[1:])) for times in taken]
+    return [min(times[1:]) for times in taken]

@@ -64,10 +64,10 @@ def whole(text: str) -> int:
 
 def yes(text: str) -> bool:
     """A yes or no, in the words that people and MLflow use."""
-    words = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
-    if text.strip().lower() not in {*words, ""}:
-        raise ValueError(text)
-    return words.get(text.strip().lower(), False)
+    word = text.strip().lower()
+    if word not in {"true", "yes", "1", "false", "no", "0", ""}:
+        raise SettingsError(f"'{text}' must be true or false.")
+    return word in {"true", "yes", "1"}
 
 
 ENVIRONMENT = {

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from afterfit import gate, ledger, registry, tracking
+from afterfit.commands import console
 from afterfit.commands.console import HOLD, REJECT, Answer
 from afterfit.errors import BundleError, SettingsError
 from afterfit.examination import Case, Side, examine, held_out, policy, use_of
@@ -45,16 +46,17 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     to: str = "production",
     start: str = "",
     end: str = "",
-    force: bool = False,  # noqa: FBT001, FBT002 - an option of the command line
+    force: str = "false",
     reason: str = "",
 ) -> Answer:
     """Judge a version and move the alias; see scripts/promote.py for the options."""
     use_case = load_use_case(config)
     if to not in {STAGING, PRODUCTION}:
         raise SettingsError(f"--to must be staging or production, not '{to}'.")
-    if force and not reason.strip():
+    overrides = console.yes(force)
+    if overrides and not reason.strip():
         raise SettingsError('--force needs a reason for those who read the ledger later: --reason "…".')
-    asked = Asked(_moment(start, "--start"), _moment(end, "--end"), force, reason.strip())
+    asked = Asked(moment(start, "--start"), moment(end, "--end"), overrides, reason.strip())
     candidate = registry.version(use_case.name, version)
     name = f"promote version {candidate.number} to {to}"
     with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
@@ -65,7 +67,12 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     return replace(answer, data={**answer.data, "run_id": active.info.run_id})
 
 
-def _moment(text: str, option: str) -> datetime | None:
+def moment(text: str, option: str) -> datetime | None:
+    """An option that is a date or time, or None where it is empty.
+
+    Raises:
+        SettingsError: it is neither.
+    """
     try:
         return datetime.fromisoformat(text.strip()) if text.strip() else None
     except ValueError as error:
@@ -143,7 +150,7 @@ def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, aske
         to,
         moves=forced or verdict.decision == "PROMOTE",
         previous="" if held is None else held.number,
-        reason=asked.reason or _because(verdict),
+        reason=asked.reason if asked.reason and (forced or verdict.decision == "PROMOTE") else _because(verdict, asked),
         forced=forced,
         approval=seen,
         policy=policy(use_case),
@@ -155,11 +162,12 @@ def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, aske
     )
 
 
-def _because(verdict: Verdict) -> str:
+def _because(verdict: Verdict, asked: Asked) -> str:
     """Why, in a line: what stands against it, else what decided for it."""
     wanted = {"REJECT": "fail", "HOLD": "unsure"}.get(verdict.decision)
     if wanted is not None:
-        return " ".join(one.sentence for one in verdict.findings if one.outcome == wanted)[:1000]
+        lead = "This cannot be forced. " if asked.force else ""
+        return lead + " ".join(one.sentence for one in verdict.findings if one.outcome == wanted)[:1000]
     deciding = [one.sentence for one in verdict.findings if one.code in {"better", "not_worse", "champion"}]
     return " ".join(deciding)
 
@@ -174,7 +182,7 @@ def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str
         lines += [f"Forced by {entry.actor}: {decided.reason}"] if decided.forced else []
         lines.append(f"Version {candidate.number} holds the alias '{decided.alias}' now{before}.")
     else:
-        lines += [decided.reason] if decided.verdict != verdict.decision else []
+        lines += [decided.reason] if decided.verdict != verdict.decision or decided.reason.startswith("This") else []
         lines.append(f"The alias '{decided.alias}' stays where it is.")
     lines.append(f"Recorded as decision {entry.number} in the experiment {ledger.experiment(candidate.name)}.")
     told = {

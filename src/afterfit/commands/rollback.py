@@ -15,7 +15,7 @@ LATEST_ROWS = 1_000
 """Rows of the end of the source that the version must accept."""
 
 
-def command(config: str, reason: str = "", version: str = "") -> Answer:
+def command(config: str, reason: str, version: str = "") -> Answer:
     """Check a version and move production back to it; see scripts/rollback.py for the options."""
     if not reason.strip():
         raise SettingsError('A rollback needs a reason for those who read the ledger later: --reason "…".')
