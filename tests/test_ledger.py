@@ -233,6 +233,7 @@ def race(barrier, version, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(2))
 def test_of_eight_promotions_at_once_one_wins_and_the_others_name_it(versions, attempt):
+    del attempt
     promote(1)
     barrier = FORK.Barrier(8)
     processes = [apart(race, barrier, version, versions) for version in range(2, 10)]
@@ -288,7 +289,8 @@ def test_a_lock_is_gone_after_the_block_even_where_it_failed():
 @pytest.mark.usefixtures("store")
 def test_a_lock_whose_lease_is_over_is_taken_over(monkeypatch):
     with lock.locked("sizes.lock", "ana@home"):
-        monkeypatch.setattr(lock.time, "time", lambda now=time.time(): now + lock.LEASE + 1)
+        later = time.time() + lock.LEASE + 1
+        monkeypatch.setattr(lock.time, "time", lambda: later)
         with lock.locked("sizes.lock", "ben@home", patience=0.2) as held:
             held.require()
     from mlflow import MlflowClient
@@ -299,7 +301,8 @@ def test_a_lock_whose_lease_is_over_is_taken_over(monkeypatch):
 @pytest.mark.usefixtures("store")
 def test_a_holder_that_took_too_long_stops_before_its_next_step(monkeypatch):
     with lock.locked("sizes.lock", "ana@home") as held:
-        monkeypatch.setattr(lock.time, "monotonic", lambda now=time.monotonic(): now + lock.LEASE)
+        later = time.monotonic() + lock.LEASE
+        monkeypatch.setattr(lock.time, "monotonic", lambda: later)
         with pytest.raises(StoreError, match="too slow"):
             held.require()
 

@@ -206,7 +206,7 @@ class Gate(Settings):
     smallest_holdout: int = Field(default=100, ge=10)
     window: Window | None = None
     label_delay_hours: float = Field(default=0.0, ge=0)
-    calibration_error: float = Field(default=0.05, gt=0)
+    calibration_error: float = Field(default=0.1, gt=0)
     missing_fall: float | None = Field(default=None, ge=0)
     larger: float = Field(default=5.0, ge=1)
     slower: float = Field(default=3.0, ge=1)

@@ -183,7 +183,8 @@ def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str
         lines.append(f"Version {candidate.number} holds the alias '{decided.alias}' now{before}.")
     else:
         lines += [decided.reason] if decided.verdict != verdict.decision or decided.reason.startswith("This") else []
-        lines.append(f"The alias '{decided.alias}' stays where it is.")
+        where = f" (version {decided.previous})" if decided.previous else ""
+        lines.append(f"The alias '{decided.alias}' stays where it is{where}.")
     lines.append(f"Recorded as decision {entry.number} in the experiment {ledger.experiment(candidate.name)}.")
     told = {
         "use_case": candidate.name,
