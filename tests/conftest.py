@@ -74,7 +74,7 @@ def command_line(monkeypatch, capsys):
 
     from afterfit.commands import console
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def call(name, /, **options):
         arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
@@ -86,7 +86,8 @@ def command_line(monkeypatch, capsys):
     for key, value in console.ENVIRONMENT.items():
         monkeypatch.setenv(key, os.environ.get(key, value))
     yield call
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # --- tables and use cases ------------------------------------------------------------------------------------------

@@ -287,7 +287,9 @@ def test_a_builder_that_does_not_exist_or_takes_other_parameters_is_named(store,
     file = write_use_case(store, candidates=[{"builder": "linear", "params": {"depth": 3}}])
     assert "There is no builder 'linaer'" in refused("train", config=file, builder="linaer")
     assert "must be of scikit-learn" in refused("train", config=file, builder="no.such.Class")
-    assert "cannot be imported" in refused("train", config=file, builder="sklearn.svm.NoSuchClass")
+    assert "There is no 'NoSuchClass' in sklearn.svm" in refused(
+        "train", config=file, builder="sklearn.svm.NoSuchClass"
+    )
     assert "does not take these parameters" in refused("train", config=file)
 
 

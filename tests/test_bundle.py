@@ -302,3 +302,16 @@ def test_labels_keep_their_type_through_the_files(tmp_path):
         assert said == set(labels)
         assert {type(label) for label in said} == {type(labels[0])}
         shutil.rmtree(folder)
+
+
+def test_a_package_is_loaded_only_where_the_process_trusts_it(tmp_path, monkeypatch):
+    case = use_case()
+    monkeypatch.setenv("AFTERFIT_TRUSTED_PACKAGES", "lightgbm, made_estimators")
+    found = train(posed(case, made_table()), "made_estimators.ShareByCode", {"strength": 2.0})
+    folder = tmp_path / "bundle"
+    saved = bundled(found, folder, case)
+    again = load(folder).answer({"carrier": "AA"})
+    assert again["probability"] == saved.answer({"carrier": "AA"})["probability"]
+    monkeypatch.setenv("AFTERFIT_TRUSTED_PACKAGES", "lightgbm")
+    with pytest.raises(BundleError, match="Set AFTERFIT_TRUSTED_PACKAGES to the packages that you trust"):
+        load(folder)

@@ -200,7 +200,7 @@ def test_a_search_logs_nested_runs_and_its_best_parameters_train(sizes, command_
     assert "found parameters of 'hist_gradient_boosting', not of 'linear'" in err
     code, out, err = command_line("tune", config=sizes, studies="s", trials=4)
     assert code == 0, err
-    assert "Searched 4 trials (0 stopped early, 3 of them from an earlier sitting)." in out
+    assert re.search(r"Searched 4 trials \(\d stopped early, 3 of them from an earlier sitting\)\.", out)
 
 
 def test_a_failed_training_leaves_a_failed_run_and_no_version(sizes, command_line):

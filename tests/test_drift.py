@@ -157,6 +157,7 @@ def test_a_finding_says_in_words_what_changed_and_by_how_much():
 def test_new_names_are_shown_with_their_rows():
     report = afterfit.compare_drift(REFERENCE, table(ROWS, 15).assign(city=lambda f: moved(f, 0.05, "Ålesund")))
     assert list(report.columns["city"].new_names) == ["Ålesund"]
+    assert "of rows ('Ålesund')" in report.columns["city"].words
 
 
 def test_a_broken_relation_names_the_pair_and_blames_the_column_that_pairs_have_in_common():

@@ -211,6 +211,25 @@ def test_hostile_names_are_counted_and_saved():
     assert len(learnt.to_json()) < 12_000
 
 
+ODD = {
+    "lists": [[1], [2], [1]],
+    "one, true and 1.0": [1, True, 1.0],
+    "mixed": ["a", 1, None],
+    "complex": [1j, 2.0, 3.0],
+    "dates": [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-02"), pd.NaT],
+    "durations": [pd.Timedelta(1, "s"), pd.Timedelta(2, "s"), pd.Timedelta(3, "s")],
+    "truth or nothing": [True, False, None],
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_values_are_counted_alike_in_any_cut(kind):
+    frame = pd.DataFrame({"odd": pd.Series(ODD[kind] * 50), "x": np.arange(150.0)})
+    learnt = afterfit.profile(frame)
+    assert learnt.measure([frame.iloc[1:], frame.iloc[:1]]).to_json() == learnt.measure(frame).to_json()
+    assert not afterfit.compare_drift(learnt, frame).alarm
+
+
 def test_long_names_that_differ_only_at_the_end_stay_different():
     frame = pd.DataFrame({"name": ["x" * 9_999 + end for end in "ab"] * 50, "x": np.arange(100.0)})
     assert afterfit.profile(frame).counts[0].levels[3:].tolist() == [50, 50]

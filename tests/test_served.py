@@ -191,7 +191,9 @@ def test_an_interrupted_search_keeps_its_trials_ends_killed_and_goes_on_where_it
     deadline = time.monotonic() + 60
     while trials_in(store) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):  # as `mlflow run` does on Ctrl-C
+        os.kill(process.pid, number)
+        time.sleep(0.01)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "tune: interrupted; what was finished is kept."

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -42,6 +43,21 @@ def test_a_run_and_its_nested_run_end_as_the_block_did(raised, ending):
     assert mlflow.active_run() is None
     assert MlflowClient().get_run(runs[1].info.run_id).data.tags["mlflow.parentRunId"] == runs[0].info.run_id
     assert {MlflowClient().get_experiment(run.info.experiment_id).name for run in runs} == {"sizes"}
+
+
+@pytest.mark.usefixtures("store")
+def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_one():
+    def block():
+        with tracking.run("sizes", "one"):
+            try:
+                raise KeyboardInterrupt
+            finally:
+                Path("no such lock").unlink()
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    [run] = mlflow.search_runs(experiment_names=["sizes"], output_format="list")
+    assert run.info.status == "KILLED"
 
 
 @pytest.mark.usefixtures("store")

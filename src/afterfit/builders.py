@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -85,11 +86,22 @@ BUILDERS: dict[str, Builder] = {
 }
 
 
-def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
-    """An unfitted estimator by a builder's name, or by the dotted name of a scikit-learn class.
+TRUST = "AFTERFIT_TRUSTED_PACKAGES"
 
-    A class that cannot take missing values gets the imputed, one-hot and scaled columns of `linear`. Classes of other
-    packages are refused here, before anything is fitted: a bundle stores scikit-learn's own types only.
+
+def trusted_packages() -> frozenset[str]:
+    """Packages beyond scikit-learn whose types may be made and loaded: whoever runs the process says so, no bundle.
+
+    Read from the environment variable `AFTERFIT_TRUSTED_PACKAGES`, names separated by commas.
+    """
+    return frozenset(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip())
+
+
+def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+    """An unfitted estimator by a builder's name, or by the dotted name of a scikit-learn-compatible class.
+
+    A class that cannot take missing values gets the imputed, one-hot and scaled columns of `linear`. Classes of
+    packages other than scikit-learn are refused here, before anything is fitted, unless the environment trusts them.
 
     Raises:
         SettingsError: no such builder, class or parameter, or a class for the other task.
@@ -124,11 +136,12 @@ def _class_named(name: str) -> type[BaseEstimator]:
             f"There is no builder '{name}' ({', '.join(BUILDERS)}, or a class of scikit-learn by its dotted name)"
             f"{_nearest(name, BUILDERS)}"
         )
-    if module.split(".")[0] != "sklearn":
+    package = module.split(".")[0]
+    if package != "sklearn" and package not in trusted_packages():
         raise SettingsError(
-            f"The builder '{name}' must be of scikit-learn: a bundle stores scikit-learn's own types only, so that "
-            "loading one never runs foreign code. Name a class of scikit-learn, such as "
-            "sklearn.ensemble.ExtraTreesClassifier, or one of the builders " + ", ".join(BUILDERS) + "."
+            f"The builder '{name}' must be of scikit-learn, since loading a bundle never runs code of packages that "
+            f"nobody trusted. Where you trust '{package}', set {TRUST}={package} here and wherever the model is "
+            "loaded; or name a class of scikit-learn, or one of the builders " + ", ".join(BUILDERS) + "."
         )
     try:
         found = import_module(module)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import skops.io
 
+from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
@@ -254,16 +255,19 @@ def _dumped(estimator: Any) -> bytes:
     except Exception as error:
         raise BundleError(f"{what} cannot be written by skops: {error}") from error
     if unknown:
-        raise BundleError(f"{what} {_not_allowed(unknown)} Train with a model of scikit-learn itself.")
+        raise BundleError(f"{what} {_not_allowed(unknown)}")
     return written
 
 
 def _unknown_types(written: bytes) -> list[str]:
-    return sorted(set(skops.io.get_untrusted_types(data=written)) - TRUSTED)
+    packages = trusted_packages()
+    types = set(skops.io.get_untrusted_types(data=written)) - TRUSTED
+    return sorted(name for name in types if name.split(".")[0] not in packages)
 
 
 def _not_allowed(unknown: Sequence[str]) -> str:
-    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}."
+    trust = f"Set {TRUST} to the packages that you trust." if any(not n.startswith("sklearn.") for n in unknown) else ""
+    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}. {trust}".rstrip()
 
 
 def load(folder: Path, expected_digest: str | None = None, version: str | None = None) -> Bundle:
@@ -367,7 +371,8 @@ def _estimator(path: Path) -> Any:
     try:
         written = path.read_bytes()
         unknown = _unknown_types(written)
-        estimator = None if unknown else skops.io.loads(written, trusted=sorted(TRUSTED))
+        trusted = [*TRUSTED, *skops.io.get_untrusted_types(data=written)]  # all of them, once none is unknown
+        estimator = None if unknown else skops.io.loads(written, trusted=trusted)
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
     if unknown:

@@ -107,7 +107,7 @@ def _tested(
     designs: tuple[Array, Array],
     expected: Array,
 ) -> tuple[Array, Array]:
-    """P-values and statistics of all looks."""
+    """P-values and statistics of all looks; new values are tested on one side."""
     safe = np.maximum(rows[0], 1.0), np.maximum(rows[1], 1.0)
     count = (counts[0].levels @ scores).astype(float)
     other = (counts[1].levels @ scores).astype(float)
@@ -121,8 +121,10 @@ def _tested(
     of_shares = evidence.of_shares(
         np.where(means, 0.0, count), safe[0], shown, safe[1], design=designs[0], freedom=designs[1]
     )
+    new = np.array([look.kind == "new values" for look in looks])
+    one_sided = np.where(difference > 0, of_shares / 2.0, 1.0)  # fewer new values than ever before are no change
     scale = np.sqrt(np.where(variance > 0, variance, np.nan))
-    return np.where(means, of_means, of_shares), difference / scale
+    return np.where(means, of_means, np.where(new, one_sided, of_shares)), difference / scale
 
 
 def _row_moments(reference: Counts, scores: Array) -> tuple[Array, Array]:
@@ -197,7 +199,11 @@ def level_name(bins: Bins, level: int) -> str:
     """A category's name as it is shown; long ones cut."""
     if not isinstance(bins, CategoryBins) or level == 2:
         return "rarer categories"
-    name = bins.kept[level - 3]
+    return shortened(bins.kept[level - 3])
+
+
+def shortened(name: str) -> str:
+    """A name in quotes, control characters escaped, long ones cut."""
     return repr(name if len(name) <= 40 else f"{name[:39]}…")
 
 

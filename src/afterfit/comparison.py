@@ -11,7 +11,7 @@ from afterfit import blocks as time_blocks
 from afterfit import evidence
 from afterfit.alone import Against, Bond, Shift
 from afterfit.bins import Bins
-from afterfit.changes import Change, changes_of, level_name, percent, words_of
+from afterfit.changes import Change, changes_of, level_name, percent, shortened, words_of
 from afterfit.findings import SMALLEST, UNIT, ColumnReport, DriftReport, Finding, Outcome, Relation
 from afterfit.layouts import Column, Layout
 from afterfit.profiles import Counts, Profile
@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 
 RATE_SHARES: Mapping[str, float] = {
     "missing": 0.2,
-    "location": 0.2,
+    "location": 0.16,
     "share": 0.2,
-    "spread": 0.1,
-    "new values": 0.08,
-    "shape": 0.08,
+    "spread": 0.08,
+    "new values": 0.16,
+    "shape": 0.06,
     "relation": 0.04,
     "pair": 0.04,
     "combinations": 0.06,
@@ -358,7 +358,7 @@ class Comparison:
         if position in self._unfit:
             found = [self._unfit[position]]
         else:
-            found = [_finding(column, test) for test in tests] + list(more)
+            found = [_finding(column, test, counts.new) for test in tests] + list(more)
         found.sort(key=lambda finding: (not finding.alarm, -finding.weight if finding.alarm else 0.0))
         names = counts.new if any(f.alarm and f.kind == "new values" for f in found) else {}
         return ColumnReport(column.name, column.kind, counts.present, tuple(found), names)
@@ -400,8 +400,11 @@ def _moved_words(change: Change, bins: Bins) -> str:
     return f"{what} {way} by {percent(abs(change.effect))} of rows, given the other columns"
 
 
-def _finding(column: Column, test: _Test) -> Finding:
+def _finding(column: Column, test: _Test, new: Mapping[str, int]) -> Finding:
     words = (_moved_words if test.given_others else words_of)(test.change, column.bins)
+    if test.kind == "new values" and test.alarm and new:
+        most = sorted(new, key=lambda name: (-new[name], name))[:3]
+        words += f" ({', '.join(shortened(name) for name in most)}{' and others' if len(new) > 3 else ''})"
     return Finding(
         column=column.name,
         kind=test.kind,

@@ -68,6 +68,8 @@ def kind_of(values: "pd.Series[Any]") -> Kind:
     kinds = pd.api.types
     if kinds.is_bool_dtype(values.dtype) and not isinstance(values.dtype, pd.CategoricalDtype):
         return "boolean"
+    if kinds.is_complex_dtype(values.dtype):
+        return "category"
     if kinds.is_numeric_dtype(values.dtype):
         return "number"
     if kinds.is_datetime64_any_dtype(values.dtype):
@@ -90,10 +92,10 @@ def as_numbers(values: "pd.Series[Any]") -> Numbers:
     """Read a column as numbers; text is parsed, and what does not parse is missing and counted as invalid."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
         return Numbers(values.to_numpy().astype(np.float64, copy=False), 0)
+    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_complex_dtype(values.dtype):
+        return Numbers(np.full(len(values), np.nan), int(values.notna().sum()))
     if pd.api.types.is_numeric_dtype(values.dtype):
         return Numbers(values.to_numpy(dtype=np.float64, na_value=np.nan), 0)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return Numbers(np.full(len(values), np.nan), int(values.notna().sum()))
     plain = values.astype(object)
     parsed = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return Numbers(parsed, int((np.isnan(parsed) & plain.notna().to_numpy()).sum()))
@@ -104,9 +106,18 @@ def as_names(values: "pd.Series[Any]") -> Names:
     if isinstance(values.dtype, pd.CategoricalDtype):
         codes = values.cat.codes.to_numpy().astype(np.int64)
         return Names(codes, [_name(name) for name in values.cat.categories.tolist()])
+    if values.dtype == object:
+        values = _objects_as_text(values)
     codes, uniques = pd.factorize(values)
     names = uniques.tolist()
     return Names(codes, names if isinstance(values.dtype, pd.StringDtype) else [_name(name) for name in names])
+
+
+def _objects_as_text(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Objects by their names, one by one: pandas takes True for 1, and cannot tell lists apart."""
+    if pd.api.types.infer_dtype(values, skipna=True) in {"string", "empty"}:
+        return values
+    return values.map(_name, na_action="ignore").astype(object)
 
 
 def _name(value: Any) -> str:

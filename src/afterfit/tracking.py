@@ -119,12 +119,12 @@ def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> It
         with store_errors():
             mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
         yield active
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _interrupted(error):
+            _end("FAILED")
+            raise
         _end("KILLED")
-        raise
-    except BaseException:
-        _end("FAILED")
-        raise
+        raise KeyboardInterrupt from error
     with store_errors():
         mlflow.end_run("FINISHED")
 
@@ -136,6 +136,15 @@ def _start(experiment: str, name: str) -> Run:
     if "MLFLOW_RUN_ID" in os.environ:
         return mlflow.start_run()
     return mlflow.start_run(experiment_id=experiment_id(experiment), run_name=name)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: in the middle of a library's clean-up it comes out as that library's error."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _end(status: str) -> None:

@@ -40,6 +40,8 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
     path = options.pop("json")
     settle()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background it is ignored, and stays so
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         place = _json_place(path)
         answer: Answer = import_module(f"afterfit.commands.{name}").command(**options)
@@ -91,8 +93,18 @@ def settle() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Stop, with time to end the runs: `mlflow run` sends SIGTERM right after Ctrl-C, which must not cut that short.
+
+    A second Ctrl-C still stops at once.
+    """
     del signum, frame
+    signal.signal(signal.SIGTERM, _stopping_already)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     raise KeyboardInterrupt
+
+
+def _stopping_already(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
 
 
 def _json_place(path: str) -> Path | None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from importlib.metadata import packages_distributions
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sklearn.inspection import permutation_importance
 from tqdm import tqdm
 
 from afterfit import data, registry, report, tracking
-from afterfit.builders import BUILDERS
+from afterfit.builders import BUILDERS, trusted_packages
 from afterfit.bundle import Bundle, Manifest, code_digest, save
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
@@ -248,7 +249,9 @@ def plain(value: Any) -> Any:
 
 def requirements() -> list[str]:
     """What a version needs to load elsewhere, pinned to what made it; its own code travels with it."""
-    return [f"{name}=={installed(name)}" for name in PACKAGES]
+    homes = packages_distributions()
+    foreign = sorted({home for package in trusted_packages() for home in homes.get(package, ())})
+    return [f"{name}=={installed(name)}" for name in (*PACKAGES, *foreign)]
 
 
 def described(result: Result) -> list[str]:
