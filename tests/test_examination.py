@@ -238,7 +238,7 @@ def test_value_in_money_and_guardrails_are_held_against_the_candidate(made):
     good = findings(priced, strong, weak, held)
     assert (good["value"].outcome, good["guardrail_brier"].outcome) == ("pass", "pass")
     assert "EUR a row" in good["value"].sentence
-    bad = findings(priced, weak, strong, held)
+    bad = findings(priced, changed(strong, Flat(0.9)), strong, held)
     assert {"value", "guardrail_brier", "better"} <= failed(bad)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from afterfit import ledger, lock, registry
+from afterfit import ledger, lock, registry, tracking
 from afterfit.errors import StoreError
 from afterfit.ledger import Decision
 
@@ -27,8 +27,9 @@ def make_versions(count, name="sizes"):
 
     client = MlflowClient()
     client.create_registered_model(name)
+    run = client.create_run(tracking.experiment_id("nothing"))
     for _ in range(count):
-        client.create_model_version(name, "https://example.invalid/model")
+        client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id)
 
 
 def promotion(version, **more):
