@@ -74,6 +74,12 @@ def test_start_is_included_and_end_is_not():
     assert cutter.span == ", 2013-02-01 00:00 to 2013-02-01 12:00"
 
 
+def test_rows_that_are_too_early_do_not_move_the_beginning_of_weeks():
+    found = windows(Cutter(Every(1, "w"), "when", after=FEBRUARY), DAYS)
+    assert list(found)[:2] == ["2013-01-28", "2013-02-04"]
+    assert found["2013-01-28"][0] == 5, "later than, not from then on"
+
+
 @given(cuts=st.lists(st.integers(0, 100), max_size=6), every=st.sampled_from(["7rows", "1d", "1w", "1mo"]))
 def test_the_windows_do_not_depend_on_the_parts_that_rows_come_in(cuts, every):
     ends = [0, *sorted(cuts), 100]

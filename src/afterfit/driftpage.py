@@ -128,16 +128,24 @@ def _visible(character: str) -> str:
     return "\ufffd" if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else character
 
 
-def weight(column: ColumnReport) -> float:
-    """The largest effect of a column's alarms, else of all that was tested, in smallest effects of interest."""
-    told = [f for f in column.findings if f.outcome != "not applicable"]
-    weights = [f.weight for f in ([f for f in told if f.alarm] or told) if not math.isnan(f.weight)]
-    return min(max(weights, default=0.0), STRONGEST)
-
-
 def by_weight(column: ColumnReport) -> list[Finding]:
-    """A column's findings, the largest first."""
-    return sorted(column.findings, key=lambda f: -f.weight if not math.isnan(f.weight) else 0.0)
+    """A column's findings: alarms first, then the largest in smallest effects of interest.
+
+    A moved mean or spread comes before the values out of range and the other shape that follow from it.
+    """
+    moved = any(f.alarm and f.kind in {"location", "spread"} for f in column.findings)
+
+    def place(finding: Finding) -> tuple[bool, bool, float]:
+        follows = moved and finding.kind in {"new values", "shape"}
+        return not finding.alarm, follows, 0.0 if math.isnan(finding.weight) else -finding.weight
+
+    return sorted(column.findings, key=place)
+
+
+def weight(column: ColumnReport) -> float:
+    """The size of a column's most important finding, in smallest effects of interest; 0 where nothing can be told."""
+    told = [f.weight for f in by_weight(column) if f.outcome != "not applicable" and not math.isnan(f.weight)]
+    return min(told[0], STRONGEST) if told else 0.0
 
 
 def changed(report: DriftReport) -> list[ColumnReport]:

@@ -59,6 +59,7 @@ class Cutter:
         every: the length of a window; None: all rows are one window.
         time: the time column, or None.
         start, end: only rows from start (included) to end (excluded).
+        after: only rows later than this; unlike a start, it does not say where windows begin.
         marks: texts in the time column that count as missing.
         first, last: the earliest and the latest time that was kept.
         seen, kept, untimed: rows that came, that were kept, and that have no time.
@@ -68,6 +69,7 @@ class Cutter:
     time: str | None = None
     start: datetime | None = None
     end: datetime | None = None
+    after: datetime | None = None
     marks: frozenset[str] = frozenset()
     first: np.datetime64 | None = field(default=None, init=False)
     last: np.datetime64 | None = field(default=None, init=False)
@@ -147,6 +149,8 @@ class Cutter:
         self.untimed += int((~inside).sum())
         if self.start is not None:
             inside &= times >= _naive(self.start)
+        if self.after is not None:
+            inside &= times > _naive(self.after)
         if self.end is not None:
             inside &= times < _naive(self.end)
         frame = frame.assign(**{column: times})

@@ -65,7 +65,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
         time or (use_case.time if use_case else None),
         windows.moment(start, "--start"),
         windows.moment(end, "--end"),
-        frozenset(use_case.columns.missing_marks) if use_case else frozenset(),
+        marks=frozenset(use_case.columns.missing_marks) if use_case else frozenset(),
     )
     if not 0.0 < rate < 1.0:
         raise SettingsError(f"--rate must lie between 0 and 1, and came as {rate}.")
@@ -203,7 +203,7 @@ def _after_training(known: Known, period: Cutter) -> list[str]:
     end = known.bundle.manifest.window["end"] if known.bundle else None
     if end is None or period.time is None or period.start is not None:
         return []
-    period.start = (pd.Timestamp(end) + pd.Timedelta("1us")).to_pydatetime()
+    period.after = windows.moment(end, "the training window's end")
     return [f"Only rows after {end}, where the training of {known.name} ended; --start says otherwise."]
 
 
@@ -263,8 +263,7 @@ def log(found: Compared, html: str) -> None:
     tracking.params({"rate": found.windows[0][1].rate, "windows": len(found.windows)}, "drift")
     tracking.tags({"afterfit.alarm": str(found.alarm).lower()})
     named = driftpage.metric_names(found.ranked[:MOST_METRICS])
-    for step, (_, report) in enumerate(found.windows):
-        tracking.metrics(metrics_of(report, named), step=step)
+    tracking.histories([metrics_of(report, named) for _, report in found.windows])
     tracking.table(table_of(found), "drift_table.json")
     tracking.text(json.dumps(found.to_dict(), indent=1), "drift.json")
     tracking.text(html, "drift.html")
