@@ -358,8 +358,7 @@ def _naming(entry: Entry) -> Iterator[None]:
         yield
     except StoreError as error:
         raise StoreError(
-            f"{entry.sentence().capitalize()} is recorded and not carried out yet; the next command finishes it. "
-            f"{error}"
+            f"Recorded and not carried out yet: {entry.sentence()}; the next command finishes it. {error}"
         ) from error
 
 
