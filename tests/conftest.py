@@ -139,7 +139,7 @@ def _write_use_case(folder, name="sizes", *, task="binary", time=True, table=Non
             }
         ],
         "tuning": {"trials": 3, "seconds": 60, "folds": 2},
-        "gate": {"tolerance": 0.05, "smallest_holdout": 50},
+        "gate": {"tolerance": 0.05, "smallest_holdout": 50, "missing_fall": 10},
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**settings, **({"time": "hour"} if time else {}), **changes}))

@@ -31,17 +31,20 @@ ROWS = [
     {"reference", "windows"},
     {"scorer", "draft"},
     {"training"},
-    {"tuning", "gate", "policy"},
+    {"tuning", "trials"},
+    {"gate", "policy"},
     {"bundle", "predlog", "loop"},
     {"smallpictures"},
-    {"tracking", "report", "driftpage", "served"},
+    {"tracking", "report", "driftpage", "served", "examination"},
+    {"lock"},
     {"registry", "server_trial", "batch"},
+    {"ledger"},
     {"serving", "spark"},
     {"commands"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(ROWS) for module in modules}
 ONLY_IN = {
-    "mlflow": {"tracking", "registry", "served", "serving", "spark"},
+    "mlflow": {"tracking", "lock", "registry", "ledger", "served", "serving", "spark"},
     "optuna": {"tuning"},
     "boto3": {"s3"},
     "fastapi": {"serving"},

@@ -1,15 +1,17 @@
 """The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
 
 import hashlib
+import io
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import skops.io
 
@@ -24,7 +26,8 @@ from afterfit.reference import Reference
 from afterfit.scorer import Scorer
 
 FORMAT = 1
-FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json")
+Marks = npt.NDArray[np.uint64]
+FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
 PROFILE = "profile.json"
 """What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
@@ -117,6 +120,7 @@ class Bundle:
         digest: sha256 over the bundle's files.
         example: a few rows as a client would send them.
         version: the registry version it was loaded as, or None.
+        rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
         reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
     """
 
@@ -125,6 +129,7 @@ class Bundle:
     digest: str
     example: tuple[Mapping[str, Any], ...]
     version: str | None = None
+    rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
 
     @property
@@ -217,11 +222,21 @@ def save(
     manifest: Manifest,
     example: Sequence[Mapping[str, Any]],
     folder: Path,
+    *,
+    rows: Marks | None = None,
     reference: Reference | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
     Nothing is written where the estimator cannot be.
+
+    Args:
+        scorer: what answers.
+        manifest: where it comes from.
+        example: a few rows as a client would send them.
+        folder: where to.
+        rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
+        reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
@@ -243,6 +258,7 @@ def save(
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
+        (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
     except OSError as error:
         raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
     return load(folder)
@@ -300,10 +316,11 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         scorer = _scorer(folder, manifest, estimator)
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
+        rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
         example, profiles = tuple(_read(folder / "example.json")), folder / PROFILE
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, reference)
-    except (DataError, KeyError, TypeError, ValueError, IndexError) as error:
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference)
+    except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
 
@@ -393,6 +410,12 @@ def _scorer_fields(scorer: Scorer) -> dict[str, Any]:
         "offsets": scorer.offsets,
         "baseline": scorer.baseline,
     }
+
+
+def _array(values: Marks) -> bytes:
+    written = io.BytesIO()
+    np.save(written, values, allow_pickle=False)
+    return written.getvalue()
 
 
 def _json(name: str, content: Any) -> str:

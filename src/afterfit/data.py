@@ -22,6 +22,8 @@ from afterfit.usecase import Window as Period
 
 BUILTIN = {"flights": flights}
 MOST_CLASSES = 200
+MOST_MARKS = 1_000_000
+"""Fingerprints of training rows that a version carries: 8 MB."""
 Scalar = str | int | float | bool
 
 
@@ -134,6 +136,25 @@ def fingerprint(frame: pd.DataFrame, time: str | None = None) -> Fingerprint:
     digest.update(row_hashes(frame, columns).astype("<u8").tobytes())
     ends = [frame[time].iloc[i].isoformat() for i in (0, -1)] if time and len(frame) else [None, None]
     return Fingerprint(digest.hexdigest(), len(frame), columns, ends[0], ends[1])
+
+
+def row_marks(use_case: UseCase, frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """(n,) each row's fingerprint: of its key, where the use case has one, else of its features, target and time."""
+    columns = list(use_case.key)
+    if not columns:
+        named = [*use_case.columns.features, use_case.target, use_case.time]
+        columns = (
+            [column for column in named if column is not None] if use_case.columns.features else list(map(str, frame))
+        )
+    return row_hashes(frame, columns)
+
+
+def kept_marks(marks: npt.NDArray[np.uint64], most: int = MOST_MARKS) -> npt.NDArray[np.uint64]:
+    """At most about `most` of the marks: those below a bound, a sample that any other table would keep alike.
+
+    Half of the rows can be told where half are kept: one training row among others is then missed every second time.
+    """
+    return marks[marks < np.uint64(2**64 * (most / len(marks)))] if len(marks) > most else marks
 
 
 def split(use_case: UseCase, frame: pd.DataFrame) -> tuple[Rows, Rows]:

@@ -1,9 +1,18 @@
 """From evidence to a verdict: the one place with limits of promotion. Every finding is collected, not the first."""
 
+from __future__ import annotations
+
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from afterfit.compare import Comparison, SliceComparison
+    from afterfit.trials import Fall
 
 Outcome = Literal["pass", "fail", "unsure", "not applicable"]
 Decision = Literal["PROMOTE", "HOLD", "REJECT"]
@@ -52,6 +61,27 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One comparison on some rows: who, against whom, and which rows. Times are ISO text, empty without a clock."""
+
+    candidate: str
+    champion: str
+    sha256: str
+    start: str = ""
+    end: str = ""
+
+    def overlaps(self, other: Use) -> bool:
+        """Whether the rows are partly the same, as far as times can tell; the same rows exactly without them."""
+        if self.start and other.start:
+            return self.start <= other.end and other.start <= self.end
+        return self.sha256 == other.sha256
+
+
+NEVER_FORCED = frozenset({"loads", "not_rolled_back", "another_version"})
+"""Failures that no reason overrides."""
+
+
 def judge(findings: Iterable[Finding]) -> Verdict:
     """REJECT where a check fails, HOLD where one lacks evidence or none passes, PROMOTE otherwise."""
     collected = tuple(findings)
@@ -93,15 +123,15 @@ def enough_rows(rows: int, smallest: int, window: str) -> Finding:
     return Finding("held_out_rows", "unsure", sentence, rows, smallest, n=rows)
 
 
-def answers_all(refused: int, rows: int) -> Finding:
-    """How many held-out rows the candidate refuses; those are in no comparison."""
+def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
+    """How many rows the candidate refuses; those are in no comparison."""
     if rows == 0:
-        return Finding("answers_rows", "not applicable", "There are no held-out rows to answer.", n=0)
+        return Finding("answers_rows", "not applicable", f"There are no {which} rows to answer.", n=0)
     if refused == 0:
-        return Finding("answers_rows", "pass", f"It answers all {rows:,} held-out rows.", 0.0, n=rows)
+        return Finding("answers_rows", "pass", f"It answers all {rows:,} {which} rows.", 0.0, n=rows)
     share = refused / rows
     outcome: Outcome = "pass" if share <= 0.01 else "fail"
-    sentence = f"It refuses {refused:,} of {rows:,} held-out rows ({share:.1%}; at most 1 % may be)."
+    sentence = f"It refuses {refused:,} of {rows:,} {which} rows ({share:.1%}; at most 1 % may be)."
     return Finding("answers_rows", outcome, sentence, share, 0.01, n=rows)
 
 
@@ -152,6 +182,70 @@ def not_worse(
     return Finding("not_worse", outcome, sentence, difference, -tolerance, interval, n)
 
 
+def primary(comparison: Comparison, champion: str, require: Literal["better", "not_worse"]) -> Finding:
+    """The metric that decides: the candidate is better than the champion, or at least not worse.
+
+    Superiority asks that the whole interval lies above the margin, non-inferiority that it lies above the negative
+    tolerance (Wellek 2010). What is known to be no better is no reason to change production: that fails.
+    """
+    found = comparison
+    if require == "not_worse":
+        bounds = {"tolerance": found.tolerance, "n": found.n, "champion": champion}
+        return not_worse(found.metric, found.difference, found.interval, **bounds)  # type: ignore[arg-type]
+    outcomes: dict[str, Outcome] = {"better": "pass", "inconclusive": "unsure"}
+    words = {"better": "better", "worse": "worse", "equivalent": "as good", "inconclusive": "not settled"}
+    sentence = f"Version {champion} has {found.champion:.4f} {found.metric}, it has {found.candidate:.4f}: "
+    sentence += f"{words[found.outcome]}, by {_spanned(found)}; more than {found.margin:+.4g} is asked for."
+    outcome = outcomes.get(found.outcome, "fail")
+    if outcome == "unsure" and found.labels_needed is not None:
+        sentence += f" About {found.labels_needed:,} more outcomes would settle it."
+    return Finding("better", outcome, sentence, found.difference, found.margin, found.interval, found.n)
+
+
+def guardrail(comparison: Comparison) -> Finding:
+    """A metric beside the primary one must be known not to be worse by more than its tolerance.
+
+    All guardrails must pass, so that each is tested at the full confidence (intersection-union test, Berger 1982).
+    """
+    found = comparison
+    outcome: Outcome = "pass" if found.not_worse else "fail" if found.outcome == "worse" else "unsure"
+    said = {"pass": "is not worse", "fail": "is worse", "unsure": "may be worse"}[outcome]
+    sentence = f"{found.metric} {said}: {_spanned(found)}; a loss of {found.tolerance:g} is tolerated."
+    return Finding(
+        f"guardrail_{found.metric}", outcome, sentence, found.difference, -found.tolerance, found.interval, found.n
+    )
+
+
+def slices(compared: Sequence[SliceComparison]) -> Finding:
+    """No slice is known to be worse by more than its tolerance, at a confidence that holds for all together.
+
+    A slice that is too small to tell does not hold a promotion back; how many those are is said.
+    """
+    if not compared:
+        return Finding("slices", "not applicable", "The use case names no slices, or none has rows enough.")
+    worse = [one for one in compared if one.comparison.outcome == "worse"]
+    unsure = sum(not one.comparison.not_worse for one in compared) - len(worse)
+    worst = min(compared, key=lambda one: one.comparison.difference)
+    told = f"{len(compared)} slices, {unsure} of them too small to tell"
+    value, limit = worst.comparison.difference, -worst.comparison.tolerance
+    if not worse:
+        return Finding("slices", "pass", f"No slice is known to be worse ({told}).", value, limit, n=len(compared))
+    named = "; ".join(f"{one.column} {one.value}: {_spanned(one.comparison)}" for one in worse[:5])
+    sentence = f"It is worse for {named} ({told}; a loss of {-limit:g} is tolerated)."
+    return Finding("slices", "fail", sentence, value, limit, worst.comparison.interval, len(compared))
+
+
+def value(comparison: Comparison, unit: str) -> Finding:
+    """Value in money, a row: it must not be known to be lower than the champion's by more than is tolerated."""
+    found = comparison
+    outcome: Outcome = "fail" if found.outcome == "worse" else "pass"
+    sentence = (
+        f"It is worth {found.candidate:+.4g} {unit} a row, the champion {found.champion:+.4g}: {_spanned(found)}, "
+        f"{found.difference * found.n:+,.0f} {unit} over {found.n:,} rows."
+    )
+    return Finding("value", outcome, sentence, found.difference, -found.tolerance, found.interval, found.n)
+
+
 def another_version(candidate: str, champion: str, same_digest: bool) -> Finding:  # noqa: FBT001 - a fact, not an option
     """The candidate is not the champion itself, under its own number or another."""
     if candidate == champion:
@@ -170,8 +264,150 @@ def other_answers(identical: bool, champion: str, n: int) -> Finding:  # noqa: F
 
 def no_champion() -> Finding:
     """Nothing is in production yet."""
-    return Finding("not_worse", "not applicable", "Nothing is in production yet, so there is nothing to be worse than.")
+    return Finding(
+        "champion", "not applicable", "Nothing is in production yet, so there is nothing to be compared with."
+    )
+
+
+def champion_does_not_load(champion: str, reason: str) -> Finding:
+    """The version in production cannot be compared with."""
+    return Finding("champion", "unsure", f"Version {champion}, in production, cannot be compared with: {reason}")
+
+
+def rows_unread(reason: str) -> Finding:
+    """The rows that the version should answer could not be read or checked."""
+    return Finding("answers_rows", "fail", f"The latest rows could not be scored: {reason}")
+
+
+def not_rolled_back(candidate: str, decision: int | None, reason: str) -> Finding:
+    """A version that was rolled back does not come again, nor does its bundle under another number."""
+    if decision is None:
+        return Finding("not_rolled_back", "pass", "It was never rolled back.")
+    sentence = f"Version {candidate} was rolled back by decision {decision} ({reason}): train a new candidate."
+    return Finding("not_rolled_back", "fail", sentence)
+
+
+def approval(approved: str, tag: str) -> Finding:
+    """A person approved the version, by a tag in the MLflow interface."""
+    if approved:
+        return Finding("approval", "pass", f"Approved: {approved}.")
+    return Finding("approval", "unsure", f"Nobody approved it yet: set the tag '{tag}' of the version to your name.")
+
+
+def outside_training(inside: int, young: int, rows: int) -> Finding:
+    """Rows inside a training window, or without complete outcomes, are left out."""
+    sentence = f"{rows:,} rows are used; {inside:,} inside a training window and {young:,} with young outcomes are not."
+    return Finding("rows_used", "pass", sentence, float(inside + young), n=rows)
+
+
+def none_seen(seen: int, rows: int, who: str) -> Finding:
+    """No row used has the fingerprint of a training row."""
+    if seen == 0:
+        return Finding(f"unseen_by_{who}", "pass", f"None of {rows:,} rows is a training row of the {who}.", 0.0, 0.0)
+    sentence = f"{seen:,} of {rows:,} rows are training rows of the {who}: these rows cannot judge it."
+    return Finding(f"unseen_by_{who}", "fail", sentence, float(seen), 0.0, n=rows)
+
+
+def confidence_left(confidence: float, use: int) -> float:
+    """The confidence of the k-th comparison on the same rows: 1 - (1 - confidence) / k².
+
+    Rows that were looked at before have helped to choose what is looked at now. By the union bound, the chance that
+    any of all comparisons on these rows errs is at most the sum of 1/k², 1.64 times that of the first one, however
+    many there are and however they were chosen: alpha spending over an endless series (Foster and Stine 2008; on
+    holdouts used again, Dwork et al. 2015). "Better" errs on one side only: at 95 % an equal candidate gets through in
+    at most 4.1 % of all series of gates.
+    """
+    return 1.0 - (1.0 - confidence) / use**2
+
+
+def fresh(use: int, confidence: float) -> Finding:
+    """How often these rows were used for gates, and what that costs."""
+    if use == 1:
+        return Finding("fresh_rows", "pass", "These rows were used for no other gate.", 1.0)
+    sentence = (
+        f"Other candidates were judged on these rows {use - 1} times before: judged at {confidence:.2%} confidence."
+    )
+    return Finding("fresh_rows", "pass", sentence, float(use))
+
+
+def finite(undefined: int, rows: int) -> Finding:
+    """Every answer is a number."""
+    if undefined == 0:
+        return Finding("finite_answers", "pass", f"All {rows:,} answers are numbers.", 0.0, 0.0, n=rows)
+    sentence = f"{undefined:,} of {rows:,} answers are not numbers."
+    return Finding("finite_answers", "fail", sentence, float(undefined), 0.0, n=rows)
+
+
+def varies(constant: bool, rows: int) -> Finding:  # noqa: FBT001 - a fact, not an option
+    """The candidate does not answer every row alike."""
+    if constant:
+        return Finding("varies", "fail", f"It answers all {rows:,} rows alike.", n=rows)
+    return Finding("varies", "pass", "Its answers differ from row to row.", n=rows)
+
+
+def calibrated(error: float, chance: float, limit: float, champion: float | None, n: int) -> Finding:
+    """Probabilities mean what they say, up to a limit and to chance; or at least as much as the champion's do.
+
+    Without a champion it is told and not judged: where shares of classes move with time, every model's probabilities
+    are off, and there is none to say by how much.
+    """
+    lead = f"Its calibration error is {error:.3f}"
+    if champion is None:
+        return Finding("calibrated", "not applicable", f"{lead}; there is no champion beside it.", error, n=n)
+    allowed = max(limit, champion) + chance
+    outcome: Outcome = "pass" if error <= allowed else "fail"
+    sentence = f"{lead}, the champion's {champion:.3f}; {allowed:.3f} is allowed."
+    return Finding("calibrated", outcome, sentence, error, allowed, n=n)
+
+
+def robust(falls: Sequence[Fall], metric: str, limit: float, n: int) -> Finding:
+    """No column's absence, nor an unknown category in place of the most common, costs it more than the champion."""
+    against = [fall for fall in falls if fall.champion is not None]
+    if not falls:
+        return Finding("robust", "not applicable", "There is no column that may be missing.")
+    worst = max(falls, key=lambda fall: fall.candidate)
+    lead = f"The worst is {worst.column} {worst.change}, which costs {worst.candidate:.4f} {metric}"
+    if not against:
+        return Finding("robust", "not applicable", f"{lead}; there is no champion beside it.", worst.candidate, n=n)
+    bad = [fall for fall in against if fall.candidate > limit and fall.excess > limit]
+    most = max(fall.excess for fall in against)
+    if not bad:
+        return Finding("robust", "pass", f"{lead}; no fall is {limit:g} deeper than the champion's.", most, limit, n=n)
+    named = "; ".join(f"{one.column} {one.change}: {one.candidate:.4f} against {one.champion:.4f}" for one in bad[:5])
+    return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {named}.", most, limit, n=n)
+
+
+CHEAP = {"size": 10.0, "load time": 1_000.0, "one row": 5.0, "1,000 rows": 100.0}
+"""What costs no more than this (MB, milliseconds) is not held against a candidate, however cheap the champion is."""
+
+
+def service(name: str, candidate: float, champion: float | None, unit: str, limit: float) -> Finding:
+    """Size, load time or answering time, as a ratio to the champion's in the same process."""
+    shown = f"{name.capitalize()}: {candidate:.3g} {unit}"
+    if champion is None:
+        return Finding(f"service_{name}", "not applicable", f"{shown}; there is no champion beside it.", candidate)
+    ratio = candidate / champion if champion > 0 else 1.0
+    outcome: Outcome = "pass" if ratio <= limit or candidate <= CHEAP[name] else "fail"
+    allowed = f"at most {limit:g} times, or {CHEAP[name]:g} {unit}"
+    sentence = f"{shown}, {ratio:.2f} times the champion's {champion:.3g} {unit} ({allowed})."
+    return Finding(f"service_{name}", outcome, sentence, ratio, limit)
+
+
+def uses(past: Iterable[Use], own: Use) -> int:
+    """The how-manieth comparison this is on rows that overlap its own; the same one done again is not another."""
+    seen = [one for one in dict.fromkeys(past) if one.overlaps(own)]
+    return seen.index(own) + 1 if own in seen else len(seen) + 1
+
+
+def policy_hash(settings: Mapping[str, Any]) -> str:
+    """A short hash of the limits in force, so that the ledger shows when they change."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _difference(metric: str, difference: float, interval: tuple[float, float]) -> str:
     return f"{difference:+.4f} {metric} (95 % interval {interval[0]:+.4f} to {interval[1]:+.4f})"
+
+
+def _spanned(found: Comparison) -> str:
+    low, high = found.interval
+    return f"{found.difference:+.4f} ({100 * found.confidence:.4g} % interval {low:+.4f} to {high:+.4f})"

@@ -1,6 +1,7 @@
 """The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from afterfit.tracking import check_reachable, store_errors
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 DIGEST = "afterfit.digest"
+BUNDLE = Path("artifacts", "bundle")
 LOADER = "served.py"
 """The file of this package that MLflow runs to load a version."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
@@ -142,9 +144,14 @@ def load_bundle(target: Version) -> Bundle:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
     home = model_folder(target)
     _refuse_pickle(target, home)
-    bundle = load(home / "artifacts" / "bundle", expected, target.number)
+    bundle = load(home / BUNDLE, expected, target.number)
     check_code(home, bundle.manifest.code, LOADER)
     return bundle
+
+
+def bundle_folder(target: Version) -> Path:
+    """The local folder of a version's bundle."""
+    return model_folder(target) / BUNDLE
 
 
 def _refuse_pickle(target: Version, home: Path) -> None:
@@ -158,3 +165,38 @@ def _refuse_pickle(target: Version, home: Path) -> None:
     from_code = ours and flavour.get("loader_module") == "mlflow.pyfunc.loaders.code_model"
     if not from_code or set(described["flavors"]) != {"python_function"}:
         raise BundleError(f"{target.uri} is not a model from code: it would be unpickled, which is refused.")
+
+
+def aliases(name: str) -> dict[str, str]:
+    """Which version each alias is at; empty where there is no such model."""
+    check_reachable()
+    try:
+        with store_errors():
+            found = MlflowClient().get_registered_model(name).aliases
+    except UnknownVersionError:
+        return {}
+    return {str(alias): str(number) for alias, number in found.items()}
+
+
+def unset_alias(name: str, alias: str) -> None:
+    """Take an alias away; nothing happens where nothing holds it."""
+    with store_errors():
+        MlflowClient().delete_registered_model_alias(name, alias)
+
+
+def extend_description(target: Version, heading: str, text: str) -> None:
+    """Put a section at the end of a version's description, once: not where a section of that heading is there."""
+    with store_errors():
+        client = MlflowClient()
+        known = client.get_model_version(target.name, target.number).description or ""
+        if f"{heading}\n" not in known:
+            client.update_model_version(target.name, target.number, f"{known.rstrip()}\n\n{heading}\n\n{text}\n")
+
+
+def mirror_stage(target: Version, stage: str) -> None:
+    """Move a version to one of MLflow's old stages, for teams whose tooling still reads them."""
+    with store_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        MlflowClient().transition_model_version_stage(
+            target.name, target.number, stage, archive_existing_versions=stage in {"Production", "Staging"}
+        )

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
 from afterfit.bins import Bins, CategoryBins, NumberBins
 

@@ -54,6 +54,10 @@ def store_errors() -> Iterator[None]:
         yield
     except MlflowException as error:
         said = " ".join(str(error.message).split())
+        if isinstance(error.__cause__ or error.__context__, RequestException):
+            raise StoreError(
+                f"MLflow at {store()} cannot be reached: it went away in the middle. {said[:300]}"
+            ) from error
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
             raise UnknownVersionError(f"MLflow at {store()} does not know this: {said}") from error
         raise StoreError(f"MLflow at {store()} refused: {said[:500]}") from error

@@ -27,6 +27,7 @@ BUILTIN = Path(__file__).parent / "usecases"
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 Scalar = str | int | float | bool
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Margin = Annotated[Finite, Field(ge=0)] | Literal["auto"]
 
 
 class Settings(BaseModel):
@@ -173,10 +174,49 @@ class Metrics(Settings):
 
 
 class Gate(Settings):
-    """Limits of promotion, in the primary metric's unit: `tolerance` is the loss that is still not worse."""
+    """Limits of promotion, in the primary metric's unit unless said otherwise.
 
-    tolerance: float = Field(default=0.01, ge=0)
+    Attributes:
+        require: "better" asks production's candidates to be better than the champion by more than `margin`;
+            "not_worse" lets those in that are not worse by more than `tolerance`.
+        margin: smallest improvement that is worth a promotion; "auto" measures how far apart two equal models are.
+        tolerance: largest loss that is still not worse, for `not_worse` and for staging; "auto" as above.
+        confidence: of intervals; the first gate on some rows has all of it, later ones less.
+        guardrails: further metrics, each with the largest loss put up with, in its own unit.
+        slice_tolerance: largest loss in a slice of `metrics.slices`; twice the tolerance where None.
+        value_tolerance: largest loss of `metrics.value`, in money a row.
+        smallest_holdout: complete outcomes below which a gate holds.
+        window: the outcomes that production's gate looks at; those of split.holdout where None.
+        label_delay_hours: outcomes of rows younger than this are not complete and not used.
+        calibration_error: largest mean distance of probabilities from shares (or of coverage from 90 %).
+        missing_fall: what the candidate may lose more than the champion when a column is missing or its most common
+            category unknown; five times the tolerance where None.
+        larger: how many times larger than the champion's a bundle may be.
+        slower: how many times longer than the champion it may take to load or to answer.
+        approval: production needs a person's approval, given as a tag of the version.
+    """
+
+    require: Literal["better", "not_worse"] = "better"
+    margin: Margin = 0.0
+    tolerance: Margin = 0.01
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    guardrails: dict[str, Annotated[Finite, Field(ge=0)]] = {}
+    slice_tolerance: float | None = Field(default=None, ge=0)
+    value_tolerance: float = Field(default=0.0, ge=0)
     smallest_holdout: int = Field(default=100, ge=10)
+    window: Window | None = None
+    label_delay_hours: float = Field(default=0.0, ge=0)
+    calibration_error: float = Field(default=0.1, gt=0)
+    missing_fall: float | None = Field(default=None, ge=0)
+    larger: float = Field(default=5.0, ge=1)
+    slower: float = Field(default=3.0, ge=1)
+    approval: bool = False
+
+
+class Registry(Settings):
+    """How versions are kept. `stages` mirrors promotions to MLflow's old stages, for tooling that still reads them."""
+
+    stages: bool = False
 
 
 class UseCase(Settings):
@@ -196,6 +236,7 @@ class UseCase(Settings):
     metrics: Metrics = Metrics()
     tuning: Tuning = Tuning()
     gate: Gate = Gate()
+    registry: Registry = Registry()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
 
@@ -212,6 +253,8 @@ class UseCase(Settings):
             raise ValueError(
                 "split.train and split.holdout are windows of time: name the time column, or use split.share"
             )
+        if self.gate.window and self.time is None:
+            raise ValueError("gate.window is a window of time: name the time column")
         if self.target in self.columns.features:
             raise ValueError(f"the target '{self.target}' stands in columns.features")
         if self.positive is not None and self.task == "regression":

@@ -65,6 +65,14 @@ def whole(text: str) -> int:
     return int(number)
 
 
+def yes(text: str) -> bool:
+    """A yes or no, in the words that people and MLflow use."""
+    word = text.strip().lower()
+    if word not in {"true", "yes", "1", "false", "no", "0", ""}:
+        raise SettingsError(f"'{text}' must be true or false.")
+    return word in {"true", "yes", "1"}
+
+
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

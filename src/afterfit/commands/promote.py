@@ -1,175 +1,213 @@
-"""Move a version to staging or production when its findings allow it, and say why when they do not."""
+"""Judge a version, record the decision in the ledger, and move it to staging or production where it may go."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from datetime import datetime, timezone
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
-from afterfit import data, gate, registry, tracking
-from afterfit.bundle import Bundle
+from afterfit import gate, ledger, registry, tracking
+from afterfit.commands import console
 from afterfit.commands.console import HOLD, REJECT, Answer
-from afterfit.compare import Comparison, compare_performance
 from afterfit.errors import BundleError, SettingsError
-from afterfit.gate import Finding, Verdict
-from afterfit.predictions import Predictions
-from afterfit.registry import Version
+from afterfit.examination import Case, Side, examine, held_out, policy, use_of
+from afterfit.gate import NEVER_FORCED, Finding, Use, Verdict
+from afterfit.ledger import Decision, Entry
+from afterfit.registry import PRODUCTION, STAGING, Version
 from afterfit.usecase import UseCase, load_use_case
 
-Target = Literal["staging", "production"]
 EXIT = {"PROMOTE": 0, "HOLD": HOLD, "REJECT": REJECT}
+APPROVED = "approved_by"
+"""The tag of a version that a person sets in the MLflow interface, with their name."""
+SIGNS = {"pass": "+", "fail": "-", "unsure": "?", "not applicable": "."}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
-    """Held-out rows that no compared version was trained on, and where they lie in time."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the person asked for beside the version: which outcomes judge it, and whether to override."""
 
-    frame: pd.DataFrame
-    y: npt.NDArray[Any]
-    times: npt.NDArray[Any] | None
-
-    @property
-    def name(self) -> str:
-        """The window in words."""
-        if self.times is None or len(self.times) == 0:
-            return "by content hash" if self.times is None else "empty window"
-        return f"{pd.Timestamp(self.times[0])} to {pd.Timestamp(self.times[-1])}"
-
-    def take(self, keep: npt.NDArray[np.bool_]) -> "HeldOut":
-        """Some of the rows."""
-        return HeldOut(self.frame[keep], self.y[keep], None if self.times is None else self.times[keep])
+    start: datetime | None = None
+    end: datetime | None = None
+    force: bool = False
+    reason: str = ""
 
 
-def command(config: str, version: str = "latest", to: str = "production") -> Answer:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict and what it was come to from."""
+
+    verdict: Verdict
+    champion: Version | None
+    window: dict[str, Any]
+
+
+def command(  # noqa: PLR0917 - the options of the command line, by name
+    config: str,
+    version: str = "latest",
+    to: str = "production",
+    start: str = "",
+    end: str = "",
+    force: str = "false",
+    reason: str = "",
+) -> Answer:
     """Judge a version and move the alias; see scripts/promote.py for the options."""
     use_case = load_use_case(config)
-    if to not in {registry.STAGING, registry.PRODUCTION}:
+    if to not in {STAGING, PRODUCTION}:
         raise SettingsError(f"--to must be staging or production, not '{to}'.")
+    overrides = console.yes(force)
+    if overrides and not reason.strip():
+        raise SettingsError('--force needs a reason for those who read the ledger later: --reason "…".')
+    asked = Asked(moment(start, "--start"), moment(end, "--end"), overrides, reason.strip())
     candidate = registry.version(use_case.name, version)
     name = f"promote version {candidate.number} to {to}"
     with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
-        answer = judged(use_case, candidate, to)
+        answer = judged(use_case, candidate, to, asked)
         tracking.tags({f"afterfit.{key}": str(answer.data[key]) for key in ("version", "to", "previous", "decision")})
         tracking.note("```\n" + "\n".join(answer.lines) + "\n```")
         tracking.table(answer.data["findings"], "findings.json")
     return replace(answer, data={**answer.data, "run_id": active.info.run_id})
 
 
-def judged(use_case: UseCase, candidate: Version, to: str) -> Answer:
-    """Judge a version and move the alias where it may: no run, no options."""
-    champion = registry.holder(use_case.name, to) if to == registry.PRODUCTION else None
-    verdict = examine(use_case, candidate, champion, to)
-    if verdict.decision == "PROMOTE":
-        registry.set_alias(candidate, to)
-    return Answer(
-        tuple(described(candidate, champion, to, verdict)),
-        {
-            "use_case": use_case.name,
-            "version": candidate.number,
-            "to": to,
-            "previous": None if champion is None else champion.number,
-            **verdict.to_dict(),
-        },
-        EXIT[verdict.decision],
-    )
+def moment(text: str, option: str) -> datetime | None:
+    """An option that is a date or time, or None where it is empty.
 
-
-def examine(use_case: UseCase, candidate: Version, champion: Version | None, to: str) -> Verdict:
-    """Collect every finding about a candidate: does it load and answer, beat the dummy, and is it not worse."""
+    Raises:
+        SettingsError: it is neither.
+    """
     try:
-        bundle = registry.load_bundle(candidate)
+        return datetime.fromisoformat(text.strip()) if text.strip() else None
+    except ValueError as error:
+        raise SettingsError(f"{option} '{text}' is no date or time, such as 2013-07-01 or 2013-07-01T12:00.") from error
+
+
+def judged(use_case: UseCase, candidate: Version, to: str, asked: Asked | None = None) -> Answer:
+    """Judge a version, record the decision, and move the alias where it may: no run, no options."""
+    asked = asked or Asked()
+    repaired = ledger.repair(use_case.name)
+    book = ledger.entries(use_case.name)
+    found = judge(use_case, candidate, to, asked, book)
+    decided = decision(use_case, candidate, to, found, asked)
+    entry, more = ledger.record(use_case.name, decided, book[-1].number if book else 0)
+    return answered(candidate, found, entry, [*repaired, *more])
+
+
+def judge(use_case: UseCase, candidate: Version, to: str, asked: Asked, book: Sequence[Entry]) -> Judged:
+    """Collect every finding about a candidate, and come to a verdict."""
+    champion = registry.holder(use_case.name, PRODUCTION)
+    findings = [barred(candidate, book)]
+    if to == PRODUCTION and use_case.gate.approval:
+        findings.append(gate.approval(candidate.tags.get(APPROVED, "").strip(), APPROVED))
+    try:
+        ours = side(candidate)
     except BundleError as error:
-        return gate.judge([gate.does_not_load(str(error))])
-    findings = [gate.loads(bundle.digest), gate.example_answered([bundle.answer(row) for row in bundle.example])]
-    rival = None if champion is None else registry.load_bundle(champion)
-    if to == registry.PRODUCTION and champion is None:
-        findings.append(gate.no_champion())
-    if champion is not None and rival is not None:
-        findings.append(gate.another_version(candidate.number, champion.number, bundle.digest == rival.digest))
-    held = unseen(held_out(use_case, bundle), [bundle, *([rival] if rival else [])])
-    findings.append(gate.enough_rows(len(held.y), use_case.gate.smallest_holdout, held.name))
-    if len(held.y):
-        findings += _compared(use_case, bundle, rival, champion, held)
-    return gate.judge(findings)
-
-
-def held_out(use_case: UseCase, bundle: Bundle) -> HeldOut:
-    """The held-out rows of the use case's source, targets encoded as the candidate's classes."""
-    holdout = use_case.split.holdout
-    window = data.load(use_case, start=holdout.start if holdout else None, end=holdout.end if holdout else None)
-    if holdout is None:
-        _, rows = data.split(use_case, window.frame)
-        frame = window.frame.iloc[rows].reset_index(drop=True)
-    else:
-        frame = window.frame
-    y = data.encode_target(use_case, frame[use_case.target], bundle.scorer.classes or ())
-    return HeldOut(frame, y, frame[use_case.time].to_numpy() if use_case.time else None)
-
-
-def unseen(held: HeldOut, bundles: list[Bundle]) -> HeldOut:
-    """The rows after the last training row of every bundle; without times the content hash has kept them apart."""
-    ends = [bundle.manifest.window["end"] for bundle in bundles]
-    if held.times is None or not any(ends):
-        return held
-    return held.take(held.times > np.datetime64(max(end for end in ends if end)))
-
-
-def _compared(
-    use_case: UseCase, bundle: Bundle, rival: Bundle | None, champion: Version | None, held: HeldOut
-) -> list[Finding]:
-    checked, predictions = bundle.scorer.score(held.frame)
-    findings = [gate.answers_all(int(checked.bad.sum()), len(held.y))]
-    keep = ~checked.bad
+        return Judged(gate.judge([gate.does_not_load(str(error)), *findings]), champion, {})
     theirs = None
-    if rival is not None:
-        rival_checked, theirs = rival.scorer.score(held.frame)
-        keep &= ~rival_checked.bad
-    held = held.take(keep)
-    if not len(held.y):
-        return findings
-    ours = predictions.take(keep)
-    against_dummy = _compare(use_case, held, bundle.scorer.constant(len(held.y)), ours)
-    findings.append(
-        gate.beats_dummy(against_dummy.metric, against_dummy.difference, against_dummy.interval, against_dummy.n)
+    if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
+        try:
+            theirs = side(champion)
+        except BundleError as error:
+            findings.append(gate.champion_does_not_load(champion.number, str(error)))
+    sides = [ours, *([theirs] if theirs else [])]
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    held = held_out(use_case, [one.bundle for one in sides], start=asked.start, end=asked.end, now=now)
+    case = Case(use_case, ours, theirs, to, held, past_uses(book))
+    verdict = gate.judge([*examine(case), *findings])
+    return Judged(verdict, champion, {**held.window(use_case), "use": use_of(case.use)})
+
+
+def side(version: Version) -> Side:
+    """A version's bundle, checked and loaded."""
+    return Side(version.number, registry.load_bundle(version), registry.bundle_folder(version))
+
+
+def barred(candidate: Version, book: Sequence[Entry]) -> Finding:
+    """Whether the candidate, or the same bundle under another number, was rolled back."""
+    digest = candidate.tags.get(registry.DIGEST, "")
+    digests = {entry.decision.version: entry.decision.digest for entry in book if entry.decision.digest}
+    for number, entry in ledger.rolled_back(book).items():
+        if number == candidate.number or (digest and digests.get(number) == digest):
+            return gate.not_rolled_back(candidate.number, entry.number, entry.decision.reason)
+    return gate.not_rolled_back(candidate.number, None, "")
+
+
+def past_uses(book: Sequence[Entry]) -> list[Use]:
+    """The comparisons that earlier gates made, in their order."""
+    kept = [entry.decision.window.get("use") for entry in book if entry.decision.action == "promotion"]
+    return [Use(**use) for use in kept if use]
+
+
+def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, asked: Asked) -> Decision:
+    """What goes into the ledger."""
+    verdict, champion = found.verdict, found.champion
+    failed = {finding.code for finding in verdict.findings if finding.outcome == "fail"}
+    forced = asked.force and verdict.decision != "PROMOTE" and not failed & NEVER_FORCED
+    approved = candidate.tags.get(APPROVED, "").strip() if to == PRODUCTION else ""
+    seen = f"{approved} (seen {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC)" if approved else ""
+    held = champion if to == PRODUCTION else registry.holder(use_case.name, to)
+    return Decision(
+        "promotion",
+        verdict.decision,
+        candidate.number,
+        to,
+        moves=forced or verdict.decision == "PROMOTE",
+        previous="" if held is None else held.number,
+        reason=asked.reason if asked.reason and (forced or verdict.decision == "PROMOTE") else _because(verdict, asked),
+        forced=forced,
+        approval=seen,
+        policy=policy(use_case),
+        digest=candidate.tags.get(registry.DIGEST, ""),
+        window=found.window,
+        stages=use_case.registry.stages,
+        findings=verdict.to_dict()["findings"],
+        page=page(candidate, held, to, found, rules=policy(use_case), forced=asked.reason if forced else ""),
     )
-    if theirs is None or champion is None:
-        return findings
-    found = _compare(use_case, held, theirs.take(keep), ours)
-    return [
-        *findings,
-        gate.other_answers(found.identical, champion.number, found.n),
-        gate.not_worse(
-            found.metric,
-            found.difference,
-            found.interval,
-            tolerance=use_case.gate.tolerance,
-            n=found.n,
-            champion=champion.number,
-        ),
-    ]
 
 
-def _compare(use_case: UseCase, held: HeldOut, champion: Predictions, candidate: Predictions) -> Comparison:
-    return compare_performance(
-        held.y,
-        champion,
-        candidate,
-        use_case.primary_metric,
-        blocks=held.times,
-        tolerance=use_case.gate.tolerance,
-        seed=use_case.seed,
-    )
+def _because(verdict: Verdict, asked: Asked) -> str:
+    """Why, in a line: what stands against it, else what decided for it."""
+    wanted = {"REJECT": "fail", "HOLD": "unsure"}.get(verdict.decision)
+    if wanted is not None:
+        lead = "This cannot be forced. " if asked.force else ""
+        return lead + " ".join(one.sentence for one in verdict.findings if one.outcome == wanted)[:1000]
+    deciding = [one.sentence for one in verdict.findings if one.code in {"better", "not_worse", "champion"}]
+    return " ".join(deciding)
 
 
-def described(candidate: Version, champion: Version | None, to: str, verdict: Verdict) -> list[str]:
-    """The answer in a few readable lines, a finding each."""
-    signs = {"pass": "+", "fail": "-", "unsure": "?", "not applicable": "."}
-    lines = [f"{verdict.decision}: version {candidate.number} of {candidate.name} to {to}"]
-    lines += [f"  {signs[finding.outcome]} {finding.sentence}" for finding in verdict.findings]
-    before = f" (before: version {champion.number})" if champion else ""
-    if verdict.decision == "PROMOTE":
-        lines.append(f"Version {candidate.number} holds the alias '{to}' now{before}.")
+def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str]) -> Answer:
+    """The decision as it was recorded, for the person and the program that asked."""
+    decided, verdict = entry.decision, found.verdict
+    lines = [*repaired, f"{decided.verdict}: version {candidate.number} of {candidate.name} to {decided.alias}"]
+    lines += [f"  {SIGNS[finding.outcome]} {finding.sentence}" for finding in verdict.findings]
+    if entry.counts:
+        before = f" (before: version {decided.previous})" if decided.previous else ""
+        lines += [f"Forced by {entry.actor}: {decided.reason}"] if decided.forced else []
+        lines.append(f"Version {candidate.number} holds the alias '{decided.alias}' now{before}.")
     else:
-        lines.append(f"The alias '{to}' stays where it is{before}.")
-    return lines
+        lines += [decided.reason] if decided.verdict != verdict.decision or decided.reason.startswith("This") else []
+        where = f" (version {decided.previous})" if decided.previous else ""
+        lines.append(f"The alias '{decided.alias}' stays where it is{where}.")
+    lines.append(f"Recorded as decision {entry.number} in the experiment {ledger.experiment(candidate.name)}.")
+    told = {
+        "use_case": candidate.name,
+        "to": decided.alias,
+        **entry.to_dict(),
+        "previous": decided.previous or None,
+        "findings": verdict.to_dict()["findings"],
+        "decision": decided.verdict,
+        "ledger_run_id": entry.run_id,
+        "repaired": repaired,
+    }
+    return Answer(tuple(lines), told, 0 if entry.counts else EXIT[decided.verdict])
+
+
+def page(candidate: Version, held: Version | None, to: str, found: Judged, *, rules: str, forced: str) -> str:
+    """The decision in Markdown, what stands against it first."""
+    before = f"version {held.number}" if held else "nothing"
+    lines = [f"# {found.verdict.decision}: version {candidate.number} to {to}", "", f"There before: {before}.", ""]
+    lines += [f"**Forced:** {forced}", ""] if forced else []
+    if found.window:
+        lines += [f"Rows: {found.window['rows']:,} from {found.window['start']} to {found.window['end']}.", ""]
+    lines += [f"Limits: `{rules}`.", "", "| outcome | finding | what was found |", "|---|---|---|"]
+    order = ["fail", "unsure", "pass", "not applicable"]
+    ordered = sorted(found.verdict.findings, key=lambda one: order.index(one.outcome))
+    lines += [f"| {one.outcome} | {one.code} | {one.sentence.replace('|', '/')} |" for one in ordered]
+    return "\n".join(lines) + "\n"

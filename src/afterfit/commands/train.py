@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.inspection import permutation_importance
 from tqdm import tqdm
@@ -39,6 +40,7 @@ class Table:
     window: data.Window
     train: data.Fingerprint
     left_out: Mapping[str, int]
+    marks: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def load_table(use_case: UseCase) -> Table:
     left_out = dict(window.dropped)
     if problem.refused:
         left_out["refused by the contract"] = problem.refused
-    return Table(problem, window, data.fingerprint(frame, use_case.time), left_out)
+    marks = data.kept_marks(data.row_marks(use_case, frame))
+    return Table(problem, window, data.fingerprint(frame, use_case.time), left_out, marks)
 
 
 def command(config: str, builder: str = "", params_from: str = "", register: bool = True) -> Answer:  # noqa: FBT001, FBT002 - an option of the command line
@@ -113,7 +116,7 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         manifest, profiles = _manifest(table, builder, params, trained), reference(table.problem, trained)
-        bundle = save(trained.scorer, manifest, _example(table), folder, profiles)
+        bundle = save(trained.scorer, manifest, _example(table), folder, rows=table.marks, reference=profiles)
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)
