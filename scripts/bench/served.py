@@ -48,7 +48,6 @@ TRUSTED += [
 def log_both(table, params, scratch):
     """Log both models to a store of their own; gives their addresses."""
     use_case, frame = table.problem.use_case, table.problem.frame
-    mlflow.set_tracking_uri(f"sqlite:///{scratch}/mlflow.db")
     names = [column.name for column in table.problem.contract.columns if column.kind == "category"]
     numbers = frame.drop(columns=[*names, "scheduled_departure"])
     plain_frame = numbers.assign(**{name: frame[name].astype(object) for name in names})
@@ -115,9 +114,9 @@ def measure(seconds, rounds=3, params=None):
     params = params or dict(use_case.candidates[0].params)
     table = load_table(use_case)
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         with contextlib.redirect_stdout(io.StringIO()):
             theirs, ours, their_rows, our_rows = log_both(table, params, scratch)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         with serving(theirs) as their_port, serving(ours) as our_port:
             sides = {"plain pipeline": (their_port, their_rows), "bundle": (our_port, our_rows)}
             for port, bodies in sides.values():
