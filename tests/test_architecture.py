@@ -28,12 +28,14 @@ ROWS = [
     {"resampling", "slices"},
     {"metrics", "calibration", "builders"},
     {"data", "encoder", "drift", "compare", "estimate", "giveaway"},
+    {"reference", "windows"},
     {"scorer", "draft"},
     {"training"},
     {"tuning", "trials"},
     {"gate", "policy"},
     {"bundle", "predlog", "loop"},
-    {"tracking", "report", "served", "examination"},
+    {"smallpictures"},
+    {"tracking", "report", "driftpage", "served", "examination"},
     {"lock"},
     {"registry", "server_trial", "batch"},
     {"ledger"},
@@ -48,7 +50,7 @@ ONLY_IN = {
     "fastapi": {"serving"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "driftpage"},
 }
 
 

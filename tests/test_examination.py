@@ -52,7 +52,7 @@ def made(folder):
 def side(folder, case, number, trained, rows, scorer=None):
     place = folder / number
     marks = data.row_marks(case, rows)
-    bundle = save(trained.scorer, manifest(case), [{"distance": 500.0, "carrier": "AA"}], place, marks)
+    bundle = save(trained.scorer, manifest(case), [{"distance": 500.0, "carrier": "AA"}], place, rows=marks)
     return Side(number, bundle if scorer is None else replace(bundle, scorer=scorer), place)
 
 

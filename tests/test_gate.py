@@ -122,3 +122,10 @@ def test_a_candidate_that_answers_all_rows_as_the_champion_does_brings_nothing()
 def test_without_a_champion_there_is_nothing_to_be_worse_than():
     first = [gate.loads("0" * 64), gate.no_champion()]
     assert judge(first).decision == "PROMOTE"
+
+
+def test_calibration_is_judged_beside_a_champion_and_only_told_without_one():
+    assert gate.calibrated(0.3, 0.01, 0.1, None, 500).outcome == "not applicable"
+    assert gate.calibrated(0.3, 0.01, 0.1, 0.05, 500).outcome == "fail"
+    assert gate.calibrated(0.3, 0.01, 0.1, 0.3, 500).outcome == "pass"
+    assert gate.calibrated(0.1, 0.01, 0.1, 0.0, 500).outcome == "pass"

@@ -110,12 +110,12 @@ def rate(port, bodies, connections, seconds):
     return len(latencies) / seconds, 1000 * sorted(latencies)[len(latencies) // 2]
 
 
-def measure(seconds, use_case=None, rounds=3):
-    use_case = use_case or load_use_case("flights-late")
+def measure(seconds, rounds=3, params=None):
+    use_case = load_use_case("flights-late")
+    params = params or dict(use_case.candidates[0].params)
     table = load_table(use_case)
     with tempfile.TemporaryDirectory() as scratch:
         with contextlib.redirect_stdout(io.StringIO()):
-            params = dict(use_case.candidates[0].params)
             theirs, ours, their_rows, our_rows = log_both(table, params, scratch)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         with serving(theirs) as their_port, serving(ours) as our_port:

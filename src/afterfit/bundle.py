@@ -21,11 +21,15 @@ from afterfit.checks import Checked
 from afterfit.encoder import Encoder
 from afterfit.errors import BundleError, DataError
 from afterfit.predictions import Predictions
+from afterfit.profiles import Profile
+from afterfit.reference import Reference
 from afterfit.scorer import Scorer
 
 FORMAT = 1
 Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
+PROFILE = "profile.json"
+"""What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
 TRUSTED = frozenset(
     {
@@ -117,6 +121,7 @@ class Bundle:
         example: a few rows as a client would send them.
         version: the registry version it was loaded as, or None.
         rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
+        reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
     """
 
     scorer: Scorer
@@ -125,6 +130,12 @@ class Bundle:
     example: tuple[Mapping[str, Any], ...]
     version: str | None = None
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    reference: Reference | None = None
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile of the training window's features, or None."""
+        return None if self.reference is None else self.reference.features
 
     def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready.
@@ -211,7 +222,9 @@ def save(
     manifest: Manifest,
     example: Sequence[Mapping[str, Any]],
     folder: Path,
+    *,
     rows: Marks | None = None,
+    reference: Reference | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
@@ -223,6 +236,7 @@ def save(
         example: a few rows as a client would send them.
         folder: where to.
         rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
+        reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
@@ -236,8 +250,11 @@ def save(
         "example.json": _json("example.json", list(example)),
         "manifest.json": _json("manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)}),
     }
+    if reference is not None:
+        texts[PROFILE] = reference.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROFILE).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
@@ -300,7 +317,9 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
-        return Bundle(scorer, Manifest(**known), found, tuple(_read(folder / "example.json")), version, rows)
+        example, profiles = tuple(_read(folder / "example.json")), folder / PROFILE
+        reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -326,7 +345,7 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in FILES:
+    for name in (*FILES, *([PROFILE] if (folder / PROFILE).is_file() else [])):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")

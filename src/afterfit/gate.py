@@ -346,11 +346,17 @@ def varies(constant: bool, rows: int) -> Finding:  # noqa: FBT001 - a fact, not 
 
 
 def calibrated(error: float, chance: float, limit: float, champion: float | None, n: int) -> Finding:
-    """Probabilities mean what they say, up to a limit and to chance; or at least as much as the champion's do."""
-    allowed = max(limit + chance, champion or 0.0)
+    """Probabilities mean what they say, up to a limit and to chance; or at least as much as the champion's do.
+
+    Without a champion it is told and not judged: where shares of classes move with time, every model's probabilities
+    are off, and there is none to say by how much.
+    """
+    lead = f"Its calibration error is {error:.3f}"
+    if champion is None:
+        return Finding("calibrated", "not applicable", f"{lead}; there is no champion beside it.", error, n=n)
+    allowed = max(limit, champion) + chance
     outcome: Outcome = "pass" if error <= allowed else "fail"
-    beside = "" if champion is None else f", the champion's {champion:.3f}"
-    sentence = f"Its calibration error is {error:.3f}{beside}; {allowed:.3f} is allowed."
+    sentence = f"{lead}, the champion's {champion:.3f}; {allowed:.3f} is allowed."
     return Finding("calibrated", outcome, sentence, error, allowed, n=n)
 
 

@@ -3,17 +3,20 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset import Dataset
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
@@ -37,6 +40,8 @@ class Described(MetaDataset):
         return
 
 
+MOST_METRICS = 1_000
+"""Metrics that MLflow takes in one call."""
 PATIENCE = 5.0
 """Seconds to wait for a tracking server before it counts as away."""
 DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
@@ -191,6 +196,22 @@ def metrics(
     if known:
         with store_errors():
             mlflow.log_metrics(known, step=step, model_id=model_id, dataset=dataset)
+
+
+def histories(steps: Sequence[Mapping[str, float]]) -> None:
+    """Log the active run's metrics of many steps, from step 0 on, in as few calls as may be; nan is left out."""
+    active, now = mlflow.active_run(), int(time.time() * 1000)
+    if active is None:
+        raise StoreError("Metrics need an active run, and there is none.")
+    found = [
+        Metric(key, float(value), now, step)
+        for step, values in enumerate(steps)
+        for key, value in values.items()
+        if isfinite(value)
+    ]
+    with store_errors():
+        for start in range(0, len(found), MOST_METRICS):
+            MlflowClient().log_batch(active.info.run_id, metrics=found[start : start + MOST_METRICS])
 
 
 def dataset(source: str, name: str, fingerprint: Fingerprint, context: str) -> Dataset:

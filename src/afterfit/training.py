@@ -18,6 +18,8 @@ from afterfit.errors import SchemaError, SettingsError, TrainingError
 from afterfit.folds import ordered_folds, shuffled_folds
 from afterfit.metrics import METRICS, evaluate, metric
 from afterfit.predictions import Predictions
+from afterfit.reference import Reference, cleaned
+from afterfit.reference import learn as learn_reference
 from afterfit.scorer import Scorer, predict, raw_probabilities
 from afterfit.usecase import UseCase
 
@@ -105,6 +107,8 @@ class Trained:
         dummy: the same of the dummy, on the same folds.
         out_of_fold: predictions for `rows`, calibrated by other folds.
         rows: (m,) positions in the problem's rows of the out-of-fold predictions.
+        unseen: the folds' predictions for `rows` under the final calibration: the nearest that a training window has
+            to what the scorer will answer for new rows.
     """
 
     scorer: Scorer
@@ -112,6 +116,7 @@ class Trained:
     dummy: Mapping[str, Spread]
     out_of_fold: Predictions
     rows: Rows
+    unseen: Predictions
 
 
 def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None) -> Problem:
@@ -333,6 +338,25 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
         _spreads(names, parts, base),
         Predictions.joined(calibrated),
         np.concatenate([fold.rows for fold in parts]),
+        Predictions.joined([_apply(answer, scorer.calibration, scorer.offsets) for answer in raw]),
+    )
+
+
+def reference(problem: Problem, trained: Trained) -> Reference:
+    """Profiles of the training rows, of the answers that no fold had seen, and of the outcomes.
+
+    Where a column is private, no category is named in them.
+    """
+    use_case, classes = problem.use_case, problem.classes
+    outcomes = problem.y if classes is None else np.asarray(classes, dtype=object)[problem.y]
+    return learn_reference(
+        cleaned(problem.frame, use_case.columns.missing_marks),
+        kinds={column.name: column.kind for column in problem.contract.columns},
+        time=None if use_case.time is None or problem.times is None else (use_case.time, problem.times),
+        outcomes=(use_case.target, outcomes),
+        predictions=trained.unseen,
+        rows=trained.rows,
+        hidden=bool(use_case.columns.private),
     )
 
 

@@ -17,6 +17,7 @@ from afterfit.errors import AfterfitError, SettingsError
 
 INTERRUPTED = 130
 HOLD, REJECT = 3, 4
+ALARM = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
 from afterfit.metrics import evaluate, metric
 from afterfit.registry import Version
-from afterfit.training import Problem, Trained, pose, train
+from afterfit.training import Problem, Trained, pose, reference, train
 from afterfit.usecase import UseCase, load_use_case
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops")
@@ -115,7 +115,8 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        bundle = save(trained.scorer, _manifest(table, builder, params, trained), _example(table), folder, table.marks)
+        manifest, profiles = _manifest(table, builder, params, trained), reference(table.problem, trained)
+        bundle = save(trained.scorer, manifest, _example(table), folder, rows=table.marks, reference=profiles)
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)
