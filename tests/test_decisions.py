@@ -1,6 +1,7 @@
 """Promote, refuse, approve, force, roll back and look back, by the commands themselves, over a real store."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,24 +10,37 @@ from mlflow import MlflowClient
 
 from afterfit import ledger, registry
 from afterfit.commands import console
-from conftest import made_table
+from conftest import _working_in, made_table
 
 STUMP = {"max_iter": 1, "max_leaf_nodes": 2, "min_samples_leaf": 10}
 BOOSTER = {"max_iter": 40, "min_samples_leaf": 10}
 GATE = {"smallest_holdout": 50, "missing_fall": 10, "calibration_error": 0.3}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, empty_store, write_use_case_in):
+    """Version 1, a stump, in production; version 2, a far better booster: a folder that each test starts from."""
+    from afterfit.commands import promote, train
+
+    folder = tmp_path_factory.mktemp("trained")
+    with _working_in(folder, empty_store):
+        table, metrics = made_table(rows=900), {"primary": "roc_auc", "slices": ["colour"]}
+        file = write_use_case_in(folder, table=table, gate=GATE, metrics=metrics)
+        for number, params in enumerate((STUMP, BOOSTER), start=1):
+            change(file, candidates=[{"builder": "hist_gradient_boosting", "params": params}])
+            train.command(str(file))
+            if number == 1:
+                assert promote.command(str(file)).exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def sizes(store, write_use_case, command_line):
-    """Version 1, a stump, in production; version 2, a far better booster; gives the settings file."""
-    table = made_table(rows=900)
-    file = write_use_case(store, table=table, gate=GATE, metrics={"primary": "roc_auc", "slices": ["colour"]})
-    for number, params in enumerate((STUMP, BOOSTER), start=1):
-        change(file, candidates=[{"builder": "hist_gradient_boosting", "params": params}])
-        assert command_line("train", config=file)[0] == 0
-        if number == 1:
-            assert command_line("promote", config=file)[0] == 0
-    return file
+def sizes(tmp_path, trained):
+    """The settings file in the test's own folder, over a store of its own; model files are shared."""
+    for name in ("sizes.yaml", "sizes.csv"):
+        shutil.copy(trained / name, tmp_path / name)
+    with _working_in(tmp_path, trained / "mlflow.db"):
+        yield tmp_path / "sizes.yaml"
 
 
 def change(file, **settings):
@@ -123,8 +137,12 @@ def test_rollback_goes_to_a_version_that_was_in_production_and_says_why_not_othe
 def test_a_version_that_was_altered_does_not_come_back_and_the_refusal_is_on_record(sizes, command_line):
     assert command_line("promote", config=sizes)[0] == 0
     folder = registry.bundle_folder(registry.version("sizes", "1"))
+    example = (folder / "example.json").read_text()
     (folder / "example.json").write_text("[]")
-    code, out, told = answer(command_line, "rollback", config=sizes, reason="It was wrong at night.")
+    try:
+        code, out, told = answer(command_line, "rollback", config=sizes, reason="It was wrong at night.")
+    finally:
+        (folder / "example.json").write_text(example)
     assert code == console.REJECT
     assert "is not the one that was registered" in out
     assert told["state"] == "done"

@@ -22,7 +22,7 @@ from afterfit.predictions import Predictions
 from afterfit.training import pose
 from afterfit.usecase import UseCase
 
-DAMAGED_ROWS = 3_000
+DAMAGED_ROWS = 2_000
 """Rows on which columns are made missing, at most."""
 SLICE_RESAMPLES = 500
 THOUSAND = 1_000
@@ -322,7 +322,7 @@ def _service(case: Case) -> Iterator[Finding]:
     frame = pd.DataFrame([dict(row)] * THOUSAND)
     measured = {
         "size": ([sum(file.stat().st_size for file in side.folder.iterdir()) / 1e6 for side in sides], "MB"),
-        "load time": (_milliseconds([partial(load, side.folder) for side in sides], 2), "ms"),
+        "load time": (_milliseconds([partial(load, side.folder) for side in sides], 1), "ms"),
         "one row": (_milliseconds([partial(side.bundle.answer, row) for side in sides], 30), "ms"),
         "1,000 rows": (_milliseconds([partial(side.bundle.answers, frame) for side in sides], 3), "ms"),
     }
