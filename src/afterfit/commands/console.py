@@ -99,13 +99,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     A second Ctrl-C still stops at once.
     """
     del signum, frame
-    signal.signal(signal.SIGTERM, _stopping_already)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which holds until the process is gone; a handler of ours would not
     signal.signal(signal.SIGINT, signal.default_int_handler)
     raise KeyboardInterrupt
-
-
-def _stopping_already(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
 
 
 def _json_place(path: str) -> Path | None:

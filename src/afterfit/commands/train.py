@@ -27,7 +27,7 @@ from afterfit.registry import Version
 from afterfit.training import Problem, Trained, pose, reference, train
 from afterfit.usecase import UseCase, load_use_case
 
-PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops")
+PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
 EXAMPLE_ROWS = 3
 
