@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -101,6 +102,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     del signum, frame
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which holds until the process is gone; a handler of ours would not
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # a query cut in the middle is no news, nor its trace
     raise KeyboardInterrupt
 
 
