@@ -52,6 +52,8 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks
         return error.exit_code
     except KeyboardInterrupt:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         print(f"{parser.prog}: interrupted; what was finished is kept.", file=sys.stderr)  # noqa: T201 - as above
         return INTERRUPTED
     print("\n".join(answer.lines))  # noqa: T201 - as above
@@ -103,6 +105,26 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which holds until the process is gone; a handler of ours would not
     signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # a query cut in the middle is no news, nor its trace
+    _insist()
+    raise KeyboardInterrupt
+
+
+def _insist() -> None:
+    """Look again in a second: libraries that were interrupted in a callback may have swallowed the first try."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _interrupt_again)
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+
+
+def _interrupt_again(signum: int, frame: FrameType | None) -> None:
+    """Interrupt once more, unless the interrupt is on its way out already and runs are being ended."""
+    del signum, frame
+    _insist()
+    handled = sys.exc_info()[1]
+    while handled is not None:
+        if isinstance(handled, KeyboardInterrupt):
+            return
+        handled = handled.__context__
     raise KeyboardInterrupt
 
 
