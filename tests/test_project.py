@@ -2,15 +2,20 @@
 
 import re
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 
 import conda_pins
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))["entry_points"]
