@@ -21,7 +21,7 @@ import pandas as pd
 from afterfit import data
 from afterfit.bundle import load, save
 from afterfit.commands import score as command
-from afterfit.commands.train import _example, _manifest, load_table
+from afterfit.commands.train import example_of, load_table, manifest_of
 from afterfit.training import train
 from afterfit.usecase import load_use_case
 
@@ -41,7 +41,7 @@ def trained_bundle(folder, rows):
     candidate = use_case.candidates[0]
     params = candidate.params if rows > 10_000 else {"max_iter": 10}
     trained = train(table.problem, candidate.builder, params)
-    save(trained.scorer, _manifest(table, candidate.builder, params, trained), _example(table), folder)
+    save(trained.scorer, manifest_of(table, candidate.builder, params, trained), example_of(table), folder)
     return use_case, load(folder)
 
 

@@ -31,18 +31,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from afterfit import tracking
-from afterfit.bundle import save
-from afterfit.commands.train import _example, _manifest, load_table, plain, requirements
+from afterfit.bundle import TRUSTED, save
+from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
 from afterfit.server_trial import serving
 from afterfit.training import train
 from afterfit.usecase import load_use_case
 
 JSON = {"Content-Type": "application/json"}
-TRUSTED = ["functools.partial", "numpy.dtype", "sklearn.utils.validation.check_array"]
-TRUSTED += [
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-]
 
 
 def log_both(table, params, scratch):
@@ -65,14 +60,14 @@ def log_both(table, params, scratch):
             pipeline,
             name="plain",
             signature=signature,
-            skops_trusted_types=TRUSTED,
+            skops_trusted_types=sorted(TRUSTED),
             pip_requirements=requirements(),
             pyfunc_predict_fn="predict_proba",
         )
         trained = train(table.problem, "hist_gradient_boosting", params)
         folder = Path(scratch) / "bundle"
-        manifest = _manifest(table, "hist_gradient_boosting", params, trained)
-        bundle = save(trained.scorer, manifest, _example(table), folder)
+        manifest = manifest_of(table, "hist_gradient_boosting", params, trained)
+        bundle = save(trained.scorer, manifest, example_of(table), folder)
         ours, _ = tracking.log_bundle(folder, bundle, requirements(), params)
     assert use_case.task == "classification"
     return theirs.model_uri, ours, _rows(plain_frame), _rows(frame)

@@ -19,7 +19,7 @@ from afterfit.errors import DataError
 from afterfit.layouts import SAMPLE, Column, Layout, learn
 from afterfit.parts import Kind, Names
 from afterfit.relations import Sums, no_sums, one_thread, score_table, sums_of
-from afterfit.saved import FORMAT, check_format, layout_from_dict, layout_to_dict
+from afterfit.saved import FORMAT, check_format, layout_from_dict, layout_to_dict, parsed
 
 Array = np.ndarray[Any, Any]
 
@@ -166,11 +166,7 @@ class Profile:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Profile":
         """The profile from JSON text that this or an older release wrote."""
-        try:
-            saved = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"This is not a saved profile: it is no JSON ({error}).") from error
-        return cls.from_dict(saved)
+        return cls.from_dict(parsed(text))
 
 
 def _runs(blocks: Mapping[int, int], first: int) -> list[list[int]]:

@@ -20,6 +20,7 @@ from afterfit.findings import DriftReport, Finding, Relation
 from afterfit.parts import Kind
 from afterfit.predictions import Predictions
 from afterfit.profiles import Profile, profile
+from afterfit.saved import parsed
 
 FORMAT = 1
 RATE_SHARES: Mapping[str, float] = {"features": 0.8, "predictions": 0.1, "outcomes": 0.1}
@@ -99,11 +100,7 @@ class Reference:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Reference":
         """The profiles from JSON text; errors as in `from_dict`."""
-        try:
-            saved = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"This is not a saved profile: it is no JSON ({error}).") from error
-        return cls.from_dict(saved)
+        return cls.from_dict(parsed(text))
 
 
 def learn(

@@ -1,5 +1,6 @@
 """A layout as JSON and back: with a format number, so that what an older release wrote stays readable."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import astuple
 from typing import Any
@@ -15,6 +16,14 @@ from afterfit.relations import Score
 FORMAT = 1
 
 Array = np.ndarray[Any, Any]
+
+
+def parsed(text: str | bytes) -> Any:
+    """The plain values in the JSON text of a saved profile, or a DataError."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"This is not a saved profile: it is no JSON ({error}).") from error
 
 
 def check_format(saved: Mapping[str, Any]) -> None:

@@ -115,8 +115,8 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        manifest, profiles = _manifest(table, builder, params, trained), reference(table.problem, trained)
-        bundle = save(trained.scorer, manifest, _example(table), folder, rows=table.marks, reference=profiles)
+        manifest, profiles = manifest_of(table, builder, params, trained), reference(table.problem, trained)
+        bundle = save(trained.scorer, manifest, example_of(table), folder, rows=table.marks, reference=profiles)
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)
@@ -191,7 +191,8 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
     return dict(zip(names, means, strict=True)), dict(zip(names, sds, strict=True))
 
 
-def _manifest(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
+def manifest_of(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
+    """What is known of a version besides its estimator."""
     use_case = table.problem.use_case
     promise = {
         name: {"mean": _none(s.mean), "sd": _none(s.sd), "low": _none(s.low), "high": _none(s.high)}
@@ -230,7 +231,8 @@ def settings_digest(use_case: UseCase) -> str:
     return hashlib.sha256(json.dumps(use_case.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _example(table: Table) -> list[dict[str, Any]]:
+def example_of(table: Table) -> list[dict[str, Any]]:
+    """A few training rows as a client would send them, private columns left out."""
     rows = table.problem.frame.iloc[:: max(len(table.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
     private = set(table.problem.use_case.columns.private)
     return [
