@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -244,3 +246,23 @@ def test_a_table_that_nobody_prepared_trains_from_its_drafted_settings_unchanged
     assert gain > 0 if metric(primary).greater_is_better else gain < 0
     code, out, err = command_line("promote", config="mine.yaml", to="staging")
     assert code in {0, console.HOLD}, out + err  # a small table may hold out too few rows
+
+
+def test_an_interrupt_where_python_cannot_raise_still_ends_the_command_without_a_trace():
+    program = """
+import argparse, os, signal, sys, time, types, weakref
+from afterfit.commands import console
+
+class Thing: pass
+
+def command():
+    thing = Thing()
+    kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del thing
+    time.sleep(20)
+
+sys.modules["afterfit.commands.sleepy"] = types.SimpleNamespace(command=command)
+sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "sleepy: interrupted; what was finished is kept.\n")

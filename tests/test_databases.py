@@ -5,7 +5,7 @@ import pytest
 from afterfit.data import describe, read, stream
 from afterfit.databases import masked
 from afterfit.errors import DataError, SettingsError, SourceError
-from afterfit.usecase import Source
+from afterfit.sections import Source
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from afterfit import s3
 from afterfit.data import read, stream
 from afterfit.errors import SourceError
-from afterfit.usecase import Source
+from afterfit.sections import Source
 
 ACCOUNT = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
 

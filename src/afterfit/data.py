@@ -17,8 +17,9 @@ from afterfit.errors import DataError, SettingsError
 from afterfit.flights import flights
 from afterfit.folds import Rows, row_hashes
 from afterfit.names import absent_column, chosen_columns
-from afterfit.usecase import Source, UseCase
-from afterfit.usecase import Window as Period
+from afterfit.sections import Source
+from afterfit.sections import Window as Period
+from afterfit.usecase import UseCase
 
 BUILTIN = {"flights": flights}
 MOST_CLASSES = 200

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from afterfit.errors import SettingsError, SourceError, TrainingError
 from afterfit.metrics import metric
+from afterfit.sections import Candidate, Range
 from afterfit.training import Fold, Problem, fold_predictions, folds, measured, metric_names
-from afterfit.usecase import Candidate, Range
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -4,219 +4,29 @@ import difflib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from afterfit.errors import SettingsError
+from afterfit.sections import (
+    Candidate,
+    Columns,
+    Gate,
+    Log,
+    Metrics,
+    Registry,
+    Scalar,
+    Settings,
+    Source,
+    Split,
+    Tuning,
+)
 
 BUILTIN = Path(__file__).parent / "usecases"
-Kind = Literal["number", "integer", "boolean", "category", "datetime"]
-Scalar = str | int | float | bool
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Margin = Annotated[Finite, Field(ge=0)] | Literal["auto"]
-
-
-class Settings(BaseModel):
-    """Frozen and strict: an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
-
-
-def _moment(value: Any) -> Any:
-    """YAML reads 2013-01-01 as a date, which means its midnight, and 2013 as a number, which means nothing."""
-    if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("-").isdigit()):
-        raise ValueError("must be a date or time such as 2013-01-31 or 2013-01-31T14:05")
-    return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _utc(moment: datetime) -> datetime:
-    """A time with a zone in UTC without one, as data reads times; others as they are."""
-    return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
-
-
-class Source(Settings):
-    """Where the rows are: one of `builtin`, `path` (a file, folder or s3:// address) and `sql` with `query`."""
-
-    builtin: str | None = None
-    path: str | None = None
-    sql: str | None = None
-    query: str | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "Source":
-        named = [key for key in ("builtin", "path", "sql") if getattr(self, key) is not None]
-        if len(named) != 1:
-            raise ValueError(f"name exactly one of builtin, path and sql, not {' and '.join(named) or 'none of them'}")
-        if (self.sql is None) != (self.query is None):
-            raise ValueError("sql (the database's address) and query go together")
-        return self
-
-
-class Columns(Settings):
-    """Which columns are features, and how they are read. `features` empty: all but target, key, time and `ignore`."""
-
-    features: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    kinds: dict[str, Kind] = {}
-    required: tuple[str, ...] = ()
-    private: tuple[str, ...] = ()
-    missing_marks: tuple[str, ...] = ()
-    on_invalid: Literal["error", "missing"] = "error"
-    max_categories: int = Field(default=200, ge=2, le=250)
-    min_category_rows: int = Field(default=20, ge=1)
-
-    @field_validator("missing_marks", mode="before")
-    @classmethod
-    def _as_text(cls, marks: Any) -> Any:
-        return [str(mark) for mark in marks] if isinstance(marks, list) else marks
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_utc)]
-
-
-class Window(Settings):
-    """Rows from `start` (included) to `end` (excluded), in the time column's own clock; with a zone, read as UTC."""
-
-    start: Moment | None = None
-    end: Moment | None = None
-
-    @model_validator(mode="after")
-    def _forwards(self) -> "Window":
-        if self.start and self.end and self.start >= self.end:
-            raise ValueError(f"start ({self.start}) must be before end ({self.end})")
-        return self
-
-
-class Split(Settings):
-    """What trains and what is held out. Windows need a time column; without them the last `share` is held out.
-
-    Without a time column the held-out rows are those whose content hashes into the share, so that a row stays on
-    its side whatever is added to the table.
-    """
-
-    train: Window | None = None
-    holdout: Window | None = None
-    share: float = Field(default=0.2, gt=0.0, lt=0.9)
-    folds: int = Field(default=5, ge=2, le=20)
-
-
-class Range(Settings):
-    """One dimension of the search: `low` to `high` (floats or integers, optionally `log`), or `choices`."""
-
-    low: Finite | int | None = None
-    high: Finite | int | None = None
-    log: bool = False
-    choices: tuple[Scalar, ...] = ()
-
-    @model_validator(mode="after")
-    def _bounded(self) -> "Range":
-        if bool(self.choices) == (self.low is not None or self.high is not None):
-            raise ValueError("give either low and high, or choices")
-        if not self.choices and (self.low is None or self.high is None or self.low >= self.high):
-            raise ValueError("low must be below high, and both given")
-        if self.log and self.low is not None and self.low <= 0:
-            raise ValueError("log needs low above 0")
-        return self
-
-
-class Candidate(Settings):
-    """A model builder by name (or any scikit-learn-compatible estimator by dotted name), its parameters and search."""
-
-    builder: str
-    params: dict[str, Any] = {}
-    space: dict[str, Range] = {}
-
-
-class Tuning(Settings):
-    """How long the search may go on: it ends at `trials` or `seconds`, whichever comes first."""
-
-    trials: int = Field(default=20, ge=1)
-    seconds: float = Field(default=120.0, gt=0)
-    folds: int = Field(default=3, ge=2, le=20)
-
-
-class Value(Settings):
-    """Money by row: `costs[true class][predicted class]`, or a function by dotted name of (outcome, prediction)."""
-
-    costs: dict[Scalar, dict[Scalar, float]] = {}
-    function: str | None = None
-    unit: str = "EUR"
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "Value":
-        if bool(self.costs) == (self.function is not None):
-            raise ValueError("give either costs or function")
-        return self
-
-
-class Metrics(Settings):
-    """The metric that decides, those beside it, the columns to slice by, and the value in money."""
-
-    primary: str | None = None
-    also: tuple[str, ...] = ()
-    slices: tuple[str, ...] = ()
-    smallest_slice: int = Field(default=200, ge=10)
-    value: Value | None = None
-
-
-class Gate(Settings):
-    """Limits of promotion, in the primary metric's unit unless said otherwise.
-
-    Attributes:
-        require: "better" asks production's candidates to be better than the champion by more than `margin`;
-            "not_worse" lets those in that are not worse by more than `tolerance`.
-        margin: smallest improvement that is worth a promotion; "auto" measures how far apart two equal models are.
-        tolerance: largest loss that is still not worse, for `not_worse` and for staging; "auto" as above.
-        confidence: of intervals; the first gate on some rows has all of it, later ones less.
-        guardrails: further metrics, each with the largest loss put up with, in its own unit.
-        slice_tolerance: largest loss in a slice of `metrics.slices`; twice the tolerance where None.
-        value_tolerance: largest loss of `metrics.value`, in money a row.
-        smallest_holdout: complete outcomes below which a gate holds.
-        window: the outcomes that production's gate looks at; those of split.holdout where None.
-        label_delay_hours: outcomes of rows younger than this are not complete and not used.
-        calibration_error: largest mean distance of probabilities from shares (or of coverage from 90 %).
-        missing_fall: what the candidate may lose more than the champion when a column is missing or its most common
-            category unknown; five times the tolerance where None.
-        larger: how many times larger than the champion's a bundle may be.
-        slower: how many times longer than the champion it may take to load or to answer.
-        approval: production needs a person's approval, given as a tag of the version.
-    """
-
-    require: Literal["better", "not_worse"] = "better"
-    margin: Margin = 0.0
-    tolerance: Margin = 0.01
-    confidence: float = Field(default=0.95, ge=0.5, lt=1)
-    guardrails: dict[str, Annotated[Finite, Field(ge=0)]] = {}
-    slice_tolerance: float | None = Field(default=None, ge=0)
-    value_tolerance: float = Field(default=0.0, ge=0)
-    smallest_holdout: int = Field(default=100, ge=10)
-    window: Window | None = None
-    label_delay_hours: float = Field(default=0.0, ge=0)
-    calibration_error: float = Field(default=0.1, gt=0)
-    missing_fall: float | None = Field(default=None, ge=0)
-    larger: float = Field(default=5.0, ge=1)
-    slower: float = Field(default=3.0, ge=1)
-    approval: bool = False
-
-
-class Registry(Settings):
-    """How versions are kept. `stages` mirrors promotions to MLflow's old stages, for tooling that still reads them."""
-
-    stages: bool = False
 
 
 class UseCase(Settings):
@@ -237,6 +47,7 @@ class UseCase(Settings):
     tuning: Tuning = Tuning()
     gate: Gate = Gate()
     registry: Registry = Registry()
+    log: Log = Log()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
 

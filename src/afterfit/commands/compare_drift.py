@@ -22,8 +22,9 @@ from afterfit.findings import DriftReport
 from afterfit.parts import Kind
 from afterfit.profiles import Profile, empty, profile
 from afterfit.reference import KINDS, Reference, cleaned, compare, predicted, renamed
+from afterfit.sections import Source
 from afterfit.training import feature_columns
-from afterfit.usecase import Source, UseCase, load_use_case
+from afterfit.usecase import UseCase, load_use_case
 from afterfit.windows import Cutter, Every
 
 MOST_LINES = 15

@@ -105,8 +105,15 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which holds until the process is gone; a handler of ours would not
     signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # a query cut in the middle is no news, nor its trace
+    sys.unraisablehook = _unraisable
     _insist()
     raise KeyboardInterrupt
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that came up where Python cannot raise, such as in a weak reference's callback, is tried again."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
 
 
 def _insist() -> None:

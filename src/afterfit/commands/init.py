@@ -9,7 +9,7 @@ from afterfit.commands.console import Answer
 from afterfit.data import read
 from afterfit.draft import draft
 from afterfit.errors import SettingsError
-from afterfit.usecase import Source
+from afterfit.sections import Source
 
 
 def command(data: str, target: str, time: str = "", name: str = "", out: str = "usecase.yaml") -> Answer:

@@ -21,7 +21,8 @@ from afterfit.data import encode_target, missing_target, stream
 from afterfit.dates import parse_datetimes
 from afterfit.metrics import SliceResult, by_slice, interval
 from afterfit.predictions import Predictions
-from afterfit.usecase import Source, UseCase, load_use_case
+from afterfit.sections import Source
+from afterfit.usecase import UseCase, load_use_case
 
 MOST_JUDGED = 1_000_000
 """Rows kept for the metrics; of a longer source every second, fourth … row is kept, so that memory stays bounded."""
