@@ -59,8 +59,8 @@ def plain_rows(content: Any) -> tuple[list[Row], bool]:
     return _records(content, "The body"), False
 
 
-def invocation_rows(body: bytes, content_type: str) -> list[Row]:
-    """The rows of an /invocations body.
+def invocation_rows(body: bytes, content_type: str, most: int) -> list[Row]:
+    """The rows of an /invocations body; of Parquet no more than `most` are unfolded.
 
     Raises:
         Refusal: 400 where it cannot be read, 415 for another content type.
@@ -75,7 +75,7 @@ def invocation_rows(body: bytes, content_type: str) -> list[Row]:
     if kind == CSV:
         return _of_csv(body)
     if kind == PARQUET:
-        return _of_parquet(body)
+        return _of_parquet(body, most)
     raise Refusal(415, f"The content type must be one of {JSON}, {CSV} and {PARQUET}.")
 
 
@@ -142,7 +142,7 @@ def _of_csv(body: bytes) -> list[Row]:
     return [{name: value or None for name, value in zip(names, line, strict=True)} for line in lines[1:]]
 
 
-def _of_parquet(body: bytes) -> list[Row]:
+def _of_parquet(body: bytes, most: int) -> list[Row]:
     import pyarrow as pa  # noqa: PLC0415 - only those who send Parquet wait for it
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
@@ -150,6 +150,8 @@ def _of_parquet(body: bytes) -> list[Row]:
         with pq.ParquetFile(io.BytesIO(body)) as file:
             known = file.metadata
             groups = (known.row_group(number) for number in range(known.num_row_groups))
+            if known.num_rows > most:
+                raise Refusal(413, f"A request may have {most} rows; this one has {known.num_rows}.")
             if known.num_columns > MOST_COLUMNS or sum(group.total_byte_size for group in groups) > MOST_BYTES:
                 raise Refusal(413, "The Parquet body unfolds to more than is taken.")
             rows: list[Row] = file.read().to_pylist()
