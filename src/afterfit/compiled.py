@@ -177,7 +177,7 @@ def random_rows(encoder: Encoder, count: int, seed: int = 0) -> Floats:
             matrix[:, at] = rng.uniform(low - wide / 10, high + wide / 10, count)
             if column.kind != "number":
                 matrix[:, at] = np.round(matrix[:, at])
-            matrix[:: 97, at] = 1e30
+            matrix[::97, at] = 1e30
         else:
             matrix[:, at] = rng.uniform(0, {"hour": 24, "weekday": 7}.get(part.part, 366), count)
     matrix[rng.random(matrix.shape) < 0.1] = math.nan

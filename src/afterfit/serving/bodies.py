@@ -99,7 +99,8 @@ def _records(value: Any, what: str, status: int = 422) -> list[Row]:
     for number, row in enumerate(value):
         if not isinstance(row, dict):
             raise Refusal(
-                status, f"{what} must hold rows, JSON objects of column names to values; item {number} is another thing."
+                status,
+                f"{what} must hold rows, JSON objects of column names to values; item {number} is another thing.",
             )
     return value
 
@@ -169,7 +170,10 @@ def dumped(content: Any) -> bytes:
     """JSON of an answer; numbers that are not finite become null."""
     try:
         return orjson.dumps(content)
-    except (orjson.JSONEncodeError, UnicodeError):  # integers beyond 64 bits and half surrogate pairs, as warnings repeat them
+    except (
+        orjson.JSONEncodeError,
+        UnicodeError,
+    ):  # integers beyond 64 bits and half surrogate pairs, as warnings repeat them
         return json.dumps(_finite(content), ensure_ascii=True).encode()
 
 

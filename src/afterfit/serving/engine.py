@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 from afterfit.bundle import Bundle, parts
 from afterfit.checks import CheckedRow
 from afterfit.compiled import Compiled, compile_scorer
+from afterfit.serving.keeping import NOTHING, Keeping
 from afterfit.spool import Entry
 
 Row = Mapping[str, Any]
@@ -26,18 +27,16 @@ class Engine:
     Attributes:
         bundle: what answers.
         compiled: its trees compiled, or None where the estimator itself answers.
-        key: the use case's key columns, which are logged.
-        beside: those of them that are no features, and so not held against the contract.
-        hide: takes the private columns of a row away, or hashes them, before it is logged; None where there are none.
+        keeping: what of a row the log keeps.
+        beside: key columns that are no features, and so not held against the contract.
         columns: the contract's columns.
         edges: of the counts of predicted numbers; none for classes.
     """
 
     bundle: Bundle
     compiled: Compiled | None
-    key: tuple[str, ...] = ()
+    keeping: Keeping = NOTHING
     beside: frozenset[str] = frozenset()
-    hide: Callable[[Row], Row] | None = None
     columns: frozenset[str] = frozenset()
     edges: tuple[float, ...] = ()
 
@@ -52,9 +51,7 @@ class Engine:
         checked = [self._checked(row) for row in rows]
         good = [one for one in checked if not one.errors]
         found = self._predicted(good)
-        return [
-            self.bundle.answered({} if one.errors else next(found), one.warnings, one.errors) for one in checked
-        ]
+        return [self.bundle.answered({} if one.errors else next(found), one.warnings, one.errors) for one in checked]
 
     def _single(self, row: Row, compiled: Compiled) -> Answer:
         bundle, checked = self.bundle, self._checked(row)
@@ -118,25 +115,27 @@ class Engine:
             bodies: the rows as JSON where they came so; written anew where None or where columns are private.
             shadow: whether nobody got these answers.
         """
-        if self.hide is not None:
-            rows, bodies = [self.hide(row) for row in rows], None
-        texts = [text_of(row) for row in rows] if bodies is None else bodies
+        if bodies is None or self.keeping.private:
+            bodies = [text_of(self.keeping.features(row)) for row in rows]
         return [
             self._entry(row, text, answer, time, seconds, shadow=shadow)
-            for row, text, answer in zip(rows, texts, answers, strict=True)
+            for row, text, answer in zip(rows, bodies, answers, strict=True)
         ]
 
-    def _entry(
-        self, row: Row, text: bytes, answer: Answer, time: int, seconds: float | None, *, shadow: bool
-    ) -> Entry:
+    def _entry(self, row: Row, text: bytes, answer: Answer, time: int, seconds: float | None, *, shadow: bool) -> Entry:
         get = answer.get
-        prediction, shares, warnings, error = answer["prediction"], get("probabilities"), answer["warnings"], get("error")
+        prediction, shares, warnings, error = (
+            answer["prediction"],
+            get("probabilities"),
+            answer["warnings"],
+            get("error"),
+        )
         return Entry(
             answer["prediction_id"],
             time,
             answer["model_version"] or "",
             shadow,
-            key_of(row, self.key),
+            self.keeping.name(row),
             text,
             None if prediction is None else text_of(prediction),
             get("probability"),
@@ -150,26 +149,21 @@ class Engine:
         )
 
 
-def engine(
-    bundle: Bundle, key: Sequence[str] = (), hide: Callable[[Row], Row] | None = None, *, compile_trees: bool = True
-) -> Engine:
+def engine(bundle: Bundle, keeping: Keeping = NOTHING, *, compile_trees: bool = True) -> Engine:
     """Make a bundle ready: compile its trees where that gives the same answers.
 
     Args:
         bundle: the loaded bundle.
-        key: the use case's key columns.
-        hide: see `Engine`.
+        keeping: what of a row the log keeps.
         compile_trees: False leaves the estimator as it is.
     """
     scorer = bundle.scorer
-    beside = frozenset(key).difference(scorer.contract.names)
+    beside = frozenset(keeping.key).difference(scorer.contract.names)
     compiled = None
     if compile_trees:
         rows = [scorer.encoder.encode_row(scorer.contract.check_row(row)) for row in bundle.example]
         compiled = compile_scorer(scorer, np.array(rows).reshape(len(rows), len(scorer.encoder.parts)))
-    return Engine(
-        bundle, compiled, tuple(key), beside, hide, frozenset(scorer.contract.names), _edges(bundle)
-    )
+    return Engine(bundle, compiled, keeping, beside, frozenset(scorer.contract.names), _edges(bundle))
 
 
 def _edges(bundle: Bundle) -> tuple[float, ...]:
@@ -180,14 +174,6 @@ def _edges(bundle: Bundle) -> tuple[float, ...]:
     middle, (low, high) = scorer.baseline[0], scorer.offsets or (-1.0, 1.0)
     step = (high - low) / 4 or 1.0
     return tuple(middle + step * k for k in range(-6, 7))
-
-
-def key_of(row: Row, key: Sequence[str]) -> str | None:
-    """A row's key as the log has it: a JSON list of the key columns' values; None where one is absent."""
-    if not key:
-        return None
-    values = [row.get(name) for name in key]
-    return None if any(value is None for value in values) else text_of(values).decode()
 
 
 def text_of(value: Any) -> bytes:

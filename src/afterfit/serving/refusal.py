@@ -1,4 +1,4 @@
-"""What is said to a request that gets no answer: a status, a code, a sentence; never a trace, a path or foreign data."""
+"""What a request that gets no answer is told: a status, a code, a sentence; no trace, no path, no foreign data."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ RETRY = 1
 """Seconds after which a request that was turned away may come again."""
 
 
-class Refusal(AfterfitError):
+class Refusal(AfterfitError):  # noqa: N818 - it is an answer
     """A request is turned away.
 
     Args:

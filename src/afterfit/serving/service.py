@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from afterfit.errors import AfterfitError, LogError
+from afterfit.predlog import PredictionLog
 from afterfit.sections import Serving
 from afterfit.serving.batches import Job
 from afterfit.serving.engine import Answer, Engine, Row
@@ -30,7 +31,8 @@ class Service:
         name: the use case's name.
         alias: which alias is served.
         limits: what is taken.
-        log: the prediction log, or None.
+        log: this process's spool of the prediction log, or None.
+        place: where the log is.
         acknowledged: an answer leaves only once it is on disk.
         engine: the version that answers; None until one is loaded.
         home: where that version came from, as the registry said.
@@ -48,6 +50,7 @@ class Service:
     alias: str
     limits: Serving
     log: Spool | None = None
+    place: PredictionLog | None = None
     acknowledged: bool = True
     engine: Engine | None = None
     home: str = ""
@@ -58,7 +61,7 @@ class Service:
     shadow: Shadow | None = None
     stopping: bool = False
     registry: Mapping[str, Any] = field(default_factory=dict)
-    faults: Callable[[str, BaseException], None] = lambda _, error: None
+    faults: Callable[[str, BaseException], None] = lambda *_: None
 
     def __post_init__(self) -> None:
         self.recent = deque(maxlen=self.limits.last_rows)
@@ -74,9 +77,11 @@ class Service:
         self.engine, self.home, self.since = engine, home, time.time()
         self.tally.counts["reloads", version_of(engine)] += 1
 
-    def answer(
-        self, rows: Sequence[Row], bodies: Sequence[bytes] | None, arrived: float, tally: Tally
-    ) -> list[Answer]:
+    def refuse(self, version: str) -> None:
+        """Note that a version failed its checks."""
+        self.tally.counts["reloads_refused", version] += 1
+
+    def answer(self, rows: Sequence[Row], bodies: Sequence[bytes] | None, arrived: float, tally: Tally) -> list[Answer]:
         """Answer rows by the current version, and log them.
 
         Raises:
