@@ -1,4 +1,4 @@
-"""Serve the version that holds an alias over HTTP and follow the alias. Ends on SIGTERM or Ctrl-C, with its log sealed."""
+"""Serve the version that holds an alias over HTTP, follow the alias, log every prediction; ends on SIGTERM or Ctrl-C."""
 
 import argparse
 import sys

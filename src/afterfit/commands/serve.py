@@ -13,6 +13,7 @@ from afterfit.serving.processes import Processes
 def command(
     config: str,
     alias: str = "production",
+    *,
     host: str = "127.0.0.1",
     port: float = 5001,
     workers: float = 1,
