@@ -38,6 +38,13 @@ def doors(service, tmp_path):
     return made_doors(service, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def lasting(bundle, tmp_path_factory):
+    """Doors that many examples of one test go through."""
+    folder = tmp_path_factory.mktemp("lasting")
+    return made_doors(made_service(bundle, folder), folder, Tokens(webhook=b"secret"))
+
+
 def same(answer, expected):
     """Equal, but for the id and the last digits of numbers."""
     assert list(answer) == list(expected)
@@ -265,11 +272,8 @@ def test_an_unexpected_error_shows_nothing_and_is_told_to_the_operator(service, 
     path=st.sampled_from(["/predict", "/invocations", "/outcomes", "/webhook"]),
     kind=st.sampled_from(["application/json", "text/csv", "application/vnd.apache.parquet", "text/plain", "a;b=c"]),
 )
-def test_no_bytes_whatever_make_the_server_fail(bundle, tmp_path_factory, body, path, kind):
-    folder = tmp_path_factory.mktemp("bytes")
-    service = made_service(bundle, folder)
-    response = asked(made_doors(service, folder), path, body, {"Content-Type": kind})
-    service.log.close()
+def test_no_bytes_whatever_make_the_server_fail(lasting, body, path, kind):
+    response = asked(reopened(lasting), path, body, {"Content-Type": kind})
     assert response.status_code < 500, response.text
 
 

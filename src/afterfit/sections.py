@@ -221,9 +221,7 @@ class Log(Settings):
     @model_validator(mode="after")
     def _local_spool(self) -> "Log":
         if (self.spool or self.folder or "").startswith("s3://"):
-            raise ValueError(
-                "spool must be a local folder, where answers wait until they are sealed to s3://: name one"
-            )
+            raise ValueError("name a local folder as spool: there answers wait until they are sealed to s3://")
         return self
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from afterfit import spoolfile
 from afterfit.errors import LogError, SettingsError
-from afterfit.spoolfile import TABLES, Hold, spoken
+from afterfit.spoolfile import TABLES, UNFIT, Hold, spoken
 
 EVERY = 0.05
 """Seconds that the buffered writer collects for."""
@@ -95,6 +95,12 @@ class Spool:
         durability: "acknowledged" or "buffered".
         use_case: the use case's name.
 
+    Attributes:
+        path: the spool's file.
+        fault: why the buffered writer cannot write now, or could not hold a row; None where all is well.
+        lost: buffered entries that no file can hold, such as text with half a surrogate pair.
+        sealing: held while this process seals the spool.
+
     Raises:
         LogError: the folder cannot be written.
         SettingsError: an unknown durability.
@@ -112,6 +118,7 @@ class Spool:
         self._closing, self._called = threading.Event(), threading.Event()
         self._hurry, self._closed = threading.Event(), False
         self.fault: str | None = None
+        self.lost = 0
         self._connection: sqlite3.Connection | None = None
         with spoken(folder, "written"):
             self.path, self._hold = _made(folder, use_case)
@@ -179,7 +186,7 @@ class Spool:
             self._thread.join()
         with self.sealing, self._lock:
             self._leave()
-        left = len(self._taken) + len(self._queue)
+        left = len(self._taken) + len(self._queue) + self.lost
         if left:
             raise LogError(f"{self.path}: {left:,} answers could not be written and are lost: {self.fault}")
 
@@ -256,9 +263,25 @@ class Spool:
                     self._once()
             except LogError as error:
                 self.fault = str(error)
-                return False
+                if not isinstance(error.__cause__, UNFIT):
+                    return False
+                self._taken = self._fit(self._taken)
+                continue
             self._taken, self.fault = [], None
         return True
+
+    def _fit(self, entries: list[Entry]) -> list[Entry]:
+        """The entries that a file can hold; the others are counted as lost, so that they stop nothing else."""
+        kept = []
+        with sqlite3.connect(":memory:", isolation_level=None) as trial:
+            spoolfile.prepare(trial)
+            for entry in entries:
+                with contextlib.suppress(*UNFIT):
+                    _insert(trial, "answers", [entry])
+                    kept.append(entry)
+        trial.close()
+        self.lost += len(entries) - len(kept)
+        return kept
 
     def _once(self) -> None:
         """Write what was taken, unless an earlier attempt that was reported as failed did so after all."""

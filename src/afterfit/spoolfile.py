@@ -7,6 +7,7 @@ is written, and passed in the file after: whoever goes on after a kill writes th
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ CREATE = (
     "CREATE TABLE IF NOT EXISTS plans (name TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT OR IGNORE INTO sealed VALUES ('answers', 0), ('outcomes', 0)",
 )
+UNFIT = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, UnicodeError, OverflowError)
+"""What SQLite says of a value that no column can hold: the row is at fault, and not the disk."""
 AT_ONCE = 5_000
 """Passed rows that are removed in one transaction: the writer never waits for more than these."""
 WAIT = 30.0
@@ -66,8 +69,10 @@ def spoken(path: Path, doing: str) -> Iterator[None]:
     """SQLite's and the system's errors as one sentence."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, *UNFIT) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UNFIT):
+            raise LogError(f"{path}: a row of the prediction log cannot be {doing}: {said}.") from error
         raise LogError(
             f"{path}: the prediction log cannot be {doing}: {said}. Free space on its disk, or give it another folder."
         ) from error
@@ -135,8 +140,10 @@ def backlog(connection: sqlite3.Connection, table: str = "answers") -> int:
     return max(int(left), 0)
 
 
-def plan(connection: sqlite3.Connection, table: str, most: int) -> Range | None:
-    """The next rows to seal: those of a plan that was not finished, or else the next `most`; None where none is left.
+def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Range | None:
+    """The next rows to seal: those of a plan that was not finished, or else the next `most` up to the row `goal`.
+
+    None where none is left.
 
     The plan is on disk when this returns.
     """
@@ -144,10 +151,9 @@ def plan(connection: sqlite3.Connection, table: str, most: int) -> Range | None:
     planned = connection.execute("SELECT upto FROM plans WHERE name = ?", (table,)).fetchone()
     if planned is not None:
         return Range(done + 1, int(planned[0]))
-    (last,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - our names
-    if last is None or last <= done:
+    if done >= goal:
         return None
-    upto = min(int(last), done + most)
+    upto = min(goal, done + most)
     connection.execute("INSERT INTO plans VALUES (?, ?)", (table, upto))
     return Range(done + 1, upto)
 
@@ -222,6 +228,21 @@ def unsealed(connection: sqlite3.Connection, table: str) -> Range:
     (done,) = connection.execute("SELECT upto FROM sealed WHERE name = ?", (table,)).fetchone()
     (last,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - our names
     return Range(int(done) + 1, int(last or 0))
+
+
+def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:
+    """Which of the ids are among a spool's answers."""
+    marks = ", ".join("?" * len(ids))
+    query = f"SELECT DISTINCT prediction_id FROM answers WHERE prediction_id IN ({marks})"  # noqa: S608 - marks only
+    return {one for (one,) in connection.execute(query, ids)}
+
+
+def age(path: Path) -> float:
+    """Seconds since a file was last written; none for one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def sync_folder(folder: Path) -> None:

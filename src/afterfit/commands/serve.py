@@ -48,7 +48,7 @@ def command(
 
 def _sealed(place: PredictionLog) -> str:
     try:
-        sealed = predlog.seal(place)
+        done = predlog.seal(place)
     except AfterfitError as error:
-        return f"The log was not sealed, which a later one makes up for: {error}"
-    return f"Sealed: {sealed}"
+        return f"The log was not sealed, which the next sealing makes up for: {error}"
+    return f"Sealed {done.answers:,} answers and {done.outcomes:,} outcomes in {place.store.address}."
