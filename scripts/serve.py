@@ -1,4 +1,4 @@
-"""Serve the version that holds an alias over HTTP, follow the alias, log every prediction; ends on SIGTERM or Ctrl-C."""
+"""Serve the version that holds an alias over HTTP, follow the alias, log each prediction; SIGTERM or Ctrl-C ends it."""
 
 import argparse
 import sys
