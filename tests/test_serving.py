@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit.errors import LogError
+from afterfit.serving.engine import MANY, engine
 from afterfit.serving.keeping import Keeping
 from afterfit.serving.tokens import Tokens, tokens_of_environment
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
@@ -122,6 +123,17 @@ def test_rows_of_anything_are_answered_as_the_bundle_answers_them_through_both_d
         for found in (many.json(), other, [one.json()]):
             for answer, row in zip(found, parsed, strict=False):
                 same(answer, json.loads(json.dumps(bundle.answer(row))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(scalars, min_size=6, max_size=6), st.lists(scalars, min_size=3, max_size=3))
+def test_many_rows_of_one_form_are_answered_as_each_alone(bundle, first, second):
+    names = [*ROW, "other"]
+    row = dict(zip(names, first, strict=True))
+    kept = json.loads(json.dumps([{**row, name: value} for name, value in zip(names, second, strict=False)]))
+    found = engine(bundle).answers([*kept, *[{**ROW, "other": None}] * MANY])
+    for answer, one in zip(found, [*kept, {**ROW, "other": None}], strict=False):
+        same(answer, bundle.answer(one))
 
 
 def test_requests_that_come_together_are_answered_apart_and_counted(service, doors):

@@ -150,7 +150,7 @@ class Bundle:
         if len(frame) == 1 and frame.columns.is_unique:
             return [self.answer(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
         checked, predictions = self.scorer.score(frame)
-        return list(self._answers(checked, predictions))
+        return list(self.answered_frame(checked, predictions))
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one row, without pandas on the way."""
@@ -160,7 +160,8 @@ class Bundle:
         matrix = np.array([self.scorer.encoder.encode_row(checked)])
         return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
 
-    def _answers(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
+    def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions."""
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
         for row, part in enumerate(parts(predictions)):
             faults = errors.get(row, [])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 
 from afterfit.bundle import Bundle, parts
 from afterfit.checks import CheckedRow
@@ -17,6 +18,8 @@ from afterfit.spool import Entry
 
 Row = Mapping[str, Any]
 Answer = dict[str, Any]
+MANY = 64
+"""Rows of one form from which they are checked column by column."""
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -48,10 +51,24 @@ class Engine:
         """
         if len(rows) == 1 and self.compiled is not None:
             return [self._single(rows[0], self.compiled)]
+        if len(rows) >= MANY and all(row.keys() == rows[0].keys() for row in rows):
+            return self._framed(rows)
         checked = [self._checked(row) for row in rows]
         good = [one for one in checked if not one.errors]
         found = self._predicted(good)
         return [self.bundle.answered({} if one.errors else next(found), one.warnings, one.errors) for one in checked]
+
+    def _framed(self, rows: Sequence[Row]) -> list[Answer]:
+        """Many rows of one form, column by column."""
+        scorer = self.bundle.scorer
+        columns = {}
+        for name in rows[0]:
+            if name not in self.beside:
+                columns[name] = values = np.empty(len(rows), dtype=object)
+                values[:] = [row[name] for row in rows]
+        checked = scorer.contract.check_frame(pd.DataFrame(columns, index=range(len(rows)), dtype=object))
+        predictions = (self.compiled or scorer).predict(scorer.encoder.encode_frame(checked))
+        return list(self.bundle.answered_frame(checked, predictions))
 
     def _single(self, row: Row, compiled: Compiled) -> Answer:
         bundle, checked = self.bundle, self._checked(row)
