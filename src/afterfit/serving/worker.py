@@ -169,9 +169,14 @@ def _fault(identity: str, error: BaseException) -> None:
     _tell(f"{identity}: {error}\n{trace}".rstrip())
 
 
+def _stay(number: int, frame: FrameType | None) -> None:
+    """A signal that uvicorn has obeyed already."""
+
+
 def main(text: str, descriptor: str) -> None:
     """Serve on a socket that the parent process bound."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stay)  # uvicorn raises them again when it has stopped, and what it wrote must be closed
     Worker(plan_of(text)).run(socket.socket(fileno=int(descriptor)))
 
 
