@@ -21,7 +21,7 @@ from afterfit.errors import BundleError, DataError, SettingsError, SourceError, 
 from afterfit.findings import DriftReport
 from afterfit.parts import Kind
 from afterfit.profiles import Profile, empty, profile
-from afterfit.reference import KINDS, Reference, cleaned, compare, predicted, renamed
+from afterfit.reference import KINDS, Reference, cleaned, compare, expected, predicted, renamed, with_time
 from afterfit.sections import Source
 from afterfit.training import feature_columns
 from afterfit.usecase import UseCase, load_use_case
@@ -212,27 +212,15 @@ def _part(known: Known, use_case: UseCase | None, frame: pd.DataFrame) -> tuple[
     """Profiles of some rows over the reference's bins, and how many rows the version refused to answer."""
     profiles, bundle = known.profiles, known.bundle
     marks = use_case.columns.missing_marks if use_case else ()
-    features = profiles.features.measure(cleaned(_expected(profiles.features, use_case, frame), marks))
+    features = profiles.features.measure(cleaned(expected(profiles.features, use_case, frame), marks))
     answered, bad = None, 0
     if bundle is not None and profiles.predictions is not None:
         checked, predictions = bundle.scorer.score(frame)
         good = np.flatnonzero(~checked.bad)
         bad = len(frame) - len(good)
         rows = renamed(predicted(predictions.take(good)), profiles.predictions)
-        answered = profiles.predictions.measure(_with_time(rows, frame.iloc[good], profiles.predictions))
+        answered = profiles.predictions.measure(with_time(rows, frame.iloc[good], profiles.predictions))
     return Reference(features, answered, _outcomes(profiles.outcomes, bundle, use_case, frame)), bad
-
-
-def _expected(features: Profile, use_case: UseCase | None, frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a comparison of features may see; others only where one is absent or all are features."""
-    layout = features.layout
-    wanted = {*(column.name for column in layout.columns), layout.time}
-    if use_case is None:
-        return frame
-    aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore} - wanted
-    if use_case.columns.features and wanted - {None} <= set(frame.columns):
-        aside |= set(frame.columns) - wanted
-    return frame[[name for name in frame.columns if name not in aside]]
 
 
 def _outcomes(
@@ -247,12 +235,7 @@ def _outcomes(
     if classes is not None:
         texts = {str(label): label for label in classes}
         values = values.astype(object).map(lambda value: texts.get(str(value), value))
-    return over.measure(_with_time(pd.DataFrame({use_case.target: values.to_numpy()}), known, over))
-
-
-def _with_time(rows: pd.DataFrame, frame: pd.DataFrame, over: Profile) -> pd.DataFrame:
-    time = over.layout.time
-    return rows if time is None or time not in frame.columns else rows.assign(**{time: frame[time].to_numpy()})
+    return over.measure(with_time(pd.DataFrame({use_case.target: values.to_numpy()}), known, over))
 
 
 # What is recorded and said.
