@@ -20,6 +20,7 @@ from afterfit.metrics import interval, value_metric
 from afterfit.observation import Measured, Observation, Quality, Service, SliceSeen
 from afterfit.predictions import FloatArray, Predictions
 from afterfit.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.shifts import centre_of
 from afterfit.slices import cut
 from afterfit.trials import calibration_error, defined
 from afterfit.usecase import UseCase
@@ -105,15 +106,16 @@ def observe(
     """
     known = window.known
     realised = _realised(use_case, window, seed)
+    checked = bundle.scorer.contract.check_frame(window.frame)
     times = None if window.times is None else window.times[known]
     return Observation(
         name=name,
         start=start,
         end=end,
         version=str(bundle.version or ""),
-        quality=quality(use_case, bundle.scorer.contract.check_frame(window.frame), window),
+        quality=quality(use_case, checked, window),
         drift=drift(use_case, bundle, window),
-        estimated=_estimated(use_case, window, past),
+        estimated=_estimated(use_case, bundle, (checked, window), past, seed),
         realised=realised,
         outcomes=int(known.sum()),
         known_up_to=pd.Timestamp(times.max()).to_pydatetime() if times is not None and len(times) else None,
@@ -127,11 +129,10 @@ def observe(
 
 def past_of(use_case: UseCase, bundle: Bundle, window: Served, *, end: datetime | None) -> Past:
     """What a window whose outcomes are known showed of a version, for the estimates of later windows."""
-    del bundle
+    del use_case
     known = window.known
-    predictions = window.predictions.take(known)
-    y = _outcomes(window)[known]
-    return estimate.learn(metrics_of(use_case, predictions), y, predictions, None if end is None else end.isoformat())
+    rows = _answers(bundle, bundle.scorer.contract.check_frame(window.frame[known]), window, known)
+    return estimate.learn(rows, _outcomes(window)[known], end)
 
 
 def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
@@ -183,9 +184,36 @@ def _outcomes(window: Served) -> npt.NDArray[Any]:
     return np.nan_to_num(window.y).astype(np.intp)
 
 
-def _estimated(use_case: UseCase, window: Served, past: Sequence[Past]) -> Mapping[str, Measured]:
-    predictions = window.predictions.take(window.sound)
-    return estimate.estimate(metrics_of(use_case, predictions), predictions, past)
+def _estimated(
+    use_case: UseCase, bundle: Bundle, rows: tuple[Checked, Served], past: Sequence[Past], seed: int
+) -> Mapping[str, Measured]:
+    checked, window = rows
+    sound = window.sound
+    answers = _answers(
+        bundle, checked if sound.all() else bundle.scorer.contract.check_frame(window.frame[sound]), window, sound
+    )
+    folds = bundle.unseen.folds if bundle.unseen is not None else ()
+    return estimate.estimate(metrics_of(use_case, answers.predictions), answers, folds, past, seed)
+
+
+def _answers(bundle: Bundle, checked: Checked, window: Served, rows: npt.NDArray[np.bool_]) -> estimate.Answers:
+    """Some rows' answers as an estimate needs them; `checked` is of those rows."""
+    predictions = window.predictions.take(rows)
+    points, classes = None, predictions.classes
+    if bundle.unseen is not None and bundle.unseen.points:
+        points = bundle.unseen.errors_at(bundle.scorer.encoder.encode_frame(checked), predictions)
+    centre = np.empty(0) if classes is None else centre_of(bundle.scorer.baseline, len(classes))
+    times = None if window.times is None else window.times[rows]
+    return estimate.Answers(predictions, points, centre, times, _outside(checked))
+
+
+def _outside(checked: Checked) -> float:
+    """Share of rows with a value outside the trained range, or a category never seen in training."""
+    outside = np.zeros(checked.size, dtype=np.bool_)
+    for issue in checked.issues:
+        if issue.code in {"out_of_range", "unseen_category"}:
+            outside[issue.rows] = True
+    return float(outside.mean()) if checked.size else 0.0
 
 
 def _realised(use_case: UseCase, window: Served, seed: int) -> dict[str, Measured]:
