@@ -40,7 +40,7 @@ ROWS = [
     {"loop"},
     {"smallpictures"},
     {"tracking", "report", "driftpage", "served", "examination"},
-    {"lock"},
+    {"lock", "watched", "monitorpage"},
     {"registry", "server_trial", "batch"},
     {"ledger"},
     {"serving", "spark"},
@@ -57,7 +57,7 @@ ONLY_IN = {
     "treelite": {"compiled"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},
-    "jinja2": {"report", "driftpage"},
+    "jinja2": {"report", "driftpage", "monitorpage"},
 }
 
 

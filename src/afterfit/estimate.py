@@ -32,6 +32,8 @@ NUMBERS_OF_DRAWS = 600
 """The same of a regression, where each row has many errors."""
 LOST = 0.75
 """Share of rows outside what is known, beyond which nothing can be told."""
+OF_FOLDS = 0.3
+"""What a fold says of how much windows move, against a window: folds lie close together, within one training."""
 LONGEST_GAP = 24.0
 """Windows' lengths beyond which what is long past gets no less certain."""
 
@@ -173,7 +175,8 @@ def estimate(
     if reason:
         return {one.name: Measured(one.name, None, n=n, reason=reason) for one in metrics}
     sample = _sample(answers, seed)
-    centre, draws = _offs([one for one in (*folds, *past) if one.off], answers, seed)
+    evidence = [(one, OF_FOLDS) for one in folds] + [(one, 1.0) for one in past]
+    centre, draws = _offs([(one, share) for one, share in evidence if one.off], answers, seed)
     found = {}
     for one in metrics:
         why = _unfit(one, answers)
@@ -198,8 +201,9 @@ def _sample(answers: Answers, seed: int) -> Answers:
     return answers.take(np.sort(rows))
 
 
-def _offs(looks: Sequence[Past], answers: Answers, seed: int) -> tuple[FloatArray, FloatArray]:
+def _offs(evidence: Sequence[tuple[Past, float]], answers: Answers, seed: int) -> tuple[FloatArray, FloatArray]:
     """How far these answers will be off: the mean (d,), and draws (DRAWS, d) with what chance adds."""
+    looks = [one for one, _ in evidence]
     steps, ahead = _gaps(looks, answers.times)
     chance = _chance(answers)
     whole = len(answers.predictions) <= (NUMBERS_OF_DRAWS if answers.regression else ROWS_OF_DRAWS)
@@ -207,7 +211,9 @@ def _offs(looks: Sequence[Past], answers: Answers, seed: int) -> tuple[FloatArra
     noise = chance * (designs - (1.0 if whole else 0.0))
     centre, drawn = np.zeros(len(chance)), np.zeros((DRAWS, len(chance)))
     for j in range(len(chance)):
-        seen = [Look(one.off[j], one.variance[j], step) for one, step in zip(looks, steps, strict=True)]
+        seen = [
+            Look(one.off[j], one.variance[j], step, share) for (one, share), step in zip(evidence, steps, strict=True)
+        ]
         coming = forecast(seen, ahead)
         centre[j] = coming.centre
         drawn[:, j] = coming.draws(DRAWS, float(noise[j]), seed + j)
@@ -291,3 +297,10 @@ def _of_numbers(one: Metric, answers: Answers, off: FloatArray, random: np.rando
     if random is not None:
         return one(predictions.prediction + points[np.arange(n), random.integers(0, p, n)], predictions)
     return one((predictions.prediction[:, None] + points).ravel(), predictions.take(np.repeat(np.arange(n), p)))
+
+
+def plug_in(metrics: Sequence[Metric], answers: Answers) -> dict[str, float]:
+    """Each metric as the answers themselves expect it, without any correction."""
+    bare = replace(answers, points=answers.points if answers.regression else None)
+    width = 2 if answers.regression else shifts.parameters(bare.probabilities.shape[1])
+    return {one.name: float(_expected(one, bare, np.zeros((1, width)))[0]) for one in metrics}

@@ -27,11 +27,13 @@ class Look:
         value: what was measured.
         variance: of the measurement by chance alone.
         after: windows' lengths since the look before, or since the start.
+        evidence: from 0 to 1, how much it says of how much the level moves.
     """
 
     value: float
     variance: float
     after: float
+    evidence: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +77,7 @@ def forecast(looks: Sequence[Look], ahead: float) -> Forecast:
         mean, variance = kept * mean, kept**2 * variance + wander * look.after
         total = variance + scatter + look.variance
         off = look.value - mean
-        likelihood -= 0.5 * (np.log(total) + off**2 / total)
+        likelihood -= look.evidence * 0.5 * (np.log(total) + off**2 / total)
         gain = variance / total
         mean, variance = mean + gain * off, variance * (1.0 - gain)
     weight, kept = np.exp(likelihood - likelihood.max()), stay**ahead

@@ -1,7 +1,8 @@
 """One window of one version, measured: quality, drift, performance estimated and realised, calibration, slices."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -20,7 +21,7 @@ from afterfit.metrics import interval, value_metric
 from afterfit.observation import Measured, Observation, Quality, Service, SliceSeen
 from afterfit.predictions import FloatArray, Predictions
 from afterfit.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
-from afterfit.shifts import centre_of
+from afterfit.shifts import centre_of, thinned
 from afterfit.slices import cut
 from afterfit.trials import calibration_error, defined
 from afterfit.usecase import UseCase
@@ -33,6 +34,11 @@ CONFIDENCE = 0.9
 """Of the intervals of realised metrics; those of the estimated ones and of the promise have it too."""
 RESAMPLES = 1_000
 SLICE_RESAMPLES = 400
+MOST_RESAMPLED = 60_000
+"""Rows from which on an interval's width is taken from so many of them, evenly spaced: a little too wide then."""
+MOST_CLASSES, MOST_NUMBERS = 100_000, 20_000
+"""Rows that an estimate looks at, of classes and of numbers."""
+CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +81,13 @@ def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.N
         y: (n,) outcomes as `data.encode_target` gives them, nan where not known.
         times: (n,) times, or None.
     """
-    checked, predictions = bundle.scorer.score(frame)
-    return Served(frame, predictions, checked.bad, np.asarray(y, dtype=np.float64), times)
+    bad = np.zeros(len(frame), dtype=np.bool_)
+    parts = []
+    for some in _chunks(len(frame)):
+        checked, predictions = bundle.scorer.score(frame.iloc[some])
+        bad[some] = checked.bad
+        parts.append(predictions)
+    return Served(frame, Predictions.joined(parts), bad, np.asarray(y, dtype=np.float64), times)
 
 
 def observe(
@@ -106,16 +117,15 @@ def observe(
     """
     known = window.known
     realised = _realised(use_case, window, seed)
-    checked = bundle.scorer.contract.check_frame(window.frame)
     times = None if window.times is None else window.times[known]
     return Observation(
         name=name,
         start=start,
         end=end,
         version=str(bundle.version or ""),
-        quality=quality(use_case, checked, window),
+        quality=quality(use_case, bundle, window),
         drift=drift(use_case, bundle, window),
-        estimated=_estimated(use_case, bundle, (checked, window), past, seed),
+        estimated=_estimated(use_case, bundle, window, past, seed),
         realised=realised,
         outcomes=int(known.sum()),
         known_up_to=pd.Timestamp(times.max()).to_pydatetime() if times is not None and len(times) else None,
@@ -130,9 +140,9 @@ def observe(
 def past_of(use_case: UseCase, bundle: Bundle, window: Served, *, end: datetime | None) -> Past:
     """What a window whose outcomes are known showed of a version, for the estimates of later windows."""
     del use_case
-    known = window.known
-    rows = _answers(bundle, bundle.scorer.contract.check_frame(window.frame[known]), window, known)
-    return estimate.learn(rows, _outcomes(window)[known], end)
+    rows = np.flatnonzero(window.known)
+    past = estimate.learn(_answers(bundle, window, rows), _outcomes(window)[_thinned(window, rows)], end)
+    return replace(past, rows=len(rows))
 
 
 def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
@@ -142,17 +152,20 @@ def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
     return [*map(metric, names), *([money] if money else [])]
 
 
-def quality(use_case: UseCase, checked: Checked, window: Served) -> Quality:
+def quality(use_case: UseCase, bundle: Bundle, window: Served) -> Quality:
     """What the contract says of the rows."""
-    counts: tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]] = ({}, {})
-    for issue in checked.issues:
-        said = (issue.column.name, issue.code)
-        counts[issue.error][said] = counts[issue.error].get(said, 0) + len(issue.rows)
+    counts: tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]] = (Counter(), Counter())
+    unknown: dict[str, None] = {}
+    for some in _chunks(len(window.frame)):
+        checked = bundle.scorer.contract.check_frame(window.frame.iloc[some])
+        for issue in checked.issues:
+            counts[issue.error][issue.column.name, issue.code] += len(issue.rows)
+        unknown |= dict.fromkeys(str(one["column"]) for one in checked.unknown)
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore, *use_case.metrics.slices}
-    unknown = tuple(str(one["column"]) for one in checked.unknown if one["column"] not in aside)
     key = [name for name in use_case.key if name in window.frame.columns]
     doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
-    return Quality(len(window.frame), int(window.bad.sum()), counts[0], counts[1], unknown, doubled)
+    left = tuple(name for name in unknown if name not in aside)
+    return Quality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
 
 
 def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | None:
@@ -185,35 +198,54 @@ def _outcomes(window: Served) -> npt.NDArray[Any]:
 
 
 def _estimated(
-    use_case: UseCase, bundle: Bundle, rows: tuple[Checked, Served], past: Sequence[Past], seed: int
+    use_case: UseCase, bundle: Bundle, window: Served, past: Sequence[Past], seed: int
 ) -> Mapping[str, Measured]:
-    checked, window = rows
-    sound = window.sound
-    answers = _answers(
-        bundle, checked if sound.all() else bundle.scorer.contract.check_frame(window.frame[sound]), window, sound
-    )
+    answers = _answers(bundle, window, np.flatnonzero(window.sound))
     folds = bundle.unseen.folds if bundle.unseen is not None else ()
     return estimate.estimate(metrics_of(use_case, answers.predictions), answers, folds, past, seed)
 
 
-def _answers(bundle: Bundle, checked: Checked, window: Served, rows: npt.NDArray[np.bool_]) -> estimate.Answers:
-    """Some rows' answers as an estimate needs them; `checked` is of those rows."""
-    predictions = window.predictions.take(rows)
-    points, classes = None, predictions.classes
-    if bundle.unseen is not None and bundle.unseen.points:
-        points = bundle.unseen.errors_at(bundle.scorer.encoder.encode_frame(checked), predictions)
+def _thinned(window: Served, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """So many of the rows as an estimate needs, evenly spaced."""
+    most = MOST_NUMBERS if window.predictions.classes is None else MOST_CLASSES
+    return rows[thinned(len(rows), most)]
+
+
+def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> estimate.Answers:
+    """Some rows' answers, or an even sample of them, as an estimate needs them."""
+    rows = _thinned(window, rows)
+    predictions, classes = window.predictions.take(rows), window.predictions.classes
+    outside, points = np.zeros(len(rows), dtype=np.bool_), []
+    known = bundle.unseen is not None and bool(bundle.unseen.points)
+    for some in _chunks(len(rows)):
+        checked = bundle.scorer.contract.check_frame(window.frame.iloc[rows[some]])
+        outside[some] = _outside(checked)
+        if bundle.unseen is not None and known:
+            matrix = bundle.scorer.encoder.encode_frame(checked)
+            points.append(np.asarray(bundle.unseen.errors_at(matrix, predictions.take(_mask(some)))))
     centre = np.empty(0) if classes is None else centre_of(bundle.scorer.baseline, len(classes))
     times = None if window.times is None else window.times[rows]
-    return estimate.Answers(predictions, points, centre, times, _outside(checked))
+    share = float(outside.mean()) if len(rows) else 0.0
+    return estimate.Answers(predictions, np.concatenate(points) if known else None, centre, times, share)
 
 
-def _outside(checked: Checked) -> float:
-    """Share of rows with a value outside the trained range, or a category never seen in training."""
+def _mask(some: slice) -> npt.NDArray[np.intp]:
+    return np.arange(some.start, some.stop)
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    """Stretches of rows that bound memory; one empty stretch where there are no rows."""
+    for start in range(0, max(rows, 1), CHUNK):
+        yield slice(start, min(start + CHUNK, rows))
+
+
+def _outside(checked: Checked) -> npt.NDArray[np.bool_]:
+    """(n,) rows with a value outside the trained range, or a category never seen in training."""
     outside = np.zeros(checked.size, dtype=np.bool_)
     for issue in checked.issues:
         if issue.code in {"out_of_range", "unseen_category"}:
             outside[issue.rows] = True
-    return float(outside.mean()) if checked.size else 0.0
+    return outside
 
 
 def _realised(use_case: UseCase, window: Served, seed: int) -> dict[str, Measured]:
@@ -232,9 +264,19 @@ def _measured(
         return Measured(one.name, None, reason="No outcome is known yet.")
     if one.needs in {"score", "probability"} and predictions.probabilities is None:
         return Measured(one.name, None, n=len(y), reason=f"{one.name} needs probabilities, and the model answers none.")
+    kept = thinned(len(y), MOST_RESAMPLED)
     value, low, high = interval(
-        one, y, predictions, blocks=blocks, resamples=draws[0], seed=draws[1], confidence=CONFIDENCE
+        one,
+        y[kept],
+        predictions.take(np.arange(len(y))[kept]),
+        blocks=None if blocks is None else blocks[kept],
+        resamples=draws[0],
+        seed=draws[1],
+        confidence=CONFIDENCE,
     )
+    if kept.step > 1:  # the interval's width from a sample of the rows, its place from all
+        whole = one(y, predictions)
+        value, low, high = whole, low + whole - value, high + whole - value
     if not isfinite(value):
         return Measured(one.name, None, n=len(y), reason=f"{one.name} is not defined on the {len(y):,} outcomes.")
     return Measured(one.name, value, low, high, len(y))

@@ -27,7 +27,8 @@ class Unseen:
         regions: where errors are alike.
         points: for each leaf (by its node) the log-odds by which probabilities of two classes are off, or errors of a
             regression; nothing of more classes.
-        folds: what each stretch of the rows showed, oldest first.
+        folds: what each stretch of the rows showed, oldest first; none without times, for then they tell nothing of
+            how the world moves.
     """
 
     regions: Regions
@@ -111,7 +112,7 @@ def learn_unseen(  # noqa: PLR0917 - by name in the one place that calls it
     folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
     if len(predictions.classes) > 2 or not all(fold.off for fold in folds):
         chosen = (predictions.prediction != y).astype(float)
-        return Unseen(cut(beside(matrix, predictions), chosen), {}, folds)
+        return Unseen(cut(beside(matrix, predictions), chosen), {}, folds if times is not None else ())
     table = [
         shifts.shifted(answers.probabilities[part], answers.centre, np.array(fold.off))
         for part, fold in zip(parts, folds, strict=True)
@@ -120,7 +121,7 @@ def learn_unseen(  # noqa: PLR0917 - by name in the one place that calls it
     regions = cut(columns, y - positive)
     trust = _trust(columns, y, positive, parts)
     off = _odds_off(regions(columns), y, positive)
-    return Unseen(regions, {leaf: (trust * value,) for leaf, value in off.items()}, folds)
+    return Unseen(regions, {leaf: (trust * value,) for leaf, value in off.items()}, folds if times is not None else ())
 
 
 def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, times: Any, parts: Stretches) -> Unseen:
@@ -129,7 +130,8 @@ def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, ti
     leaves = regions(columns)
     points = {int(leaf): points_of(error[leaves == leaf]) for leaf in np.unique(leaves)}
     answers = Answers(predictions, np.array([points[leaf] for leaf in leaves.tolist()]), np.empty(0), times)
-    return Unseen(regions, points, tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts))
+    folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
+    return Unseen(regions, points, folds if times is not None else ())
 
 
 def _odds_off(leaves: npt.NDArray[np.intp], y: npt.NDArray[Any], positive: FloatArray) -> dict[int, float]:
