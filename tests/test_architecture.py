@@ -41,7 +41,7 @@ ROWS = [
     {"logreader"},
     {"compiled", "predlog"},
     {"monitoring", "logrows"},
-    {"servedlog"},
+    {"servedlog", "gathered"},
     {"loop"},
     {"smallpictures"},
     {"tracking", "report", "driftpage", "served", "examination"},

@@ -32,7 +32,7 @@ NUMBERS_OF_DRAWS = 600
 """The same of a regression, where each row has many errors."""
 LOST = 0.75
 """Share of rows outside what is known, beyond which nothing can be told."""
-OF_FOLDS = 0.3
+OF_FOLDS = 0.2
 """What a fold says of how much windows move, against a window: folds lie close together, within one training."""
 LONGEST_GAP = 24.0
 """Windows' lengths beyond which what is long past gets no less certain."""
@@ -207,7 +207,7 @@ def _offs(evidence: Sequence[tuple[Past, float]], answers: Answers, seed: int) -
     steps, ahead = _gaps(looks, answers.times)
     chance = _chance(answers)
     whole = len(answers.predictions) <= (NUMBERS_OF_DRAWS if answers.regression else ROWS_OF_DRAWS)
-    designs = np.max([one.design for one in looks], axis=0) if looks else np.ones(len(chance))
+    designs = np.mean([one.design for one in looks], axis=0) if looks else np.ones(len(chance))
     noise = chance * (designs - (1.0 if whole else 0.0))
     centre, drawn = np.zeros(len(chance)), np.zeros((DRAWS, len(chance)))
     for j in range(len(chance)):

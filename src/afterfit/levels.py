@@ -14,7 +14,7 @@ WANDER = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
 """Standard deviations of the level's step from one window to the next that are thought possible."""
 STAY = np.array([0.3, 0.6, 0.85, 1.0])
 """Shares of the level that are thought to stay from one window to the next; the rest goes back to 0."""
-USUAL_SCATTER, USUAL_WANDER = 0.3, 0.1
+USUAL_SCATTER, USUAL_WANDER = 0.3, 0.3
 START = 0.1
 """Standard deviation of the level where nothing was seen: calibration has just put it at 0."""
 

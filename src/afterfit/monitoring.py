@@ -52,6 +52,7 @@ class Served:
         y: (n,) outcomes as `data.encode_target` gives them, nan where not known (yet).
         times: (n,) datetime64[us], or None.
         service: rate, errors and latency, where the rows come from a prediction log.
+        hidden: private columns, of which a prediction log holds hashes or nothing: nothing is said of them.
     """
 
     frame: pd.DataFrame
@@ -60,6 +61,7 @@ class Served:
     y: FloatArray
     times: npt.NDArray[Any] | None
     service: Service | None = None
+    hidden: frozenset[str] = frozenset()
 
     @property
     def sound(self) -> npt.NDArray[np.bool_]:
@@ -158,7 +160,7 @@ def quality(use_case: UseCase, bundle: Bundle, window: Served) -> Quality:
     unknown: dict[str, None] = {}
     for some in _chunks(len(window.frame)):
         checked = bundle.scorer.contract.check_frame(window.frame.iloc[some])
-        for issue in checked.issues:
+        for issue in (one for one in checked.issues if one.column.name not in window.hidden):
             counts[issue.error][issue.column.name, issue.code] += len(issue.rows)
         unknown |= dict.fromkeys(str(one["column"]) for one in checked.unknown)
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore, *use_case.metrics.slices}
@@ -187,7 +189,16 @@ def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | No
         y = _outcomes(window)[told]
         rows = pd.DataFrame({use_case.target: y if labels is None else np.asarray(labels, dtype=object)[y]})
         truth = known.outcomes.measure(with_time(rows, frame[told], known.outcomes))
-    return compare(known, Reference(features, answers, truth), RATE)
+    return _without(compare(known, Reference(features, answers, truth), RATE), window.hidden)
+
+
+def _without(report: DriftReport, hidden: frozenset[str]) -> DriftReport:
+    """The report without some columns and their relations."""
+    return replace(
+        report,
+        columns={name: column for name, column in report.columns.items() if name not in hidden},
+        relations=tuple(one for one in report.relations if not hidden & set(one.columns)),
+    )
 
 
 def _outcomes(window: Served) -> npt.NDArray[Any]:
@@ -219,7 +230,7 @@ def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> esti
     known = bundle.unseen is not None and bool(bundle.unseen.points)
     for some in _chunks(len(rows)):
         checked = bundle.scorer.contract.check_frame(window.frame.iloc[rows[some]])
-        outside[some] = _outside(checked)
+        outside[some] = _outside(checked, window.hidden)
         if bundle.unseen is not None and known:
             matrix = bundle.scorer.encoder.encode_frame(checked)
             points.append(np.asarray(bundle.unseen.errors_at(matrix, predictions.take(_mask(some)))))
@@ -239,11 +250,11 @@ def _chunks(rows: int) -> Iterator[slice]:
         yield slice(start, min(start + CHUNK, rows))
 
 
-def _outside(checked: Checked) -> npt.NDArray[np.bool_]:
+def _outside(checked: Checked, hidden: frozenset[str]) -> npt.NDArray[np.bool_]:
     """(n,) rows with a value outside the trained range, or a category never seen in training."""
     outside = np.zeros(checked.size, dtype=np.bool_)
     for issue in checked.issues:
-        if issue.code in {"out_of_range", "unseen_category"}:
+        if issue.code in {"out_of_range", "unseen_category"} and issue.column.name not in hidden:
             outside[issue.rows] = True
     return outside
 

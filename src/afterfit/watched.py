@@ -1,4 +1,4 @@
-"""What monitoring keeps in MLflow: a run a window, which is replaced when it is looked at again, and a series of all."""
+"""What monitoring keeps in MLflow: a run a window, replaced when it is looked at again, and a series of them all."""
 
 import hashlib
 import json
@@ -42,15 +42,13 @@ def experiment(use_case: str) -> str:
 
 def windows(use_case: str) -> list[Watched]:
     """The windows recorded so far, oldest first, each as it was looked at last."""
-    found: dict[tuple[str, str, str], Watched] = {}
+    found: dict[tuple[str, ...], Watched] = {}
     for run in tracking.noted(experiment(use_case), {KIND: "window"}):
         found.setdefault(_place(run.tags), _watched(run))
     return sorted(found.values(), key=lambda one: (one.step, one.name))
 
 
-def record(
-    use_case: str, seen: Observation, past: Past, step: int, texts: Mapping[str, str], extra: Mapping[str, str]
-) -> str:
+def record(use_case: str, seen: Observation, past: Past, step: int, texts: Mapping[str, str]) -> str:
     """Record one window in a run of its own; runs of the same window before are removed. Gives the run's id.
 
     Args:
@@ -59,7 +57,6 @@ def record(
         past: what it showed of the version, for later estimates.
         step: its place in the series.
         texts: files of the run, by path.
-        extra: further tags.
     """
     name = experiment(use_case)
     tags = {
@@ -73,11 +70,10 @@ def record(
         PAST: json.dumps(past.to_dict()),
         COMPLETE: str(seen.complete).lower(),
         UNTIL: _iso(seen.known_up_to),
-        **extra,
     }
     time = moment_of(seen.end, step)
     points = [Point(key, value, time, step) for key, value in metrics_of(seen).items()]
-    place = {key: tags[key] for key in (KIND, NAME, START, END)}
+    place = {key: tags[key] for key in ((KIND, START, END) if seen.start and seen.end else (KIND, NAME))}
     before = [run.run_id for run in tracking.noted(name, place)]
     made = tracking.note_run(name, seen.name, tags, points, texts)
     tracking.forget(before)
@@ -134,8 +130,10 @@ def _ends(name: str, one: Measured) -> dict[str, float]:
     return {key: value for key, value in ends.items() if value is not None and isfinite(value)}
 
 
-def _place(tags: Mapping[str, str]) -> tuple[str, str, str]:
-    return tags.get(NAME, ""), tags.get(START, ""), tags.get(END, "")
+def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """What makes two runs of one window: where it begins and ends, or without times its name."""
+    ends = tags.get(START, ""), tags.get(END, "")
+    return ends if all(ends) else (tags.get(NAME, ""),)
 
 
 def _watched(run: Noted) -> Watched:
