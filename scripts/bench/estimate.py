@@ -117,6 +117,7 @@ def peer(folder: Path, made, found) -> None:
     table = frame.loc[rows, list(case.columns.features)].drop(columns=case.time)
     for column in table.select_dtypes(exclude="number"):
         table[column] = table[column].astype(str)
+    table["when"] = frame.loc[rows, case.time]
     table["part"], table["outcome"], table["prediction"] = part[rows].astype(str), y[rows], answers.prediction
     if answers.probabilities is not None:
         table["probability"] = answers.probability
@@ -145,40 +146,21 @@ def inside(path: str) -> None:
 
     warnings.filterwarnings("ignore")
     rows = pd.read_parquet(path)
-    reference, months = rows[rows["part"] == "reference"], [rows[rows["part"] == str(m)] for m in MONTHS]
-    classes = "probability" in rows
-    if classes:
-        model = nml.CBPE(
-            metrics=["roc_auc", "accuracy"],
-            y_pred_proba="probability",
-            y_pred="prediction",
-            y_true="outcome",
-            problem_type="classification_binary",
-            chunk_number=5,
-        )
+    for column in rows.select_dtypes(exclude=["number", "datetime", "bool"]):
+        rows[column] = rows[column].astype(object)
+    reference, months = rows[rows["part"] == "reference"], rows[rows["part"] != "reference"]
+    common = {"y_pred": "prediction", "y_true": "outcome", "timestamp_column_name": "when", "chunk_period": "M"}
+    if "probability" in rows:
+        names = ["roc_auc", "accuracy"]
+        model = nml.CBPE(metrics=names, y_pred_proba="probability", problem_type="classification_binary", **common)
     else:
-        features = [column for column in rows if column not in {"part", "outcome", "prediction"}]
-        model = nml.DLE(
-            feature_column_names=features,
-            y_pred="prediction",
-            y_true="outcome",
-            metrics=["mae", "rmse"],
-            chunk_number=5,
-        )
+        names = ["mae", "rmse"]
+        features = [column for column in rows if column not in {"part", "outcome", "prediction", "when"}]
+        model = nml.DLE(feature_column_names=features, metrics=names, **common)
     model.fit(reference.drop(columns="part").reset_index(drop=True))
-    names = ["roc_auc", "accuracy"] if classes else ["mae", "rmse"]
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for month in months:
-        model.chunker = nml.chunk.CountBasedChunker(1)
-        one = nml.chunk.DefaultChunker()
-        del one
-        result = (
-            model.estimate(month.drop(columns=["part", "outcome"]).reset_index(drop=True))
-            .filter(period="analysis")
-            .to_df()
-        )
-        for name in names:
-            found[name].append(float(result[name, "value"].mean()))
+    told = model.estimate(months.drop(columns=["part", "outcome"]).reset_index(drop=True))
+    lines = told.filter(period="analysis").to_df()
+    found = {name: [float(value) for value in lines[name, "value"]] for name in names}
     print(json.dumps(found))
 
 

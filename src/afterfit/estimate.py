@@ -34,6 +34,8 @@ LOST = 0.75
 """Share of rows outside what is known, beyond which nothing can be told."""
 OF_FOLDS = 0.2
 """What a fold says of how much windows move, against a window: folds lie close together, within one training."""
+UNIT_OF_NUMBERS = 0.4
+"""Errors of numbers move by so much of their size where log-odds move by 1."""
 LONGEST_GAP = 24.0
 """Windows' lengths beyond which what is long past gets no less certain."""
 
@@ -210,13 +212,15 @@ def _offs(evidence: Sequence[tuple[Past, float]], answers: Answers, seed: int) -
     designs = np.mean([one.design for one in looks], axis=0) if looks else np.ones(len(chance))
     noise = chance * (designs - (1.0 if whole else 0.0))
     centre, drawn = np.zeros(len(chance)), np.zeros((DRAWS, len(chance)))
+    unit = UNIT_OF_NUMBERS if answers.regression else 1.0
     for j in range(len(chance)):
         seen = [
-            Look(one.off[j], one.variance[j], step, share) for (one, share), step in zip(evidence, steps, strict=True)
+            Look(one.off[j] / unit, one.variance[j] / unit**2, step, share)
+            for (one, share), step in zip(evidence, steps, strict=True)
         ]
         coming = forecast(seen, ahead)
-        centre[j] = coming.centre
-        drawn[:, j] = coming.draws(DRAWS, float(noise[j]), seed + j)
+        centre[j] = unit * coming.centre
+        drawn[:, j] = unit * coming.draws(DRAWS, float(noise[j]) / unit**2, seed + j)
     return centre, drawn
 
 

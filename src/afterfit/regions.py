@@ -13,6 +13,7 @@ Ids = npt.NDArray[np.intp]
 
 LEAVES = 16
 SMALLEST = 100
+LARGEST = 1e300
 POINTS = 40
 """Numbers that stand for the errors of a region: means of equal parts of them, in order."""
 
@@ -65,7 +66,7 @@ def cut(matrix: Floats, error: Floats) -> Regions:
     leaf = made.children_left < 0
     return Regions(
         tuple(np.where(leaf, -1, made.feature).tolist()),
-        tuple(np.where(leaf, 0.0, made.threshold).tolist()),
+        tuple(np.clip(np.where(leaf, 0.0, made.threshold), -LARGEST, LARGEST).tolist()),  # infinite: missing or not
         tuple(np.where(leaf, 0, made.children_left).tolist()),
         tuple(np.where(leaf, 0, made.children_right).tolist()),
         tuple(made.missing_go_to_left.astype(bool).tolist()),

@@ -95,11 +95,9 @@ def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now:
     Raises:
         DataError: there is no row.
     """
-    before, looked = watched.windows(use_case.name), []
-    for one in tqdm(
-        _windows(use_case, bundle, data, period), desc="monitor", unit=" windows", leave=False, disable=None
-    ):
-        looked.append(look(use_case, bundle, one, before, now))
+    before, found = watched.windows(use_case.name), _windows(use_case, bundle, data, period)
+    bar = tqdm(found, desc="monitor", unit=" windows", leave=False, disable=None)
+    looked = [look(use_case, bundle, one, before, now) for one in bar]
     if not looked:
         raise DataError(
             f"No row of {use_case.name} is in the window asked for{period.span}; {period.seen:,} were read."
@@ -139,18 +137,21 @@ def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched]
 
 
 def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: timedelta) -> list[Past]:
-    """What earlier windows of a version showed, of those whose outcomes were there when this one ended."""
+    """What earlier windows of a version showed, of those whose outcomes were there when this one ended.
+
+    Oldest first; of windows that overlap the latest.
+    """
     if one.end is None or one.start is None:
         return []
-    return [
-        old.past
-        for old in before
-        if old.past is not None
-        and old.version == version
-        and old.end is not None
-        and old.end <= one.start
-        and old.end + delay <= one.end
-    ]
+    found: list[Past] = []
+    begin = one.start
+    for old in sorted(before, key=lambda old: (old.end or begin, old.start or begin), reverse=True):
+        if old.past is None or old.version != version or old.start is None or old.end is None:
+            continue
+        if old.end <= begin and old.end + delay <= one.end:
+            found.insert(0, old.past)
+            begin = old.start
+    return found
 
 
 def step_of(one: Gathered) -> int:
