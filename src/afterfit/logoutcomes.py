@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from afterfit.logids import Hashes, hashes
 from afterfit.logparts import TIME, cast, common
 
-RUN_ROWS = 500_000
+RUN_ROWS = 250_000
 """Outcomes of one run: what is sorted in memory at once."""
 NEVER = np.iinfo(np.int64).min
 
