@@ -377,6 +377,31 @@ def robust(falls: Sequence[Fall], metric: str, limit: float, n: int) -> Finding:
     return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {named}.", most, limit, n=n)
 
 
+def reference_as_close(candidate: Mapping[str, float], champion: Mapping[str, float], limit: float, n: int) -> Finding:
+    """The candidate's training rows are as close to the rows of the gate as the champion's, up to a limit.
+
+    Args:
+        candidate: for each column the Jensen-Shannon distance of the gate's rows from the candidate's training rows.
+        champion: the same for the champion. Columns of both are compared, by the mean of their distances.
+        limit: how much farther the candidate's may be.
+        n: rows of the gate.
+    """
+    both = [name for name in candidate if name in champion]
+    if not both:
+        return Finding("reference", "not applicable", "One of the two keeps no profile of its training rows.")
+    ours, theirs = (sum(side[name] for name in both) / len(both) for side in (candidate, champion))
+    outcome: Outcome = "pass" if ours - theirs <= limit else "fail"
+    worst = max(both, key=lambda name: candidate[name] - champion[name])
+    said = "as close to" if outcome == "pass" else "farther from"
+    sentence = (
+        f"Its training rows are {said} the rows of this gate: {ours:.3f}, the champion's {theirs:.3f} (mean "
+        f"Jensen-Shannon distance of {len(both)} columns; {limit:g} farther is allowed)."
+    )
+    if candidate[worst] > champion[worst]:
+        sentence += f" Most of it in {worst}: {candidate[worst]:.3f} against {champion[worst]:.3f}."
+    return Finding("reference", outcome, sentence, ours - theirs, limit, n=n)
+
+
 CHEAP = {"size": 10.0, "load time": 1_000.0, "one row": 5.0, "1,000 rows": 100.0}
 """What costs no more than this (MB, milliseconds) is not held against a candidate, however cheap the champion is."""
 
