@@ -44,6 +44,7 @@ class Known:
         self.probabilities = probabilities
 
     def predict_proba(self, matrix):
+        """(n, 2) of the rows' numbers; a row without a number gets the mean."""
         rows = matrix[:, 0]
         known = np.nan_to_num(rows, nan=0.0).astype(int) % len(self.probabilities)
         positive = np.where(np.isnan(rows), self.probabilities.mean(), self.probabilities[known])

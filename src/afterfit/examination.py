@@ -224,7 +224,7 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
         )
 
     dummy = compare(case.metric, bundle.scorer.constant(len(held.y)))
-    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n)
+    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence)
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)
