@@ -211,8 +211,18 @@ class Log(Settings):
         durability: "acknowledged" has an answer on disk before it leaves; "buffered" may lose the last moment of a
             process that is killed.
         keep_days: sealed days older than this are removed; all are kept where None.
+        private: whether columns.private are hashed in the log, or left out of it.
+        spool: the local folder of what is not sealed yet; `folder` where None, so that an s3:// address needs one.
     """
 
     folder: str | None = None
     durability: Literal["acknowledged", "buffered"] = "acknowledged"
     keep_days: int | None = Field(default=None, ge=1)
+    private: Literal["hash", "drop"] = "hash"
+    spool: str | None = None
+
+    @model_validator(mode="after")
+    def _local_spool(self) -> "Log":
+        if (self.spool or self.folder or "").startswith("s3://"):
+            raise ValueError("name a local folder as spool: there answers wait until they are sealed to s3://")
+        return self
