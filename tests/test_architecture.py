@@ -22,6 +22,7 @@ ROWS = [
     {"saved"},
     {"profiles"},
     {"changes", "alone"},
+    {"unfit"},
     {"comparison"},
     {"sources", "databases", "flights", "folds"},
     {"predictions"},

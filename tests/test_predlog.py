@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -83,6 +84,22 @@ def test_a_live_spool_is_left_to_its_process_and_a_dead_ones_is_taken_over(log):
     first.close()
     predlog.seal(log)
     assert list((log.folder / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("durability", ["acknowledged", "buffered"])
+def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_path, durability):
+    log = predlog.PredictionLog("sizes", tmp_path, str(tmp_path), durability)
+    spool = log.spool()
+    for name in "abc":
+        spool.write([entry(name)])
+        while spool._queue or spool._taken:
+            time.sleep(0.01)
+        spool.rotate()
+        spool.rotate()  # an empty one has nothing to leave
+        spool.write([entry(f"{name}-after")])
+    assert predlog.seal(log).spools == 3
+    assert ids(log) == ["a", "a-after", "b", "b-after", "c", "c-after"]
+    spool.close()
 
 
 def test_many_rows_are_sealed_in_several_parts(log, spool, monkeypatch):
@@ -349,12 +366,12 @@ def test_outcomes_over_many_runs_are_those_of_a_dictionary(log, spool, monkeypat
     rng = np.random.default_rng(0)
     spool.write([entry(f"a{i}", key=[i]) for i in range(300)])
     last = {}
-    for time in range(400):
+    for at in range(400):
         who, value = int(rng.integers(300)), float(rng.integers(9))
         by_id = bool(rng.integers(2))
-        spool.write_outcomes([outcome(f"a{who}" if by_id else None, value, NOON + time, None if by_id else [who])])
+        spool.write_outcomes([outcome(f"a{who}" if by_id else None, value, NOON + at, None if by_id else [who])])
         last[f"a{who}"] = value
-        if time % 40 == 0:
+        if at % 40 == 0:
             predlog.seal(log, [spool])
     found = read(log).select(["prediction_id", "outcome"]).to_pylist()
     assert {row["prediction_id"]: row["outcome"] for row in found if row["outcome"] is not None} == last

@@ -127,7 +127,7 @@ def test_entries_that_are_lost_at_the_end_are_counted(tmp_path):
 def test_a_row_that_no_file_can_hold_stops_no_other_one_and_is_counted(tmp_path, value):
     spool = Spool(tmp_path, durability="buffered")
     spool.write([entry("a"), entry("b", seconds=value), entry("c")])
-    with pytest.raises(LogError, match="1 answers could not be written and are lost: .*row"):
+    with pytest.raises(LogError, match=r"1 answers could not be written and are lost: .*row"):
         spool.close()
     assert written(spool) == ["a", "c"]
     with pytest.raises(LogError, match="a row of the prediction log cannot be written"):

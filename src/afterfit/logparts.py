@@ -55,7 +55,9 @@ def canonical(key: str | None) -> str | None:
         values = orjson.loads(key)
     except orjson.JSONDecodeError:
         return key
-    return _json([read_category(one) for one in values]) if isinstance(values, list) else key
+    if not isinstance(values, list):
+        return key
+    return _json([one if type(one) is str and one.strip() else read_category(one) for one in values])
 
 
 def typed(values: Sequence[Any]) -> pa.Array:

@@ -165,6 +165,8 @@ def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:
         LogError, SourceError: spool or store cannot be read.
     """
     left = set(ids)
+    odd = {one for one in left if not _encodable(one)}  # half a surrogate pair is in no log
+    left -= odd
     for path in spoolfile.spools(log.folder, log.use_case):
         if left:
             left -= _spooled(path, left)

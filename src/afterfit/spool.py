@@ -109,7 +109,7 @@ class Spool:
     def __init__(self, folder: Path, *, durability: str = "acknowledged", use_case: str = "") -> None:
         if durability not in {"acknowledged", "buffered"}:
             raise SettingsError(f"durability must be acknowledged or buffered, and came as '{durability}'.")
-        self._pid = os.getpid()
+        self._pid, self._folder, self._use_case = os.getpid(), folder, use_case
         self._synchronous = "FULL" if durability == "acknowledged" else "NORMAL"
         self._lock = threading.Lock()
         self.sealing = threading.Lock()
@@ -118,6 +118,7 @@ class Spool:
         self._closing, self._called = threading.Event(), threading.Event()
         self._hurry, self._closed = threading.Event(), False
         self.fault: str | None = None
+        self._unfit: str | None = None
         self.lost = 0
         self._connection: sqlite3.Connection | None = None
         with spoken(folder, "written"):
@@ -168,6 +169,33 @@ class Spool:
         waiting = len(self._queue) + len(self._taken)
         with self._lock, spoken(self.path, "read"):
             return waiting + (0 if self._closed else spoolfile.backlog(self._opened()))
+
+    def rotate(self) -> None:
+        """Go on in a new file and leave the old one for another process to seal, which then does this one's work.
+
+        Raises:
+            LogError: there can be no new file; the old one goes on.
+        """
+        with self.sealing, self._lock:
+            if self._closed or self._pid != os.getpid():
+                raise self._refused()
+            with spoken(self.path, "written"):
+                if not any(spoolfile.backlog(self._opened(), table) for table in TABLES):
+                    return
+                path, hold = _made(self._folder, self._use_case)
+            before = self.path, self._hold, self._last
+            self._drop()
+            self.path, self._hold = path, hold
+            try:
+                with spoken(path, "written"):
+                    self._last = self._ready()
+            except LogError:
+                self._drop()
+                spoolfile.remove(path)
+                hold.free(remove=True)
+                self.path, self._hold, self._last = before
+                raise
+            before[1].free()
 
     def close(self) -> None:
         """Write what is in memory and give the file back; the next sealing takes it over, if anything is in it.
@@ -265,9 +293,9 @@ class Spool:
                 self.fault = str(error)
                 if not isinstance(error.__cause__, UNFIT):
                     return False
-                self._taken = self._fit(self._taken)
+                self._unfit, self._taken = self.fault, self._fit(self._taken)
                 continue
-            self._taken, self.fault = [], None
+            self._taken, self.fault = [], self._unfit
         return True
 
     def _fit(self, entries: list[Entry]) -> list[Entry]:
