@@ -27,7 +27,7 @@ def sizes(shared_store, write_use_case_in):
 
 
 @pytest.fixture(autouse=True)
-def no_windows_yet(shared_store):
+def no_windows_yet(shared_store):  # noqa: ARG001 - it is where they are
     """Windows that other tests recorded are gone."""
     yield
     for run in [*runs(), *runs(kind="series")]:
