@@ -17,8 +17,9 @@ from afterfit.bundle import Bundle, load
 from afterfit.compare import Comparison, compare_performance, compare_slices
 from afterfit.gate import Finding, Use
 from afterfit.measures import Metric, metric
-from afterfit.metrics import cost_metric, outcome_metric
+from afterfit.metrics import value_metric
 from afterfit.predictions import Predictions
+from afterfit.reference import cleaned, distances
 from afterfit.training import pose
 from afterfit.usecase import UseCase
 
@@ -161,6 +162,7 @@ def examine(case: Case) -> Iterator[Finding]:
     yield gate.outside_training(held.inside, held.young, len(held.y))
     if len(held.y):
         yield from _unseen(case)
+        yield from _reference(case)
         yield from _answers(case)
     yield from _service(case)
 
@@ -171,6 +173,16 @@ def _unseen(case: Case) -> Iterator[Finding]:
         if side is not None:
             seen = int(np.isin(marks, side.bundle.rows).sum())
             yield gate.none_seen(seen, len(marks), who)
+
+
+def _reference(case: Case) -> Iterator[Finding]:
+    """How far the rows lie from what either was trained on."""
+    if case.champion is None:
+        return
+    frame = cleaned(case.held.frame, case.use_case.columns.missing_marks)
+    profiles = [side.bundle.profile for side in (case.candidate, case.champion)]
+    ours, theirs = ({} if one is None else distances(one, one.measure(frame)) for one in profiles)
+    yield gate.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))
 
 
 def _answers(case: Case) -> Iterator[Finding]:
@@ -212,7 +224,7 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
         )
 
     dummy = compare(case.metric, bundle.scorer.constant(len(held.y)))
-    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n)
+    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence)
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)
@@ -232,7 +244,7 @@ def _against_champion(
     for name, allowed in settings.guardrails.items():
         yield gate.guardrail(compare(metric(name), theirs, tolerance=allowed))
     yield _slices(case, held, (ours, theirs), found)
-    money = value_metric(case.use_case, ours)
+    money = value_metric(case.use_case.metrics.value, ours.classes)
     if money is not None:
         worth = compare(money, theirs, tolerance=settings.value_tolerance)
         yield gate.value(worth, case.use_case.metrics.value.unit if case.use_case.metrics.value else "")
@@ -262,16 +274,6 @@ def equal_models_spread(case: Case, held: HeldOut) -> float:
     problem = pose(use_case, frame, data.encode_target(use_case, frame[use_case.target], classes or ()), classes)
     recipe = (bundle.manifest.builder, bundle.manifest.params)
     return trials.equal_models_spread(problem, recipe, bundle.scorer, (held.frame, held.y), case.metric)
-
-
-def value_metric(use_case: UseCase, predictions: Predictions) -> Metric | None:
-    """The use case's value in money as a metric, or None where it names none."""
-    value = use_case.metrics.value
-    if value is None:
-        return None
-    if value.function is not None:
-        return outcome_metric(value.function)
-    return cost_metric(value.costs, predictions.classes or ())
 
 
 def _slices(case: Case, held: HeldOut, sides: tuple[Predictions, Predictions], whole: Comparison) -> Finding:
