@@ -35,7 +35,7 @@ ROWS = [
     {"training"},
     {"tuning", "trials"},
     {"gate", "policy"},
-    {"bundle", "spoolfile"},
+    {"bundle", "spoolfile", "bitvectors"},
     {"logstore", "logparts"},
     {"spool", "logids"},
     {"sealing", "logoutcomes"},

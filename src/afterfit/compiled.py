@@ -1,12 +1,14 @@
 """Tree ensembles compiled with treelite: one row in microseconds, equal to the estimator's own answer or not used.
 
-scikit-learn prepares every call for thousands of rows, which costs a single row a hundred times its trees. treelite's
-general inference library (Cho, Li 2018) walks the same trees over the same thresholds. What it gives is raw: the link
-to probabilities, the calibration and the interval are applied here as the scorer applies them.
+scikit-learn prepares every call for thousands of rows, which costs a single row a hundred times its trees. treelite
+(Cho, Li 2018) reads the trees; small ones become tables of bits (`bitvectors`), others are walked by its own library.
+What both give is raw: the link to probabilities, the calibration and the interval are applied here as the scorer
+applies them.
 """
 
 import ctypes
 import math
+import sys
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from sklearn import ensemble
 from sklearn.base import is_classifier
 
+from afterfit.bitvectors import Bitvectors, Tree, bitvectors
 from afterfit.calibration import Calibration, Curve
 from afterfit.encoder import Encoder
 from afterfit.predictions import Predictions
@@ -36,8 +39,12 @@ BAGGED = (
 CLOSE = 1e-9
 """How far a compiled answer may lie from the estimator's own, relative to its size where that is above 1."""
 FEW = 256
-"""Rows of a call from which the estimator's own loops are the faster ones."""
+"""Rows that trees are walked for one after the other."""
+ANY = sys.maxsize
 PROBES = 2_000
+HEAD = ("average_tree_output", "base_scores", "class_id", "leaf_vector_shape", "postprocessor")
+NUMBER, CATEGORY, AT_OR_BELOW = 1, 2, 3
+"""treelite's marks of nodes and of how they test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,12 @@ class Compiled:
     """A scorer whose trees were compiled; safe to call from several threads.
 
     Attributes:
-        scorer: what was compiled; it still answers calls of more than `FEW` rows.
+        scorer: what was compiled.
         raw_rows: (n, p) rows to (n, outputs) of the trees.
         raw_row: the same for one row as a list.
         link: what makes probabilities of the outputs.
         single: rows are cut to float32 first, as scikit-learn's forests cut them.
+        most: rows of a call; of more the estimator's own loops are the faster ones.
     """
 
     scorer: Scorer
@@ -57,10 +65,11 @@ class Compiled:
     raw_row: Callable[[Sequence[float]], list[float]]
     link: Link
     single: bool
+    most: int = FEW
 
     def predict(self, matrix: Floats) -> Predictions:
         """Predictions for an encoded matrix (n, p), equal to the scorer's to `CLOSE`."""
-        if len(matrix) > FEW:
+        if len(matrix) > self.most:
             return self.scorer.predict(matrix)
         return self.predict_compiled(matrix)
 
@@ -121,8 +130,48 @@ def _compiled(scorer: Scorer, model: Any) -> Compiled:
     estimator, link = scorer.estimator, "given"
     if isinstance(estimator, BOOSTED) and is_classifier(estimator):
         link = "logistic" if len(estimator.classes_) == 2 else "softmax"
+    single = not isinstance(estimator, HISTOGRAM)
+    tables = _tables(model, raw=link != "given")
+    if tables is not None:
+        return Compiled(scorer, tables.rows, tables.row, link, single, ANY)  # type: ignore[arg-type]
     rows, row = _caller(model, raw=link != "given")
-    return Compiled(scorer, rows, row, link, not isinstance(estimator, HISTOGRAM))  # type: ignore[arg-type]
+    return Compiled(scorer, rows, row, link, single)  # type: ignore[arg-type]
+
+
+def _tables(model: Any, *, raw: bool) -> Bitvectors | None:
+    """The trees as tables of bits, where they are small and each leaf adds one number to one output."""
+    head = {name: model.get_header_accessor().get_field(name) for name in HEAD}
+    averaged = bool(head["average_tree_output"][0])
+    plain = raw or head["postprocessor"] == "identity"
+    if not plain or head["leaf_vector_shape"].tolist() != [1, 1] or (averaged and len(head["base_scores"]) > 1):
+        return None
+    share = 1.0 / int(model.num_tree) if averaged else 1.0
+    outputs = head["class_id"].tolist()
+    trees = [_tree(model.get_tree_accessor(k), output, share) for k, output in enumerate(outputs)]
+    if any(tree is None for tree in trees):
+        return None
+    return bitvectors([tree for tree in trees if tree is not None], head["base_scores"].tolist())
+
+
+def _tree(model: Any, output: int, share: float) -> Tree | None:
+    """One of the model's trees; None where a test is none of "at or below" and "among these categories"."""
+    get = model.get_field
+    kinds, ends = get("node_type"), get("category_list_end")
+    starts, listed, swapped = get("category_list_begin"), get("category_list"), get("category_list_right_child")
+    if (get("cmp")[kinds == NUMBER] != AT_OR_BELOW).any():
+        return None
+    categories = {at: listed[starts[at] : ends[at]] for at in np.flatnonzero(kinds == CATEGORY).tolist()}
+    return Tree(
+        get("cleft"),
+        get("cright"),
+        get("split_index"),
+        get("threshold"),
+        get("default_left"),
+        categories,
+        frozenset(at for at in categories if swapped[at]),
+        get("leaf_value") * share,
+        output,
+    )
 
 
 def _caller(model: Any, *, raw: bool) -> tuple[Callable[[Floats], Floats], Callable[[Sequence[float]], list[float]]]:
