@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "afterfit"
 # A module imports only from rows above its own.
 ROWS = [
     {"errors"},
-    {"values", "names"},
+    {"values", "names", "bulk"},
     {"dates", "s3"},
     {"columns"},
     {"checks"},

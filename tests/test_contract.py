@@ -40,6 +40,11 @@ def both(contract, *rows):
     )
     checked = contract.check_frame(frame)
     warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
+    columns = contract.check_columns({name: [row.get(name) for row in rows] for name in names}, len(rows))
+    assert (columns.warnings_by_row(), columns.errors_by_row(), columns.unknown) == (warnings, errors, checked.unknown)
+    for name in contract.names:
+        np.testing.assert_array_equal(columns.values[name], checked.values[name])
+        assert columns.values[name].dtype == checked.values[name].dtype
     encoder = fit_encoder(contract, contract.check_frame(training()))
     matrix = encoder.encode_frame(checked)
     answers = []

@@ -167,10 +167,17 @@ class Bundle:
     def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
         """Each row's answer from a checked frame and its predictions."""
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
+        ids, version, unknown = os.urandom(16 * checked.size).hex(), self.version, checked.unknown
         for row, part in enumerate(parts(predictions)):
-            faults = errors.get(row, [])
-            notes = [*warnings.get(row, []), *(dict(one) for one in checked.unknown)]
-            yield self.answered({} if faults else part, notes, faults)
+            notes = warnings.get(row, [])
+            if unknown:
+                notes += [dict(one) for one in unknown]
+            if part["prediction"] is None or row in errors:
+                faults = errors.get(row, [])
+                yield self.answered({} if faults else part, notes, faults)
+            else:
+                named = ids[32 * row : 32 * row + 32]
+                yield {"prediction_id": named, **part, "model_version": version, "warnings": notes, "error": None}
 
     def answered(
         self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]

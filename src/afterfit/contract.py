@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from afterfit.checks import MUST_BE, Checked, CheckedRow, Issue, Note, RowChecker, check_series
+from afterfit.checks import MUST_BE, Checked, CheckedRow, Issue, Note, RowChecker, check_series, check_values
 from afterfit.columns import Column, Kind, OnInvalid, check_kind, infer_kind, learn_column, suggest_marks
 from afterfit.dates import ParsedDatetimes, parse_datetimes
 from afterfit.errors import DataError, SchemaError
@@ -112,6 +112,20 @@ class Contract:
             issues += found
         # a frame without rows has absent columns, but no row to warn
         return Checked(len(frame), values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(frame.columns))
+
+    def check_columns(self, columns: Mapping[str, Sequence[Any]], size: int) -> Checked:
+        """Hold columns of Python objects, each of `size` values as JSON brings them, against the contract.
+
+        Gives what `check_frame` gives for a frame of them.
+        """
+        values: dict[str, Any] = {}
+        issues: list[Issue] = []
+        for column in self.columns:
+            came = columns.get(column.name)
+            one = check_series(None, column, size) if came is None else check_values(came, column)
+            values[column.name] = one[0]
+            issues += one[1]
+        return Checked(size, values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(columns))
 
     @cached_property
     def _check_row(self) -> RowChecker:

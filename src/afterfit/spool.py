@@ -12,12 +12,13 @@ import socket
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from afterfit import spoolfile
+from afterfit.bulk import Bulk
 from afterfit.errors import LogError, SettingsError
 from afterfit.spoolfile import TABLES, UNFIT, Hold, spoken
 
@@ -113,8 +114,8 @@ class Spool:
         self._synchronous = "FULL" if durability == "acknowledged" else "NORMAL"
         self._lock = threading.Lock()
         self.sealing = threading.Lock()
-        self._queue: deque[Entry] = deque()
-        self._taken: list[Entry] = []
+        self._queue: deque[Entry | Bulk] = deque()
+        self._taken: list[Entry | Bulk] = []
         self._closing, self._called = threading.Event(), threading.Event()
         self._hurry, self._closed = threading.Event(), False
         self.fault: str | None = None
@@ -136,7 +137,7 @@ class Spool:
             self._thread.start()
         atexit.register(self.close)
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[Entry | Bulk]) -> None:
         """Write answers, all or none of them.
 
         Raises:
@@ -146,13 +147,18 @@ class Spool:
             with self._lock:
                 self._insert("answers", entries)
             return
-        if self._closed or self._pid != os.getpid() or len(self._queue) > MOST_BUFFERED:
+        full = len(self._queue) > MOST_BUFFERED or (_holds_many(entries) and self._waiting() > MOST_BUFFERED)
+        if full or self._closed or self._pid != os.getpid():
             raise self._refused()
         self._queue.extend(entries)
         if not self._called.is_set():
             self._called.set()
         if len(self._queue) > SOON and not self._hurry.is_set():
             self._hurry.set()
+
+    def _waiting(self) -> int:
+        """Answers in memory."""
+        return size(self._queue.copy()) + size(self._taken)
 
     def write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Write outcomes, all or none of them; they are on disk (fsync) when this returns, in either durability.
@@ -166,7 +172,7 @@ class Spool:
     @property
     def backlog(self) -> int:
         """Answers not sealed yet, those in memory among them."""
-        waiting = len(self._queue) + len(self._taken)
+        waiting = self._waiting()
         with self._lock, spoken(self.path, "read"):
             return waiting + (0 if self._closed else spoolfile.backlog(self._opened()))
 
@@ -214,7 +220,7 @@ class Spool:
             self._thread.join()
         with self.sealing, self._lock:
             self._leave()
-        left = len(self._taken) + len(self._queue) + self.lost
+        left = self._waiting() + self.lost
         if left:
             raise LogError(f"{self.path}: {left:,} answers could not be written and are lost: {self.fault}")
 
@@ -268,7 +274,7 @@ class Spool:
             return LogError(f"{self.path}: this spool is another process's: make one in each process.")
         if self._closed:
             return LogError(f"{self.path}: this spool is closed.")
-        return LogError(f"{self.path}: {len(self._queue):,} answers wait for the disk, no more fit: {self.fault}")
+        return LogError(f"{self.path}: {self._waiting():,} answers wait for the disk, no more fit: {self.fault}")
 
     def _write_on(self) -> None:
         """The buffered writer's thread."""
@@ -298,9 +304,9 @@ class Spool:
             self._taken, self.fault = [], self._unfit
         return True
 
-    def _fit(self, entries: list[Entry]) -> list[Entry]:
+    def _fit(self, entries: list[Entry | Bulk]) -> list[Entry | Bulk]:
         """The entries that a file can hold; the others are counted as lost, so that they stop nothing else."""
-        kept = []
+        kept: list[Entry | Bulk] = []
         with sqlite3.connect(":memory:", isolation_level=None) as trial:
             spoolfile.prepare(trial)
             for entry in entries:
@@ -308,7 +314,7 @@ class Spool:
                     _insert(trial, "answers", [entry])
                     kept.append(entry)
         trial.close()
-        self.lost += len(entries) - len(kept)
+        self.lost += size(entries) - size(kept)
         return kept
 
     def _once(self) -> None:
@@ -317,7 +323,7 @@ class Spool:
             (last,) = self._opened().execute("SELECT coalesce(max(id), 0) FROM answers").fetchone()
         if last == self._last:
             self._insert("answers", self._taken)
-            last += len(self._taken)
+            last += size(self._taken)
         self._last = last
 
 
@@ -333,20 +339,44 @@ def _made(folder: Path, use_case: str) -> tuple[Path, Hold]:
         hold.free()
 
 
+def size(entries: Iterable[Entry | Bulk]) -> int:
+    """Answers, those that are written together one by one."""
+    return sum(entry.size if type(entry) is Bulk else 1 for entry in entries)
+
+
+def _holds_many(entries: Sequence[Entry | Bulk]) -> bool:
+    return any(type(entry) is Bulk for entry in entries)
+
+
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    columns = TABLES[table]
-    one = f"({', '.join('?' * len(columns))})"
-    into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 - our names
-    if len(rows) <= TOGETHER:
-        connection.execute(into + ", ".join([one] * len(rows)), list(chain.from_iterable(rows)))
+    statements = _statements(table, rows)
+    if len(statements) == 1:
+        connection.execute(*statements[0])
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for start in range(0, len(rows), TOGETHER):
-            some = rows[start : start + TOGETHER]
-            connection.execute(into + ", ".join([one] * len(some)), list(chain.from_iterable(some)))
+        for statement in statements:
+            connection.execute(*statement)
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def _statements(table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, list[Any]]]:
+    """What writes rows in their order: many at once, those that hold many answers alone."""
+    columns = TABLES[table]
+    names, one = ", ".join(columns), ", ".join("?" * len(columns))
+    found: list[tuple[str, list[Any]]] = []
+    for kind, run in groupby(rows, type):
+        some = list(run)
+        if kind is Bulk:  # it takes the numbers of all its answers; SQLite gives the next row the number after
+            into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {one} FROM {table}"  # noqa: S608
+            found += [(into, [bulk.size, *bulk.record()]) for bulk in some if isinstance(bulk, Bulk)]
+            continue
+        for start in range(0, len(some), TOGETHER):
+            part = some[start : start + TOGETHER]
+            into = f"INSERT INTO {table} ({names}) VALUES {', '.join([f'({one})'] * len(part))}"  # noqa: S608 - our names
+            found.append((into, list(chain.from_iterable(part))))
+    return found

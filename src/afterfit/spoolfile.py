@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from afterfit.bulk import Record, ids_of, told_apart
 from afterfit.errors import LogError
 
 ENDING = ".sqlite"
@@ -158,11 +158,17 @@ def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Ra
     return Range(done + 1, upto)
 
 
-def rows(connection: sqlite3.Connection, table: str, some: Range) -> list[tuple[Any, ...]]:
-    """The rows of a range in their order, without their numbers."""
+def rows(connection: sqlite3.Connection, table: str, some: Range) -> list[Record]:
+    """The rows of a range in their order, without their numbers; answers that were written together come one by one.
+
+    Such answers belong to the range that has their last number.
+    """
     columns = ", ".join(TABLES[table])
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
-    return connection.execute(query, (some.first, some.last)).fetchall()
+    found = connection.execute(query, (some.first, some.last))
+    if table != "answers":
+        return found.fetchall()
+    return [row for record in found for row in told_apart(record)]
 
 
 def passed(connection: sqlite3.Connection, table: str, upto: int) -> None:
@@ -234,7 +240,12 @@ def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:
     """Which of the ids are among a spool's answers."""
     marks = ", ".join("?" * len(ids))
     query = f"SELECT DISTINCT prediction_id FROM answers WHERE prediction_id IN ({marks})"  # noqa: S608 - marks only
-    return {one for (one,) in connection.execute(query, ids)}
+    found = {one for (one,) in connection.execute(query, ids)}
+    left = set(ids) - found
+    if left:
+        for (answers,) in connection.execute("SELECT prediction FROM answers WHERE prediction_id IS NULL"):
+            found |= left & ids_of(answers)
+    return found
 
 
 def age(path: Path) -> float:

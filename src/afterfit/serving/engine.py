@@ -1,15 +1,14 @@
 """One loaded version: rows in, answers and log entries out; no HTTP, no clock, no disk."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import orjson
-import pandas as pd
 
+from afterfit.bulk import Bulk, fields, list_of, text_of
 from afterfit.bundle import Bundle, parts
 from afterfit.checks import CheckedRow
 from afterfit.compiled import Compiled, compile_scorer
@@ -19,8 +18,11 @@ from afterfit.spool import Entry
 Row = Mapping[str, Any]
 Answer = dict[str, Any]
 MANY = 64
-"""Rows of one form from which they are checked column by column."""
-DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+"""Rows of one form from which they are checked column by column, and logged together."""
+MOST = 5_000
+"""Rows that are logged together."""
+FEW = 12
+"""Rows up to which compiled trees answer them one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Engine:
         Raises:
             DataError: a row is no mapping.
         """
-        if len(rows) == 1 and self.compiled is not None:
-            return [self._single(rows[0], self.compiled)]
+        if len(rows) <= FEW and self.compiled is not None:
+            return [self._single(row, self.compiled) for row in rows]
         if len(rows) >= MANY and all(row.keys() == rows[0].keys() for row in rows):
             return self._framed(rows)
         checked = [self._checked(row) for row in rows]
@@ -60,13 +62,14 @@ class Engine:
 
     def _framed(self, rows: Sequence[Row]) -> list[Answer]:
         """Many rows of one form, column by column."""
-        scorer = self.bundle.scorer
-        columns = {}
-        for name in rows[0]:
-            if name not in self.beside:
-                columns[name] = values = np.empty(len(rows), dtype=object)
-                values[:] = [row[name] for row in rows]
-        checked = scorer.contract.check_frame(pd.DataFrame(columns, index=range(len(rows)), dtype=object))
+        scorer, names, size = self.bundle.scorer, tuple(rows[0]), len(rows)
+        taken = (
+            zip(*map(itemgetter(*names), rows), strict=True)
+            if len(names) > 1
+            else ([row[n] for row in rows] for n in names)
+        )
+        columns = {name: values for name, values in zip(names, taken, strict=True) if name not in self.beside}
+        checked = scorer.contract.check_columns(columns, size)
         predictions = (self.compiled or scorer).predict(scorer.encoder.encode_frame(checked))
         return list(self.bundle.answered_frame(checked, predictions))
 
@@ -121,8 +124,8 @@ class Engine:
         *,
         bodies: Sequence[bytes] | None = None,
         shadow: bool = False,
-    ) -> list[Entry]:
-        """What the log keeps of these answers.
+    ) -> list[Entry | Bulk]:
+        """What the log keeps of these answers; many of them as one record.
 
         Args:
             rows: the rows as received.
@@ -132,38 +135,24 @@ class Engine:
             bodies: the rows as JSON where they came so; written anew where None or where columns are private.
             shadow: whether nobody got these answers.
         """
-        if bodies is None or self.keeping.private:
-            bodies = [text_of(self.keeping.features(row)) for row in rows]
-        return [
-            self._entry(row, text, answer, time, seconds, shadow=shadow)
-            for row, text, answer in zip(rows, bodies, answers, strict=True)
-        ]
-
-    def _entry(self, row: Row, text: bytes, answer: Answer, time: int, seconds: float | None, *, shadow: bool) -> Entry:
-        get = answer.get
-        prediction, shares, warnings, error = (
-            answer["prediction"],
-            get("probabilities"),
-            answer["warnings"],
-            get("error"),
-        )
-        return Entry(
-            answer["prediction_id"],
-            time,
-            answer["model_version"] or "",
-            shadow,
-            self.keeping.name(row),
-            text,
-            None if prediction is None else text_of(prediction),
-            get("probability"),
-            None if shares is None else text_of(shares),
-            get("lower"),
-            get("upper"),
-            get("confidence"),
-            text_of(warnings) if warnings else None,
-            None if error is None else text_of(error),
-            seconds,
-        )
+        keeping, version = self.keeping, self.bundle.version or ""
+        texts = None if keeping.private else bodies
+        kept = [keeping.features(row) for row in rows] if texts is None and keeping.private else rows
+        if len(rows) < MANY:
+            texts = [text_of(row) for row in kept] if texts is None else texts
+            name = keeping.name
+            return [
+                Entry(*fields(answer, time, version, shadow, name(row), text, seconds))
+                for row, text, answer in zip(rows, texts, answers, strict=True)
+            ]
+        found: list[Entry | Bulk] = []
+        for first in range(0, len(rows), MOST):
+            some = slice(first, first + MOST)
+            keys = text_of([keeping.name(row) for row in rows[some]]) if keeping.key else None
+            features = text_of(kept[some]) if texts is None else list_of(texts[some])
+            given = answers[some]
+            found.append(Bulk(len(given), time, version, shadow, keys, features, text_of(given), seconds))
+        return found
 
 
 def engine(bundle: Bundle, keeping: Keeping = NOTHING, *, compile_trees: bool = True) -> Engine:
@@ -191,11 +180,3 @@ def _edges(bundle: Bundle) -> tuple[float, ...]:
     middle, (low, high) = scorer.baseline[0], scorer.offsets or (-1.0, 1.0)
     step = (high - low) / 4 or 1.0
     return tuple(middle + step * k for k in range(-6, 7))
-
-
-def text_of(value: Any) -> bytes:
-    """JSON of any value that a door can bring: what orjson does not know is written as text."""
-    try:
-        return orjson.dumps(value, default=str, option=DUMP)
-    except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, an integer beyond 64 bits
-        return json.dumps(value, default=str).encode()

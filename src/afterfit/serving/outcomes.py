@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from afterfit import predlog
+from afterfit.bulk import text_of
 from afterfit.errors import LogError
-from afterfit.serving.engine import Engine, text_of
+from afterfit.serving.engine import Engine
 from afterfit.serving.refusal import Refusal
 from afterfit.serving.service import Service
 from afterfit.spool import Outcome

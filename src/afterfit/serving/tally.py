@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -79,6 +80,13 @@ class Histogram:
         """Count one value."""
         self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count many values."""
+        found = np.asarray(values, dtype=np.float64)
+        counts = np.bincount(np.searchsorted(self.edges, found), minlength=len(self.counts)).tolist()
+        self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+        self.total += float(found.sum())
 
     def add(self, other: "Histogram") -> None:
         """Take in another's counts, where it has the same edges."""

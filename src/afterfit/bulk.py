@@ -1,0 +1,114 @@
+"""Many answers of one request as one record of a spool: written in one piece, told apart only when they are read.
+
+A request of a thousand rows is in the log as two texts, its rows and its answers, which costs a tenth of a thousand
+records. The record takes the row numbers of all its answers, of which its own is the last, so that ranges, backlogs and
+what is sealed are counted in answers whatever the records are.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+Record = tuple[Any, ...]
+DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+
+
+class Bulk(NamedTuple):
+    """Answers that were given together.
+
+    Attributes:
+        size: how many.
+        time: microseconds since 1970 UTC, when they were answered.
+        version: which version of the model answered.
+        shadow: whether they were given behind others.
+        keys: JSON list of their keys, each a text or null; None where there are none.
+        features: JSON list of their rows, as the log may hold them.
+        answers: JSON list of the answers.
+        seconds: from request to answer.
+    """
+
+    size: int
+    time: int
+    version: str
+    shadow: bool
+    keys: bytes | None
+    features: bytes
+    answers: bytes
+    seconds: float | None
+
+    def record(self) -> Record:
+        """As a row of the spool: without a prediction id, its texts in place of one answer's."""
+        head = (None, self.time, self.version, self.shadow, self.keys, self.features, self.answers)
+        return (*head, None, None, None, None, None, None, None, self.seconds)
+
+
+def told_apart(record: Record) -> list[Record]:
+    """The rows of a record that holds many; another one as it is."""
+    if record[0] is not None:
+        return [record]
+    _, time, version, shadow, keys, features, answers, *_, seconds = record
+    rows, given = loaded(features), loaded(answers)
+    names = [None] * len(rows) if keys is None else loaded(keys)
+    return [
+        fields(answer, time, version, shadow, key, text_of(row), seconds)
+        for row, answer, key in zip(rows, given, names, strict=True)
+    ]
+
+
+def ids_of(answers: bytes) -> set[str]:
+    """The prediction ids of a record that holds many."""
+    return {answer["prediction_id"] for answer in loaded(answers)}
+
+
+def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answer
+    answer: Mapping[str, Any],
+    time: int,
+    version: str,
+    shadow: bool,  # noqa: FBT001 - as above
+    key: str | None,
+    features: bytes,
+    seconds: float | None,
+) -> Record:
+    """One answer as a row of the spool."""
+    get = answer.get
+    prediction, shares, warnings, error = answer["prediction"], get("probabilities"), answer["warnings"], get("error")
+    return (
+        answer["prediction_id"],
+        time,
+        version,
+        shadow,
+        key,
+        features,
+        None if prediction is None else text_of(prediction),
+        get("probability"),
+        None if shares is None else text_of(shares),
+        get("lower"),
+        get("upper"),
+        get("confidence"),
+        text_of(warnings) if warnings else None,
+        None if error is None else text_of(error),
+        seconds,
+    )
+
+
+def list_of(texts: Sequence[bytes]) -> bytes:
+    """JSON texts as one JSON list."""
+    return b"[" + b",".join(texts) + b"]"
+
+
+def text_of(value: Any) -> bytes:
+    """JSON of any value that a door can bring: what orjson does not know is written as text."""
+    try:
+        return orjson.dumps(value, default=str, option=DUMP)
+    except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, an integer beyond 64 bits
+        return json.dumps(value, default=str).encode()
+
+
+def loaded(text: bytes) -> Any:
+    """What `text_of` wrote."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
