@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from afterfit.bulk import told_apart
 from afterfit.errors import LogError
 from afterfit.serving.engine import MANY, engine
 from afterfit.serving.keeping import Keeping
+from afterfit.serving.service import count
+from afterfit.serving.tally import Tally
 from afterfit.serving.tokens import Tokens, tokens_of_environment
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
@@ -134,6 +137,35 @@ def test_many_rows_of_one_form_are_answered_as_each_alone(bundle, first, second)
     found = engine(bundle).answers([*kept, *[{**ROW, "other": None}] * MANY])
     for answer, one in zip(found, [*kept, {**ROW, "other": None}], strict=False):
         same(answer, bundle.answer(one))
+
+
+@pytest.mark.parametrize("private", [frozenset(), frozenset({"secret"})])
+def test_a_request_of_many_rows_is_logged_as_its_rows_alone_would_be(bundle, private):
+    made = engine(bundle, Keeping(("seats",), private, "hash", "salt"))
+    rows = [{**ROW, "distance": 100.0 + k, "carrier": "ZZ" if k % 3 else None, "seats": k} for k in range(MANY)]
+    rows[5]["distance"] = "far"
+    answers = made.answers(rows)
+    alone = [record for row, one in zip(rows, answers, strict=True) for record in made.entries([row], [one], 7, 0.5)]
+    for bodies in (None, json.dumps(rows).encode(), json.dumps({"dataframe_records": rows}).encode()):
+        (whole,) = made.entries(rows, answers, 7, 0.5, bodies=bodies)
+        assert told_apart(whole.record()) == [tuple(one) for one in alone]
+
+
+def test_counts_of_many_rows_are_those_of_each_alone(service, doors):
+    rows = [{**ROW, "distance": 100.0 + 50 * k, "carrier": "ZZ" if k % 3 else None, "odd": 1} for k in range(MANY)]
+    for bad in (False, True):
+        rows[5]["distance"] = "far" if bad else 1.0
+        made = engine(service.engine.bundle)
+        together, apart = Tally(), Tally()
+        count(together, made, made.answers(rows))
+        for row in rows:
+            count(apart, made, made.answers([row]))
+        assert together.counts == apart.counts
+        for key, histogram in apart.histograms.items():
+            assert together.histograms[key].counts == histogram.counts
+            assert together.histograms[key].total == pytest.approx(histogram.total)
+    assert asked(doors, "/predict", rows).status_code == 200
+    assert len(asked(reopened(doors), "/invocations", {"dataframe_records": rows}).json()["predictions"]) == MANY
 
 
 def test_requests_that_come_together_are_answered_apart_and_counted(service, doors):

@@ -10,13 +10,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 
+from afterfit import predlog, sealing, spoolfile
 from afterfit import spool as module
-from afterfit import spoolfile
+from afterfit.bulk import Bulk
 from afterfit.errors import LogError, SettingsError
+from afterfit.predlog import PredictionLog
 from afterfit.spool import Spool
-from made_log import entry, outcome
+from made_log import NOON, entry, ids, outcome, read
 
 
 @contextmanager
@@ -205,4 +208,73 @@ def test_a_spools_name_says_its_use_case_whatever_is_in_it(tmp_path, use_case):
     assert spoolfile.use_case_of(spool.path.stem) == use_case
     assert spoolfile.spools(tmp_path, use_case) == [spool.path]
     assert spoolfile.spools(tmp_path, "a") == []
+    spool.close()
+
+
+def together(names, **changes):
+    """Answers of one request as one record."""
+    rows = changes.pop("rows", [{"size": 1.5, "at": k} for k in range(len(names))])
+    answers = [
+        {"prediction_id": name, "prediction": True, "probability": 0.8, "confidence": 0.8, "model_version": "7",
+         "warnings": [{"column": "size"}] if k else [], "error": None}
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+    keys = orjson.dumps([f'["{name}"]' for name in names])
+    told = {"features": orjson.dumps(rows), "keys": keys, **changes}
+    return Bulk(len(names), NOON, "7", shadow=False, answers=orjson.dumps(answers), seconds=0.002, **told)
+
+
+@pytest.mark.parametrize("durability", ["acknowledged", "buffered"])
+def test_answers_that_are_written_together_come_back_one_by_one(tmp_path, durability):
+    log = PredictionLog("sizes", tmp_path, str(tmp_path), durability)
+    spool = log.spool()
+    spool.write([entry("a"), together(["b", "c", "d"]), entry("e")])
+    spool.write([together(["f", "g"])])
+    assert spool.backlog == 7
+    while len(ids(log)) < 7:  # buffered ones come a moment later
+        time.sleep(0.01)
+    assert ids(log) == list("abcdefg")
+    assert predlog.unknown_ids(log, ["c", "g", "x"]) == {"x"}
+    table = read(log, columns=["prediction_id", "key", "at", "warnings", "probability"]).sort_by("prediction_id")
+    assert table["at"].to_pylist() == [None, 0, 1, 2, None, 0, 1]
+    assert table["key"].to_pylist()[1:4] == ['["b"]', '["c"]', '["d"]']
+    assert table["warnings"].to_pylist()[2] == '[{"column":"size"}]'
+    assert predlog.seal(log, [spool]).answers == 7
+    assert (ids(log), spool.backlog) == (list("abcdefg"), 0)
+    spool.write([together(["h", "i"])])
+    spool.close()
+    assert predlog.seal(log).answers == 2
+    assert ids(log) == list("abcdefghi")
+
+
+def test_a_record_of_many_is_sealed_with_its_last_answer_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sealing, "PART_ROWS", 4)
+    log = PredictionLog("sizes", tmp_path, str(tmp_path))
+    spool = log.spool()
+    spool.write([entry("a"), together([f"b{k}" for k in range(10)]), entry("c")])
+    assert predlog.seal(log, [spool]).answers == 12
+    assert len(set(ids(log))) == len(ids(log)) == 12
+    spool.close()
+
+
+def test_rows_come_back_as_they_came_whatever_they_hold(tmp_path):
+    odd = b'{"dataframe_records": [{"x": NaN, "y": "\\ud800"}, {"x": 12345678901234567890123, "y": null}]}'
+    log = PredictionLog("sizes", tmp_path, str(tmp_path))
+    spool = log.spool()
+    spool.write([together(["a", "b"], features=odd, keys=None)])
+    with spoolfile.snapshot(spool.path) as connection:
+        first, second = spoolfile.rows(connection, "answers", spoolfile.unsealed(connection, "answers"))
+    assert first[5] == b'{"x": NaN, "y": "\\ud800"}'
+    assert (second[4], second[5]) == (None, b'{"x": 12345678901234567890123, "y": null}')
+    spool.close()
+
+
+def test_so_many_answers_wait_for_a_failing_disk_however_they_came(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BUFFERED", 25)
+    monkeypatch.setattr(module, "EVERY", 5.0)
+    spool = Spool(tmp_path, durability="buffered", use_case="sizes")
+    for number in range(3):
+        spool.write([together([f"{number}-{k}" for k in range(10)])])
+    with pytest.raises(LogError, match="30 answers wait"):
+        spool.write([together(["x"])])
     spool.close()

@@ -23,7 +23,7 @@ MOST_LEAVES = 64
 """Leaves of a tree that the bits of one word can stand for."""
 MOST_BYTES = 2**25
 """Of all tables together; larger ones would miss the caches that they are there to spare."""
-BLOCK = 256
+BLOCK = 512
 """Rows that are worked on together, so that what is between stays in the processor's cache."""
 EXPONENT = 23, 127, np.dtype(np.int32), np.dtype(np.float32)
 LONG_EXPONENT = 52, 1023, np.dtype(np.int64), np.dtype(np.float64)

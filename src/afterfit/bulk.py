@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
+import pyarrow as pa
 
 Record = tuple[Any, ...]
+RECORDS = "dataframe_records"
+"""Where MLflow's servers take a list of rows."""
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -24,7 +27,7 @@ class Bulk(NamedTuple):
         version: which version of the model answered.
         shadow: whether they were given behind others.
         keys: JSON list of their keys, each a text or null; None where there are none.
-        features: JSON list of their rows, as the log may hold them.
+        features: JSON list of their rows, as the log may hold them; or such a list as it came, under `RECORDS`.
         answers: JSON list of the answers.
         seconds: from request to answer.
     """
@@ -40,7 +43,8 @@ class Bulk(NamedTuple):
 
     def record(self) -> Record:
         """As a row of the spool: without a prediction id, its texts in place of one answer's."""
-        head = (None, self.time, self.version, self.shadow, self.keys, self.features, self.answers)
+        texts = packed(self.features), packed(self.answers)
+        head = (None, self.time, self.version, self.shadow, self.keys, *texts)
         return (*head, None, None, None, None, None, None, None, self.seconds)
 
 
@@ -49,7 +53,8 @@ def told_apart(record: Record) -> list[Record]:
     if record[0] is not None:
         return [record]
     _, time, version, shadow, keys, features, answers, *_, seconds = record
-    rows, given = loaded(features), loaded(answers)
+    rows, given = loaded(unpacked(features)), loaded(unpacked(answers))
+    rows = rows[RECORDS] if isinstance(rows, dict) else rows
     names = [None] * len(rows) if keys is None else loaded(keys)
     return [
         fields(answer, time, version, shadow, key, text_of(row), seconds)
@@ -59,7 +64,7 @@ def told_apart(record: Record) -> list[Record]:
 
 def ids_of(answers: bytes) -> set[str]:
     """The prediction ids of a record that holds many."""
-    return {answer["prediction_id"] for answer in loaded(answers)}
+    return {answer["prediction_id"] for answer in loaded(unpacked(answers))}
 
 
 def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answer
@@ -91,6 +96,19 @@ def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answ
         None if error is None else text_of(error),
         seconds,
     )
+
+
+def packed(text: bytes) -> bytes:
+    """A text compressed, which costs less than to write it as it is."""
+    made: bytes = pa.Codec("zstd", compression_level=1).compress(text, asbytes=True)
+    return made
+
+
+def unpacked(packed_text: bytes) -> bytes:
+    """What `packed` was given."""
+    with pa.input_stream(pa.py_buffer(packed_text), compression="zstd") as stream:
+        text: bytes = stream.read()
+    return text
 
 
 def list_of(texts: Sequence[bytes]) -> bytes:

@@ -3,9 +3,8 @@
 import hashlib
 import io
 import json
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,17 +166,26 @@ class Bundle:
     def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
         """Each row's answer from a checked frame and its predictions."""
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        ids, version, unknown = os.urandom(16 * checked.size).hex(), self.version, checked.unknown
-        for row, part in enumerate(parts(predictions)):
-            notes = warnings.get(row, [])
+        text, version, unknown = os.urandom(16 * checked.size).hex(), self.version, checked.unknown
+        ids = [text[start : start + 32] for start in range(0, len(text), 32)]
+        second, third, columns = _columns(predictions)
+        for row, (named, prediction, one, other) in enumerate(zip(ids, *columns, strict=True)):
+            notes = warnings.get(row) or []
             if unknown:
-                notes += [dict(one) for one in unknown]
-            if part["prediction"] is None or row in errors:
+                notes += [dict(note) for note in unknown]
+            if prediction is None or row in errors:
                 faults = errors.get(row, [])
-                yield self.answered({} if faults else part, notes, faults)
-            else:
-                named = ids[32 * row : 32 * row + 32]
-                yield {"prediction_id": named, **part, "model_version": version, "warnings": notes, "error": None}
+                yield self.answered({} if faults else {"prediction": None}, notes, faults)
+                continue
+            yield {
+                "prediction_id": named,
+                "prediction": prediction,
+                second: one,
+                third: other,
+                "model_version": version,
+                "warnings": notes,
+                "error": None,
+            }
 
     def answered(
         self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]
@@ -205,28 +213,37 @@ class Bundle:
 
 def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
+    second, third, columns = _columns(predictions)
+    for prediction, one, other in zip(*columns, strict=True):
+        yield {"prediction": prediction, second: one, third: other}
+
+
+def _columns(predictions: Predictions) -> tuple[str, str, tuple[list[Any], list[Any], list[Any]]]:
+    """The names of an answer's second and third part, and the three parts of all rows."""
     if predictions.classes is None:
-        values = predictions.prediction.tolist()
-        lower, upper = (_list(end, len(values)) for end in (predictions.lower, predictions.upper))
-        for value, low, high in zip(values, lower, upper, strict=True):
-            known = all(end is None or math.isfinite(end) for end in (value, low, high))
-            yield {"prediction": value if known else None, "lower": low, "upper": high}
-        return
-    labels = [predictions.classes[index] for index in predictions.prediction.tolist()]
-    table, confidence = np.asarray(predictions.probabilities), predictions.confidence
-    sure = [None] * len(labels) if confidence is None else confidence.tolist()
-    finite = np.isfinite(table).all(axis=1).tolist()
-    if len(predictions.classes) == 2:
-        for label, positive, certain, known in zip(labels, table[:, 1].tolist(), sure, finite, strict=True):
-            yield {"prediction": label if known else None, "probability": positive, "confidence": certain}
-        return
-    names = [str(label) for label in predictions.classes]
-    for label, row, certain, known in zip(labels, table.tolist(), sure, finite, strict=True):
-        shares = dict(zip(names, row, strict=True))
-        yield {"prediction": label if known else None, "probabilities": shares, "confidence": certain}
+        values, n = predictions.prediction, len(predictions)
+        finite = np.isfinite(values)
+        for end in (predictions.lower, predictions.upper):
+            finite = finite if end is None else finite & np.isfinite(end)
+        ends = _list(predictions.lower, n), _list(predictions.upper, n)
+        return "lower", "upper", (_known(values.tolist(), finite), *ends)
+    classes, table, confidence = predictions.classes, np.asarray(predictions.probabilities), predictions.confidence
+    labels = _known([classes[index] for index in predictions.prediction.tolist()], np.isfinite(table).all(axis=1))
+    sure = _list(confidence, len(labels))
+    if len(classes) == 2:
+        return "probability", "confidence", (labels, table[:, 1].tolist(), sure)
+    names = [str(label) for label in classes]
+    shares = [dict(zip(names, row, strict=True)) for row in table.tolist()]
+    return "probabilities", "confidence", (labels, shares, sure)
 
 
-def _list(values: Any, rows: int) -> Iterable[float | None]:
+def _known(values: list[Any], finite: npt.NDArray[np.bool_]) -> list[Any]:
+    if finite.all():
+        return values
+    return [value if known else None for value, known in zip(values, finite.tolist(), strict=True)]
+
+
+def _list(values: Any, rows: int) -> list[Any]:
     return [None] * rows if values is None else values.tolist()
 
 

@@ -34,7 +34,7 @@ _ISO = re.compile(
     re.ASCII,
 )
 _PLAIN = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$"  # the ISO texts that numpy reads alike
-MANY = 1_000  # distinct values from which on the plain ones are worth a way of their own
+MANY = 100  # distinct values from which on the plain ones are worth a way of their own
 _PEOPLE = re.compile(
     r"(\d{1,4})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})"
     r"(?:[T ,]\s?(\d{1,2}):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(?:\s?([AaPp])\.?[Mm]\.?)?)?",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from afterfit.serving.engine import Answer, Row
+from afterfit.serving.engine import Answer, Bodies, Row
 from afterfit.serving.refusal import Refusal
 
 Work = Callable[[list["Job"]], None]
@@ -23,7 +23,7 @@ class Job:
         render: makes the answer's body.
         answered: where the body, or a refusal, arrives.
         deadline: by the monotonic clock, when nobody waits any more.
-        bodies: each row's own JSON where it came so.
+        bodies: the rows as JSON where they came so, one by one or as one text.
         arrived: by the performance counter.
         outcome: what the worker made of it: the body or an error.
     """
@@ -32,7 +32,7 @@ class Job:
     render: Callable[[list[Answer]], bytes]
     answered: "asyncio.Future[bytes]"
     deadline: float
-    bodies: Sequence[bytes] | None = None
+    bodies: Bodies = None
     arrived: float = field(default_factory=time.perf_counter)
     outcome: bytes | Exception | None = None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from afterfit.serving.answers import text_of_all
 from afterfit.serving.refusal import Refusal
 
 Row = Mapping[str, Any]
@@ -163,7 +164,13 @@ def _of_parquet(body: bytes, most: int) -> list[Row]:
 
 def predictions_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
     """What /invocations answers."""
-    return dumped({"predictions": answers})
+    text = text_of_all(answers)
+    return dumped({"predictions": answers}) if text is None else b'{"predictions":' + text + b"}"
+
+
+def list_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
+    """What /predict answers to a list of rows."""
+    return text_of_all(answers) or dumped(answers)
 
 
 def dumped(content: Any) -> bytes:

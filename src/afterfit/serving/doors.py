@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from afterfit.bulk import RECORDS
 from afterfit.errors import AfterfitError
 from afterfit.serving import bodies
 from afterfit.serving.access import Access, Line
 from afterfit.serving.batches import Batches, Job
-from afterfit.serving.engine import Answer, Row
+from afterfit.serving.engine import Answer, Bodies, Row
 from afterfit.serving.refusal import Refusal
 from afterfit.serving.service import Service
 from afterfit.serving.tally import Histogram
@@ -27,6 +28,7 @@ QUICK = frozenset({PREDICT, INVOCATIONS})
 PLAIN_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 FEW = 16
 """Rows of a request that are answered in the event loop where nothing has to be waited for."""
+RECORDS_BODY = b'{"' + RECORDS.encode() + b'"'
 JSON_TYPE = (b"content-type", b"application/json")
 
 
@@ -165,19 +167,17 @@ class Doors:
         if self.in_flight > self.service.limits.requests:
             raise Refusal(429, "Too many requests at once; come again in a moment.")
 
-    def _parsed(
-        self, head: Head, path: str, body: bytes
-    ) -> tuple[list[Row], Callable[[list[Answer]], bytes], list[bytes] | None]:
+    def _parsed(self, head: Head, path: str, body: bytes) -> tuple[list[Row], Callable[[list[Answer]], bytes], Bodies]:
         if path == INVOCATIONS:
             if not head.kind:
                 raise Refusal(415, "The request must have a content type, such as application/json.")
             rows = bodies.invocation_rows(body, head.kind, self.service.limits.rows)
-            return rows, bodies.predictions_body, None
+            return rows, bodies.predictions_body, body if body.startswith(RECORDS_BODY) else None
         kind = head.kind.partition(";")[0].strip().lower()
         if kind != bodies.JSON:
             raise Refusal(415, f"The content type must be {bodies.JSON}.")
         rows, single = bodies.plain_rows(bodies.json_of(body))
-        return (rows, _first, [body]) if single else (rows, bodies.dumped, None)
+        return (rows, _first, [body]) if single else (rows, bodies.list_body, body)
 
     async def body(self, head: Head, receive: Receive) -> bytes:
         """Read a request's body, within the limits of size and time.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -12,11 +13,13 @@ from afterfit.bulk import Bulk, fields, list_of, text_of
 from afterfit.bundle import Bundle, parts
 from afterfit.checks import CheckedRow
 from afterfit.compiled import Compiled, compile_scorer
+from afterfit.serving.answers import Answers, text_of_all
 from afterfit.serving.keeping import NOTHING, Keeping
 from afterfit.spool import Entry
 
 Row = Mapping[str, Any]
 Answer = dict[str, Any]
+Bodies = Sequence[bytes] | bytes | None
 MANY = 64
 """Rows of one form from which they are checked column by column, and logged together."""
 MOST = 5_000
@@ -53,15 +56,16 @@ class Engine:
         """
         if len(rows) <= FEW and self.compiled is not None:
             return [self._single(row, self.compiled) for row in rows]
-        if len(rows) >= MANY and all(row.keys() == rows[0].keys() for row in rows):
-            return self._framed(rows)
+        if len(rows) >= MANY and set(map(len, rows)) == {len(rows[0])}:
+            with suppress(KeyError):
+                return self._framed(rows)
         checked = [self._checked(row) for row in rows]
         good = [one for one in checked if not one.errors]
         found = self._predicted(good)
         return [self.bundle.answered({} if one.errors else next(found), one.warnings, one.errors) for one in checked]
 
-    def _framed(self, rows: Sequence[Row]) -> list[Answer]:
-        """Many rows of one form, column by column."""
+    def _framed(self, rows: Sequence[Row]) -> Answers:
+        """Many rows of one form, column by column; a KeyError where they are not of one form."""
         scorer, names, size = self.bundle.scorer, tuple(rows[0]), len(rows)
         taken = (
             zip(*map(itemgetter(*names), rows), strict=True)
@@ -71,7 +75,7 @@ class Engine:
         columns = {name: values for name, values in zip(names, taken, strict=True) if name not in self.beside}
         checked = scorer.contract.check_columns(columns, size)
         predictions = (self.compiled or scorer).predict(scorer.encoder.encode_frame(checked))
-        return list(self.bundle.answered_frame(checked, predictions))
+        return Answers(list(self.bundle.answered_frame(checked, predictions)), checked, predictions)
 
     def _single(self, row: Row, compiled: Compiled) -> Answer:
         bundle, checked = self.bundle, self._checked(row)
@@ -122,7 +126,7 @@ class Engine:
         time: int,
         seconds: float | None,
         *,
-        bodies: Sequence[bytes] | None = None,
+        bodies: Bodies = None,
         shadow: bool = False,
     ) -> list[Entry | Bulk]:
         """What the log keeps of these answers; many of them as one record.
@@ -132,26 +136,32 @@ class Engine:
             answers: theirs, in that order.
             time: of the answers, microseconds since 1970.
             seconds: from request to answer.
-            bodies: the rows as JSON where they came so; written anew where None or where columns are private.
+            bodies: the rows as JSON where they came so, one by one or as one text (see `Bulk.features`); written anew
+                where None or where columns are private.
             shadow: whether nobody got these answers.
         """
         keeping, version = self.keeping, self.bundle.version or ""
+        kept = [keeping.features(row) for row in rows] if keeping.private else rows
         texts = None if keeping.private else bodies
-        kept = [keeping.features(row) for row in rows] if texts is None and keeping.private else rows
         if len(rows) < MANY:
-            texts = [text_of(row) for row in kept] if texts is None else texts
+            each = [text_of(row) for row in kept] if texts is None or isinstance(texts, bytes) else texts
             name = keeping.name
             return [
                 Entry(*fields(answer, time, version, shadow, name(row), text, seconds))
-                for row, text, answer in zip(rows, texts, answers, strict=True)
+                for row, text, answer in zip(rows, each, answers, strict=True)
             ]
         found: list[Entry | Bulk] = []
         for first in range(0, len(rows), MOST):
             some = slice(first, first + MOST)
+            whole = len(rows) <= MOST
+            given = text_of_all(answers) if whole else None
+            if isinstance(texts, bytes):
+                features = texts if whole else text_of(kept[some])
+            else:
+                features = text_of(kept[some]) if texts is None else list_of(texts[some])
             keys = text_of([keeping.name(row) for row in rows[some]]) if keeping.key else None
-            features = text_of(kept[some]) if texts is None else list_of(texts[some])
-            given = answers[some]
-            found.append(Bulk(len(given), time, version, shadow, keys, features, text_of(given), seconds))
+            size, given = len(rows[some]), given or text_of(answers[some])
+            found.append(Bulk(size, time, version, shadow, keys, features, given, seconds))
         return found
 
 

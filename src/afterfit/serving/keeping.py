@@ -32,7 +32,9 @@ class Keeping:
 
     def name(self, row: Row) -> str | None:
         """The row's key, or None where a part of it is missing."""
-        return predlog.key_of(row, self.key, self.private, salt=self.salt) if self.key else None
+        if not self.key or self.key[0] not in row:
+            return None
+        return predlog.key_of(row, self.key, self.private, salt=self.salt)
 
 
 NOTHING = Keeping()

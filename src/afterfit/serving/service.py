@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from afterfit.errors import AfterfitError, LogError
+from afterfit.predictions import Predictions
 from afterfit.predlog import PredictionLog
 from afterfit.sections import Serving
+from afterfit.serving.answers import Answers
 from afterfit.serving.batches import Job
-from afterfit.serving.engine import MANY, Answer, Engine, Row
+from afterfit.serving.engine import MANY, Answer, Bodies, Engine, Row
 from afterfit.serving.refusal import Refusal
 from afterfit.serving.shadow import Shadow
 from afterfit.serving.tally import Histogram, Tally
@@ -81,7 +86,7 @@ class Service:
         """Note that a version failed its checks."""
         self.tally.counts["reloads_refused", version] += 1
 
-    def answer(self, rows: Sequence[Row], bodies: Sequence[bytes] | None, arrived: float, tally: Tally) -> list[Answer]:
+    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, tally: Tally) -> list[Answer]:
         """Answer rows by the current version, and log them.
 
         Raises:
@@ -101,7 +106,7 @@ class Service:
         engine: Engine,
         rows: Sequence[Row],
         answers: Sequence[Answer],
-        bodies: Sequence[bytes] | None,
+        bodies: Bodies,
         arrived: float,
     ) -> None:
         if self.log is None:
@@ -119,9 +124,7 @@ class Service:
         self.behind.counts["log_failures",] += 1
         self.faults("log", error)
 
-    def _after(
-        self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Sequence[bytes] | None, arrived: float
-    ) -> None:
+    def _after(self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Bodies, arrived: float) -> None:
         self.recent.extend(row for row in rows[-20:] if len(row) <= MOST_KEPT)
         if self.shadow is not None:
             self.shadow.offer(rows, answers, bodies, arrived)
@@ -129,7 +132,7 @@ class Service:
     def work(self, batch: list[Job]) -> None:
         """Answer a batch by one version; runs in the batches' thread."""
         rows = [row for job in batch for row in job.rows]
-        bodies = None if any(job.bodies is None for job in batch) else [b for job in batch for b in job.bodies or ()]
+        bodies = batch[0].bodies if len(batch) == 1 else _texts(batch)
         arrived = min(job.arrived for job in batch)
         try:
             answers = self.answer(rows, bodies, arrived, self.behind)
@@ -145,6 +148,9 @@ class Service:
                 self._alone(job)
             return
         self.behind.histogram("batch_rows").observe(len(rows))
+        if len(batch) == 1:
+            batch[0].outcome = batch[0].render(answers)
+            return
         at = 0
         for job in batch:
             job.outcome = job.render(answers[at : at + len(job.rows)])
@@ -177,6 +183,16 @@ class Service:
         return found
 
 
+def _texts(batch: Sequence[Job]) -> list[bytes] | None:
+    """Each row's own JSON, where all jobs came with it."""
+    texts: list[bytes] = []
+    for job in batch:
+        if job.bodies is None or isinstance(job.bodies, bytes):
+            return None
+        texts += job.bodies
+    return texts
+
+
 def version_of(engine: Engine) -> str:
     """The version as a label."""
     return engine.bundle.version or ""
@@ -186,6 +202,9 @@ def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
     """Count answers: rows, predictions, warnings and errors by column and code."""
     version, counts = version_of(engine), tally.counts
     counts["rows", version] += len(answers)
+    if type(answers) is Answers and not answers.checked.bad.any():
+        _count_together(tally, engine, answers)
+        return
     known = engine.columns
     for answer in answers:
         for note in answer["warnings"]:
@@ -205,6 +224,39 @@ def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
     _observe(tally.histogram("confidence", version), good, "confidence")
     if "probability" in good[0]:
         _observe(tally.histogram("probability", version), good, "probability")
+
+
+def _count_together(tally: Tally, engine: Engine, answers: Answers) -> None:
+    """Count answers from what they were made of; none of the rows has an error."""
+    version, counts, predictions = version_of(engine), tally.counts, answers.predictions
+    for (column, code), number in answers.checked.counts.items():
+        counts["warnings", column, code] += number
+    for note in answers.checked.unknown:
+        column = note["column"]
+        counts["warnings", column if column in engine.columns else FOREIGN, note["code"]] += len(answers)
+    known = _finite(predictions)
+    if not known.all():
+        counts["row_errors", FOREIGN, "no_number"] += int((~known).sum())
+        predictions = predictions.take(known)
+    if predictions.classes is None:
+        tally.histogram("prediction_value", version, edges=engine.edges).observe_all(predictions.prediction)
+        return
+    for place, number in enumerate(np.bincount(predictions.prediction).tolist()):
+        if number:
+            counts["predictions", version, str(predictions.classes[place])] += number
+    if predictions.confidence is not None:
+        tally.histogram("confidence", version).observe_all(predictions.confidence)
+    if len(predictions.classes) == 2:
+        tally.histogram("probability", version).observe_all(predictions.probability)
+
+
+def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
+    """(n,) which rows have numbers only."""
+    known: npt.NDArray[np.bool_] = np.isfinite(predictions.prediction)
+    for part in (predictions.probabilities, predictions.lower, predictions.upper):
+        if part is not None:
+            known &= np.isfinite(part).reshape(len(known), -1).all(axis=1)
+    return known
 
 
 def _observe(histogram: Histogram, answers: Sequence[Answer], name: str) -> None:

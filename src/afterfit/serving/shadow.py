@@ -8,7 +8,7 @@ from queue import Empty, Full, Queue
 from typing import Any, NamedTuple
 
 from afterfit.errors import AfterfitError
-from afterfit.serving.engine import Answer, Engine, Row
+from afterfit.serving.engine import Answer, Bodies, Engine, Row
 from afterfit.serving.tally import Tally
 from afterfit.spool import Spool
 
@@ -20,7 +20,7 @@ TOGETHER = 64
 class _Batch(NamedTuple):
     rows: Sequence[Row]
     answers: Sequence[Answer]
-    bodies: Sequence[bytes] | None
+    bodies: Bodies
     arrived: float
 
 
@@ -41,9 +41,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(
-        self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Sequence[bytes] | None, arrived: float
-    ) -> None:
+    def offer(self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Bodies, arrived: float) -> None:
         """Leave answered rows for the shadow; dropped where it lags."""
         if self.engine is None:
             return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -81,7 +82,7 @@ class Histogram:
         self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
 
-    def observe_all(self, values: Sequence[float]) -> None:
+    def observe_all(self, values: npt.ArrayLike) -> None:
         """Count many values."""
         found = np.asarray(values, dtype=np.float64)
         counts = np.bincount(np.searchsorted(self.edges, found), minlength=len(self.counts)).tolist()
