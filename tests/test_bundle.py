@@ -1,7 +1,11 @@
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import all_estimators
+from skops.io._utils import get_type_name
 
-from afterfit.bundle import FILES, load, save
+from afterfit.bundle import FILES, is_estimator, load, save
 from afterfit.errors import BundleError, SchemaError
 from afterfit.training import train
 from made import BOOSTER, bundled, made_table, manifest, posed, use_case
@@ -315,3 +321,41 @@ def test_a_package_is_loaded_only_where_the_process_trusts_it(tmp_path, monkeypa
     monkeypatch.setenv("AFTERFIT_TRUSTED_PACKAGES", "lightgbm")
     with pytest.raises(BundleError, match="Set AFTERFIT_TRUSTED_PACKAGES to the packages that you trust"):
         load(folder)
+
+
+def test_public_estimators_are_known_without_importing_all_and_nothing_else_is():
+    trusted = {name for name in map(get_type_name, (found for _, found in all_estimators())) if "sklearn." in name}
+    assert len(trusted) > 150
+    assert {name for name in trusted if not is_estimator(name)} == set()
+    for name in (
+        "sklearn.base.BaseEstimator",
+        "sklearn.base.clone",
+        "sklearn.utils.all_estimators",
+        "sklearn.ensemble._forest.ForestClassifier",
+        "sklearn.ensemble._forest.BaseForest",
+        "sklearn.tests.test_base.MyEstimator",
+        "sklearn.nowhere.Model",
+        "sklearn.ensemble._forest.sys",
+        "os.system",
+        "sklearn",
+    ):
+        assert not is_estimator(name)
+
+
+def test_a_process_that_starts_quickly_loads_the_same_bundle_and_gives_the_same_answers(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    save(bundle.scorer, bundle.manifest, bundle.example, folder)
+    code = """if True:
+        import sys, sklearn.utils
+        sklearn.utils.all_estimators = lambda *_: []
+        from pathlib import Path
+        from afterfit.bundle import load
+        loaded = load(Path(sys.argv[1]))
+        print(loaded.answer(loaded.example[0])["probability"])
+    """
+    source = str(Path(__file__).parents[1] / "src")
+    environment = {**os.environ, "PYTHONPATH": source}
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(bundle.answer(bundle.example[0])["probability"])

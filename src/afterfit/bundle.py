@@ -1,11 +1,14 @@
 """The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
 
 import hashlib
+import importlib
+import inspect
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import skops.io
+from sklearn.base import BaseEstimator
 
 from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
@@ -74,6 +78,10 @@ TRUSTED = frozenset(
 These are what scikit-learn's own models hold after fit. Each is named in full, because a rule such as "all that
 begins with sklearn." would also let in every function that scikit-learn's modules import.
 """
+
+
+NO_MODELS = frozenset({"tests", "externals", "setup", "conftest", "experimental", "estimator_checks"})
+"""Parts of scikit-learn that have no estimators for use, as its own `all_estimators` leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +322,26 @@ def _dumped(estimator: Any) -> bytes:
 def _unknown_types(written: bytes) -> list[str]:
     packages = trusted_packages()
     types = set(skops.io.get_untrusted_types(data=written)) - TRUSTED
-    return sorted(name for name in types if name.split(".")[0] not in packages)
+    return sorted(name for name in types if name.split(".")[0] not in packages and not is_estimator(name))
+
+
+def is_estimator(name: str) -> bool:
+    """Whether a type is one of scikit-learn's public estimators, which skops trusts too.
+
+    skops holds them all against a list for which it imports all of scikit-learn; a process that starts quickly does
+    without that list, and imports the one package that the estimator is in.
+    """
+    parts = name.split(".")
+    public = list(takewhile(lambda part: not part.startswith("_"), parts[:-1]))
+    if parts[0] != "sklearn" or not public or parts[-1].startswith("_") or not NO_MODELS.isdisjoint(parts):
+        return False
+    try:
+        found = getattr(importlib.import_module(".".join(public)), parts[-1], None)
+    except ImportError:
+        return False
+    if not isinstance(found, type) or f"{found.__module__}.{found.__qualname__}" != name:
+        return False
+    return issubclass(found, BaseEstimator) and not inspect.isabstract(found) and found is not BaseEstimator
 
 
 def _not_allowed(unknown: Sequence[str]) -> str:

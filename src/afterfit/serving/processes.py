@@ -98,8 +98,8 @@ class Processes:
     def _run(self, listening: socket.socket, shared: Path, started: float) -> None:
         text = replace(self.plan, shared=str(shared)).to_json()
         place = listening.fileno()
-        worker = [sys.executable, "-m", "afterfit.serving.worker", text, str(place)]
-        watcher = _Process([sys.executable, "-m", "afterfit.serving.watcher", text])
+        worker = [sys.executable, "-m", "afterfit.serving.start", "worker", text, str(place)]
+        watcher = _Process([sys.executable, "-m", "afterfit.serving.start", "watcher", text])
         workers = [_Process(worker, (place,)) for _ in range(self.workers)]
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
         ready = False

@@ -4,6 +4,7 @@ It writes what should be served into a file that the workers read. So a worker n
 MLflow, and goes on with what it has while the store is away.
 """
 
+import gc
 import os
 import sys
 import time
@@ -44,6 +45,7 @@ class Watcher:
         parent = os.getppid()
         while os.getppid() == parent:
             self.ask()
+            gc.enable()
             self._wait(self._plan.use_case.serving.reload_seconds)
 
     def _wait(self, seconds: float) -> None:
@@ -151,6 +153,7 @@ class Watcher:
         part.replace(self._shared / name)
 
 
-if __name__ == "__main__":
+def main(text: str) -> None:
+    """Ask until the server is gone."""
     with suppress(KeyboardInterrupt, FileNotFoundError):  # the shared folder is gone: so is the server
-        Watcher(plan_of(sys.argv[1])).run()
+        Watcher(plan_of(text)).run()

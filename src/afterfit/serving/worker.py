@@ -178,7 +178,3 @@ def main(text: str, descriptor: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stay)  # uvicorn raises them again when it has stopped, and what it wrote must be closed
     Worker(plan_of(text)).run(socket.socket(fileno=int(descriptor)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
