@@ -180,7 +180,7 @@ def _columns(rows):
     for column in rows[0]:
         values = [row[column] for row in rows]
         text = any(isinstance(value, str) for value in values)
-        filled = [("" if text else float("nan")) if value is None else value for value in values]
+        filled = ["" if text and value is None else value for value in values]
         kind = {"datatype": "BYTES", "parameters": {"content_type": "str"}} if text else {"datatype": "FP64"}
         inputs.append({"name": column, "shape": [len(rows), 1], "data": filled, **kind})
     return {"parameters": {"content_type": "pd"}, "inputs": inputs}
