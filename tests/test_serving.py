@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import time
 
 import orjson
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from afterfit.bulk import told_apart
 from afterfit.errors import LogError
-from afterfit.serving.engine import MANY, engine
+from afterfit.serving.engine import MANY, engine, fresh_id
 from afterfit.serving.keeping import Keeping
 from afterfit.serving.service import count
 from afterfit.serving.tally import Tally
@@ -425,3 +426,19 @@ def test_a_request_id_is_taken_where_it_is_plain_and_made_otherwise(doors):
         made = asked(reopened(doors), "/live", None, {"X-Request-Id": odd}, "GET").headers["x-request-id"]
         assert made != odd
         assert len(made) == 16
+
+
+def test_ids_are_never_given_twice_not_even_after_a_fork():
+    own = [fresh_id() for _ in range(1_000)]
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, "\n".join(fresh_id() for _ in range(300)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read, 2**16).decode().split("\n")
+    os.close(read)
+    os.close(write)
+    after = [fresh_id() for _ in range(1_000)]
+    assert len({*own, *theirs, *after}) == 2_300
+    assert {len(one) for one in own} == {32}

@@ -147,7 +147,7 @@ class Spool:
             with self._lock:
                 self._insert("answers", entries)
             return
-        full = len(self._queue) > MOST_BUFFERED or (_holds_many(entries) and self._waiting() > MOST_BUFFERED)
+        full = len(self._queue) > MOST_BUFFERED or (_holds_many(entries[-1:]) and self._waiting() > MOST_BUFFERED)
         if full or self._closed or self._pid != os.getpid():
             raise self._refused()
         self._queue.extend(entries)

@@ -1,7 +1,6 @@
 """The quick way of predictions: straight from the server's bytes to answers, without a web framework's routing."""
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,7 +12,7 @@ from afterfit.errors import AfterfitError
 from afterfit.serving import bodies
 from afterfit.serving.access import Access, Line
 from afterfit.serving.batches import Batches, Job
-from afterfit.serving.engine import Answer, Bodies, Row
+from afterfit.serving.engine import Answer, Bodies, Row, fresh_id
 from afterfit.serving.refusal import Refusal
 from afterfit.serving.service import Service
 from afterfit.serving.tally import Histogram
@@ -55,7 +54,7 @@ def head_of(scope: Scope) -> Head:
         elif name == b"authorization" and value[:7].lower() == b"bearer ":
             head.bearer = value[7:].strip()
     if not head.identity:
-        head.identity = os.urandom(8).hex().encode()
+        head.identity = fresh_id()[:16].encode()
     return head
 
 

@@ -1,6 +1,8 @@
 """One loaded version: rows in, answers and log entries out; no HTTP, no clock, no disk."""
 
 import math
+import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ MANY = 64
 """Rows of one form from which they are checked column by column, and logged together."""
 MOST = 5_000
 """Rows that are logged together."""
+POOL = 256
+"""Prediction ids that are made ahead."""
 FEW = 12
 """Rows up to which compiled trees answer them one by one."""
 
@@ -81,8 +85,16 @@ class Engine:
         bundle, checked = self.bundle, self._checked(row)
         if checked.errors:
             return bundle.answered({}, checked.warnings, checked.errors)
-        values = compiled.row(bundle.scorer.encoder.encode_row(checked))
-        return bundle.answered(self._part(values), checked.warnings, [])
+        part = self._part(compiled.row(bundle.scorer.encoder.encode_row(checked)))
+        if part["prediction"] is None:
+            return bundle.answered(part, checked.warnings, [])
+        return {
+            "prediction_id": fresh_id(),
+            **part,
+            "model_version": bundle.version,
+            "warnings": checked.warnings,
+            "error": None,
+        }
 
     def _part(self, values: list[float]) -> dict[str, Any]:
         """What `bundle.parts` gives, for one row of a compiled model."""
@@ -163,6 +175,20 @@ class Engine:
             size, given = len(rows[some]), given or text_of(answers[some])
             found.append(Bulk(size, time, version, shadow, keys, features, given, seconds))
         return found
+
+
+_ids: deque[str] = deque()
+os.register_at_fork(after_in_child=_ids.clear)  # two processes must not give the same ids
+
+
+def fresh_id() -> str:
+    """A new prediction id; the system is asked for many at once."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        text = os.urandom(16 * POOL).hex()
+        _ids.extend([text[start : start + 32] for start in range(0, len(text), 32)])
+        return fresh_id()
 
 
 def engine(bundle: Bundle, keeping: Keeping = NOTHING, *, compile_trees: bool = True) -> Engine:

@@ -1,7 +1,7 @@
 """What a worker serves: the current version, the log behind it, its counts; versions are swapped between batches."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from afterfit.predlog import PredictionLog
 from afterfit.sections import Serving
 from afterfit.serving.answers import Answers
 from afterfit.serving.batches import Job
-from afterfit.serving.engine import MANY, Answer, Bodies, Engine, Row
+from afterfit.serving.engine import Answer, Bodies, Engine, Row
 from afterfit.serving.refusal import Refusal
 from afterfit.serving.shadow import Shadow
 from afterfit.serving.tally import Histogram, Tally
@@ -219,8 +219,8 @@ def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
     if "lower" in good[0]:
         _observe(tally.histogram("prediction_value", version, edges=engine.edges), good, "prediction")
         return
-    for label, number in Counter([answer["prediction"] for answer in good]).items():
-        counts["predictions", version, str(label)] += number
+    for answer in good:
+        counts["predictions", version, str(answer["prediction"])] += 1
     _observe(tally.histogram("confidence", version), good, "confidence")
     if "probability" in good[0]:
         _observe(tally.histogram("probability", version), good, "probability")
@@ -260,8 +260,5 @@ def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
 
 
 def _observe(histogram: Histogram, answers: Sequence[Answer], name: str) -> None:
-    if len(answers) < MANY:
-        for answer in answers:
-            histogram.observe(answer[name])
-    else:
-        histogram.observe_all([answer[name] for answer in answers])
+    for answer in answers:
+        histogram.observe(answer[name])
