@@ -139,14 +139,24 @@ def load_bundle(target: Version) -> Bundle:
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
     """
+    home, expected = fetch(target)
+    bundle = load(home / BUNDLE, expected, target.number)
+    check_code(home, bundle.manifest.code, LOADER)
+    return bundle
+
+
+def fetch(target: Version) -> tuple[Path, str]:
+    """The local folder of a version that may be loaded, and the digest that its bundle must have; loads nothing.
+
+    Raises:
+        BundleError: no Afterfit bundle, or its files are not there.
+    """
     expected = target.tags.get(DIGEST)
     if expected is None:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
     home = model_folder(target)
     _refuse_pickle(target, home)
-    bundle = load(home / BUNDLE, expected, target.number)
-    check_code(home, bundle.manifest.code, LOADER)
-    return bundle
+    return home, expected
 
 
 def bundle_folder(target: Version) -> Path:

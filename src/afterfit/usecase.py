@@ -20,6 +20,7 @@ from afterfit.sections import (
     Metrics,
     Registry,
     Scalar,
+    Serving,
     Settings,
     Source,
     Split,
@@ -48,6 +49,7 @@ class UseCase(Settings):
     gate: Gate = Gate()
     registry: Registry = Registry()
     log: Log = Log()
+    serving: Serving = Serving()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
 
