@@ -17,7 +17,7 @@ from afterfit.bundle import Bundle, load
 from afterfit.compare import Comparison, compare_performance, compare_slices
 from afterfit.gate import Finding, Use
 from afterfit.measures import Metric, metric
-from afterfit.metrics import cost_metric, outcome_metric
+from afterfit.metrics import value_metric
 from afterfit.predictions import Predictions
 from afterfit.reference import cleaned, distances
 from afterfit.training import pose
@@ -244,7 +244,7 @@ def _against_champion(
     for name, allowed in settings.guardrails.items():
         yield gate.guardrail(compare(metric(name), theirs, tolerance=allowed))
     yield _slices(case, held, (ours, theirs), found)
-    money = value_metric(case.use_case, ours)
+    money = value_metric(case.use_case.metrics.value, ours.classes)
     if money is not None:
         worth = compare(money, theirs, tolerance=settings.value_tolerance)
         yield gate.value(worth, case.use_case.metrics.value.unit if case.use_case.metrics.value else "")
@@ -274,16 +274,6 @@ def equal_models_spread(case: Case, held: HeldOut) -> float:
     problem = pose(use_case, frame, data.encode_target(use_case, frame[use_case.target], classes or ()), classes)
     recipe = (bundle.manifest.builder, bundle.manifest.params)
     return trials.equal_models_spread(problem, recipe, bundle.scorer, (held.frame, held.y), case.metric)
-
-
-def value_metric(use_case: UseCase, predictions: Predictions) -> Metric | None:
-    """The use case's value in money as a metric, or None where it names none."""
-    value = use_case.metrics.value
-    if value is None:
-        return None
-    if value.function is not None:
-        return outcome_metric(value.function)
-    return cost_metric(value.costs, predictions.classes or ())
 
 
 def _slices(case: Case, held: HeldOut, sides: tuple[Predictions, Predictions], whole: Comparison) -> Finding:

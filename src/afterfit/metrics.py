@@ -20,6 +20,8 @@ from afterfit.slices import cut
 if TYPE_CHECKING:
     import pandas as pd
 
+    from afterfit.sections import Value as ValueSettings
+
 __all__ = [
     "METRICS",
     "Metric",
@@ -34,6 +36,7 @@ __all__ = [
     "metrics_for",
     "outcome_metric",
     "value",
+    "value_metric",
 ]
 
 
@@ -227,6 +230,15 @@ def outcome_metric(function: str | Callable[..., Any], *, name: str = "value") -
 
     every: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
     return Metric(name, True, every, "prediction", of_rows(values), values)
+
+
+def value_metric(settings: ValueSettings | None, classes: Sequence[Any] | None) -> Metric | None:
+    """A use case's value in money as a metric, or None where it names none."""
+    if settings is None:
+        return None
+    if settings.function is not None:
+        return outcome_metric(settings.function)
+    return cost_metric(settings.costs, classes or ())
 
 
 def _load(dotted: str) -> Callable[..., Any]:

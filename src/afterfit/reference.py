@@ -22,6 +22,7 @@ from afterfit.parts import Kind
 from afterfit.predictions import Predictions
 from afterfit.profiles import Profile, profile
 from afterfit.saved import parsed
+from afterfit.usecase import UseCase
 
 FORMAT = 1
 RATE_SHARES: Mapping[str, float] = {"features": 0.8, "predictions": 0.1, "outcomes": 0.1}
@@ -172,6 +173,24 @@ def cleaned(frame: pd.DataFrame, marks: Sequence[str]) -> pd.DataFrame:
         values = frame.iloc[:, i]
         clean[frame.columns[i]] = values.mask(values.astype(str).str.strip().isin(wanted))
     return clean
+
+
+def expected(features: Profile, use_case: UseCase | None, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a comparison of features may see; others only where one is absent or all are features."""
+    layout = features.layout
+    wanted = {*(column.name for column in layout.columns), layout.time}
+    if use_case is None:
+        return frame
+    aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore} - wanted
+    if use_case.columns.features and wanted - {None} <= set(frame.columns):
+        aside |= set(frame.columns) - wanted
+    return frame[[name for name in frame.columns if name not in aside]]
+
+
+def with_time(rows: pd.DataFrame, frame: pd.DataFrame, over: Profile) -> pd.DataFrame:
+    """Rows with the times that a frame has for them, where the profile knows a time column and the frame has it."""
+    time = over.layout.time
+    return rows if time is None or time not in frame.columns else rows.assign(**{time: frame[time].to_numpy()})
 
 
 def compare(reference: Reference, window: Reference, rate: float) -> DriftReport:

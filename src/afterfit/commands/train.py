@@ -24,7 +24,7 @@ from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
 from afterfit.metrics import evaluate, metric
 from afterfit.registry import Version
-from afterfit.training import Problem, Trained, pose, reference, train
+from afterfit.training import Problem, Trained, pose, reference, train, unseen
 from afterfit.usecase import UseCase, load_use_case
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
@@ -116,7 +116,15 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         manifest, profiles = manifest_of(table, builder, params, trained), reference(table.problem, trained)
-        bundle = save(trained.scorer, manifest, example_of(table), folder, rows=table.marks, reference=profiles)
+        bundle = save(
+            trained.scorer,
+            manifest,
+            example_of(table),
+            folder,
+            rows=table.marks,
+            reference=profiles,
+            unseen=unseen(table.problem, trained),
+        )
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)

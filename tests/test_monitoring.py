@@ -1,0 +1,58 @@
+"""One window of one version, measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from afterfit.bundle import save
+from afterfit.monitoring import Past, answered, observe, past_of
+from afterfit.training import reference, train
+from made import BOOSTER, made_table, manifest, posed, use_case
+
+CASE = use_case(
+    metrics={"primary": "roc_auc", "also": ["log_loss", "accuracy"], "slices": ["carrier"], "smallest_slice": 50}
+)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A bundle with its reference, trained on 600 hours."""
+    problem = posed(CASE, made_table(600))
+    found = train(problem, "hist_gradient_boosting", BOOSTER)
+    folder = tmp_path_factory.mktemp("watched")
+    return save(found.scorer, manifest(CASE), ({"distance": 500.0},), folder, reference=reference(problem, found))
+
+
+def served(bundle, rows=400, seed=5, **changes):
+    frame = made_table(rows, seed).assign(**changes)
+    frame["when"] += pd.Timedelta(days=60)
+    return answered(bundle, frame, frame["late"].to_numpy(dtype=float), frame["when"].to_numpy())
+
+
+def seen(bundle, window, **options):
+    return observe(CASE, bundle, window, name="a", start=None, end=None, complete=True, **options)
+
+
+def test_a_window_with_outcomes_shows_everything(watched):
+    found = seen(watched, served(watched))
+    assert found.rows == found.outcomes == 400
+    assert set(found.estimated) == set(found.realised) == {"roc_auc", "log_loss", "accuracy"}
+    one = found.realised["roc_auc"]
+    assert one.low < one.value < one.high
+    assert found.drift is not None
+    assert 0 <= found.calibration < 0.2
+    assert {part.value for part in found.slices} == {"AA", "BB"} | {part.value for part in found.slices}
+    assert found.to_dict()["version"] == ""
+
+
+def test_outcomes_of_the_window_change_nothing_in_what_is_estimated(watched):
+    window = served(watched)
+    past = [past_of(CASE, watched, served(watched, seed=seed), end=None) for seed in (6, 7)]
+    before = seen(watched, window, past=past).estimated
+    window.y[:] = np.nan
+    assert seen(watched, window, past=past).estimated == before
+
+
+def test_what_a_window_showed_survives_being_written_and_read(watched):
+    past = past_of(CASE, watched, served(watched), end=None)
+    assert Past.from_dict(past.to_dict()) == past
