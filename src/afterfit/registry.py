@@ -1,6 +1,7 @@
 """The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
 
 import re
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ DIGEST = "afterfit.digest"
 BUNDLE = Path("artifacts", "bundle")
 LOADER = "served.py"
 """The file of this package that MLflow runs to load a version."""
+NOTED = "registered_model_meta"
+"""The file in which MLflow notes the registered version beside a model that was downloaded."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
 """What MLflow says of an alias that nothing holds, or that nothing can hold."""
 
@@ -157,6 +160,23 @@ def fetch(target: Version) -> tuple[Path, str]:
     home = model_folder(target)
     _refuse_pickle(target, home)
     return home, expected
+
+
+def keep(target: Version, folder: Path) -> Path:
+    """Copy a version's files into a new folder from which it is served without the registry.
+
+    They are held against the registered digest there, and MLflow's own note says beside them which version they are.
+
+    Raises:
+        BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+    """
+    home, expected = fetch(target)
+    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    bundle = load(folder / BUNDLE, expected, target.number)
+    check_code(folder, bundle.manifest.code, LOADER)
+    noted = {"model_name": target.name, "model_version": target.number}
+    (folder / NOTED).write_text(yaml.safe_dump(noted), "utf-8")
+    return folder
 
 
 def bundle_folder(target: Version) -> Path:

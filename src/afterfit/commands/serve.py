@@ -21,14 +21,19 @@ def command(
     log: str = "",
     durability: str = "",
     access: str = "stdout",
+    model: str = "",
 ) -> Answer:
     """Serve; see scripts/serve.py for the options. Returns when the server was stopped and its log sealed."""
-    plan = Plan(config, alias, "", shadow, log, durability, access)
+    plan = Plan(config, "" if model else alias, "", shadow, log, durability, access, model)
     use_case, place = plan.use_case, predlog.log_of(plan.use_case)
     if not 1 <= workers <= 64 or workers != int(workers):
         raise SettingsError(f"workers must be a whole number from 1 to 64; got {workers:g}.")
     if not 0 <= port <= 65_535 or port != int(port):
         raise SettingsError(f"port must be a whole number from 0 to 65535; got {port:g}.")
+    if shadow and model:
+        raise SettingsError(
+            "A shadow follows an alias of the registry, and --model goes without one: give one of the two."
+        )
     if shadow and place is None:
         raise SettingsError(
             "A shadow answers into the prediction log: name one with --log, or log.folder in the settings."
@@ -36,14 +41,13 @@ def command(
 
     def told(address: str, seconds: float) -> None:
         kept = "no prediction log" if place is None else f"log in {place.root} ({place.durability})"
-        sys.stderr.write(
-            f"Serving {use_case.name}@{alias} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n"
-        )
+        what = f"{use_case.name}@{plan.alias}" if plan.alias else f"{use_case.name} from {model}"
+        sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n")
         sys.stderr.flush()
 
     Processes(plan, host, int(port), int(workers), told).run()
     lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
-    return Answer(lines, {"use_case": use_case.name, "alias": alias})
+    return Answer(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
 
 
 def _sealed(place: PredictionLog) -> str:
