@@ -113,7 +113,7 @@ def measure(seconds=5.0, rounds=2, peers=None, params=None):
         ours, theirs_rows = rows_of(table.problem.frame, JSON_ROWS), rows_of(frame, JSON_ROWS)
         found = {"megabytes": {}, "seconds until ready": {}}
         sides = _sides(stack, scratch, theirs, found)
-        sides |= _peers(stack, peers, frame, y, params, Path(scratch), found)
+        sides |= _peers(stack, peers, frame.assign(_target=y), Path(scratch), params, found=found)
         for what, names, connections, bodies in _plans(ours, theirs_rows, sides):
             found[what] = dict.fromkeys(names)
             for _ in range(rounds):
@@ -166,11 +166,11 @@ def _sides(stack, scratch, theirs, found):
     return sides
 
 
-def _peers(stack, folder, frame, y, params, scratch, found):
+def _peers(stack, folder, table, scratch, params, *, found):
     sides = {}
     if folder is None:
         return sides
-    frame.assign(_target=y).to_parquet(scratch / "plain.parquet")
+    table.to_parquet(scratch / "plain.parquet")
     for name in servers.PEERS:
         python = servers.peer_python(folder, name)
         if python is None:

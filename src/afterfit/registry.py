@@ -6,16 +6,18 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from afterfit.bundle import Bundle, check_code, load
 from afterfit.errors import BundleError, UnknownVersionError
 from afterfit.tracking import check_reachable, store_errors
+
+if TYPE_CHECKING:
+    from afterfit.bundle import Bundle
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 DIGEST = "afterfit.digest"
@@ -136,14 +138,20 @@ def model_folder(target: Version) -> Path:
             raise BundleError(f"The files of {target.uri} cannot be read from {place}: {said}") from error
 
 
-def load_bundle(target: Version) -> Bundle:
+def load_bundle(target: Version) -> "Bundle":
     """Load a version's bundle with this package's own code, after its digests are found to be the registered ones.
 
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
     """
     home, expected = fetch(target)
-    bundle = load(home / BUNDLE, expected, target.number)
+    return _checked(home, expected, target.number)
+
+
+def _checked(home: Path, expected: str, number: str) -> "Bundle":
+    from afterfit.bundle import check_code, load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
+
+    bundle = load(home / BUNDLE, expected, number)
     check_code(home, bundle.manifest.code, LOADER)
     return bundle
 
@@ -172,8 +180,7 @@ def keep(target: Version, folder: Path) -> Path:
     """
     home, expected = fetch(target)
     shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    bundle = load(folder / BUNDLE, expected, target.number)
-    check_code(folder, bundle.manifest.code, LOADER)
+    _checked(folder, expected, target.number)
     noted = {"model_name": target.name, "model_version": target.number}
     (folder / NOTED).write_text(yaml.safe_dump(noted), "utf-8")
     return folder

@@ -1,13 +1,16 @@
 """Serve the version that holds an alias over HTTP, and follow the alias, until a signal says to stop."""
 
+import os
 import sys
+from typing import TYPE_CHECKING
 
-from afterfit import predlog
 from afterfit.commands.console import Answer
 from afterfit.errors import AfterfitError, SettingsError
-from afterfit.predlog import PredictionLog
 from afterfit.serving.plan import Plan
 from afterfit.serving.processes import Processes
+
+if TYPE_CHECKING:
+    from afterfit.predlog import PredictionLog
 
 
 def command(
@@ -25,7 +28,8 @@ def command(
 ) -> Answer:
     """Serve; see scripts/serve.py for the options. Returns when the server was stopped and its log sealed."""
     plan = Plan(config, "" if model else alias, "", shadow, log, durability, access, model)
-    use_case, place = plan.use_case, predlog.log_of(plan.use_case)
+    use_case = plan.use_case
+    folder = use_case.log.folder or os.environ.get("AFTERFIT_LOG", "").strip()
     if not 1 <= workers <= 64 or workers != int(workers):
         raise SettingsError(f"workers must be a whole number from 1 to 64; got {workers:g}.")
     if not 0 <= port <= 65_535 or port != int(port):
@@ -34,23 +38,29 @@ def command(
         raise SettingsError(
             "A shadow follows an alias of the registry, and --model goes without one: give one of the two."
         )
-    if shadow and place is None:
+    if shadow and not folder:
         raise SettingsError(
             "A shadow answers into the prediction log: name one with --log, or log.folder in the settings."
         )
 
     def told(address: str, seconds: float) -> None:
-        kept = "no prediction log" if place is None else f"log in {place.root} ({place.durability})"
+        kept = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"
         what = f"{use_case.name}@{plan.alias}" if plan.alias else f"{use_case.name} from {model}"
         sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n")
         sys.stderr.flush()
 
     Processes(plan, host, int(port), int(workers), told).run()
+
+    from afterfit import predlog  # noqa: PLC0415 - the server's processes start sooner without it
+
+    place = predlog.log_of(use_case)
     lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
     return Answer(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
 
 
-def _sealed(place: PredictionLog) -> str:
+def _sealed(place: "PredictionLog") -> str:
+    from afterfit import predlog  # noqa: PLC0415 - as above
+
     try:
         done = predlog.seal(place)
     except AfterfitError as error:
