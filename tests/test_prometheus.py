@@ -3,14 +3,17 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from afterfit import registry
 from afterfit.serving import tally
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts" / "bench"))
 RULES = ROOT / "scripts" / "prometheus"
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 
@@ -56,3 +59,37 @@ def test_the_rules_name_only_metrics_and_labels_that_the_server_has():
         for metric, matchers in found:
             assert metric in exposed, rule["alert"]
             assert set(re.findall(r"(\w+)\s*=~?", matchers)) <= exposed[metric], rule["alert"]
+
+
+@pytest.fixture(scope="module")
+def kept(shared_store, write_use_case_in):
+    """A settings file, the folder of a version, and an example row."""
+    from afterfit.commands import train
+
+    config = write_use_case_in(shared_store)
+    train.command(str(config), "")
+    folder = registry.keep(registry.version("sizes", "1"), shared_store / "model")
+    return config, folder, {"size": 1.5, "count": 3, "colour": "red"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
+def test_a_real_prometheus_agrees_with_the_clients_count_over_two_workers(kept):
+    import prometheus
+
+    expected, found, falls, health = prometheus.measure(*kept, seconds=3)
+    assert expected["rows"] > expected["requests with 200"] > 0 < expected["requests with 400"]
+    assert found == expected
+    assert falls == 0
+    assert health == {"ok"}
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_before_a_kill_is_in_the_log_exactly_once(kept):
+    import crashes_serving
+
+    found = crashes_serving.measure(*kept, kills=3, seed=1, longest=0.6)
+    assert found["kills"] == 3
+    assert found["acknowledged"] > 0
+    assert found["logged"] >= found["acknowledged"]
+    assert (found["absent"], found["doubled"], found["spools left"]) == (0, 0, 0)
