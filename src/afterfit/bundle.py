@@ -30,6 +30,8 @@ Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
 PROFILE = "profile.json"
 """What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
+UNSEEN = "unseen.npz"
+"""What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
 TRUSTED = frozenset(
     {
@@ -110,6 +112,42 @@ class Manifest:
     code: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Unseen:
+    """Training rows that the fit of the last fold had not seen, and what it answered, calibrated as the scorer is.
+
+    A version that was trained on all rows up to now has no other rows that could judge it now.
+
+    Attributes:
+        marks: (m,) uint64, their fingerprints (`afterfit.data.row_marks`).
+        predictions: (m,) the answers.
+    """
+
+    marks: Marks
+    predictions: Predictions
+
+    def find(self, marks: Marks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+        """Which of (n,) rows are among them, (n,), and the place of each that is."""
+        order = np.argsort(self.marks, kind="stable")
+        place = np.minimum(np.searchsorted(self.marks[order], marks), max(len(order) - 1, 0))
+        known = self.marks[order][place] == marks if len(order) else np.zeros(len(marks), dtype=np.bool_)
+        return known, order[place[known]]
+
+    def to_bytes(self) -> bytes:
+        """As a compressed npz file without pickles."""
+        parts = {name: getattr(self.predictions, name) for name in ("prediction", "probabilities", "lower", "upper")}
+        written = io.BytesIO()
+        np.savez_compressed(written, marks=self.marks, **{k: v for k, v in parts.items() if v is not None})
+        return written.getvalue()
+
+    @classmethod
+    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "Unseen":
+        """The inverse of `to_bytes`."""
+        with np.load(path, allow_pickle=False) as found:
+            table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
+            return cls(found["marks"], Predictions(found["prediction"], table, lower, upper, classes))
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A scorer with its manifest: rows in, answers out, each row by itself.
@@ -122,6 +160,7 @@ class Bundle:
         version: the registry version it was loaded as, or None.
         rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
         reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
+        unseen: what the last fold answered for the rows that it had not seen; None in older bundles.
     """
 
     scorer: Scorer
@@ -131,6 +170,7 @@ class Bundle:
     version: str | None = None
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
+    unseen: Unseen | None = None
 
     @property
     def profile(self) -> Profile | None:
@@ -225,6 +265,7 @@ def save(
     *,
     rows: Marks | None = None,
     reference: Reference | None = None,
+    unseen: Unseen | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
@@ -237,6 +278,7 @@ def save(
         folder: where to.
         rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
         reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
+        unseen: what the last fold answered for the rows that it had not seen.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
@@ -254,10 +296,13 @@ def save(
         texts[PROFILE] = reference.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / PROFILE).unlink(missing_ok=True)
+        for name in (PROFILE, UNSEEN):
+            (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
+        if unseen is not None:
+            (folder / UNSEEN).write_bytes(unseen.to_bytes())
         (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
     except OSError as error:
         raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
@@ -319,7 +364,8 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
         example, profiles = tuple(_read(folder / "example.json")), folder / PROFILE
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference)
+        unseen = Unseen.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -345,7 +391,7 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in (*FILES, *([PROFILE] if (folder / PROFILE).is_file() else [])):
+    for name in (*FILES, *(name for name in (PROFILE, UNSEEN) if (folder / name).is_file())):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")

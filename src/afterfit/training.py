@@ -109,6 +109,7 @@ class Trained:
         rows: (m,) positions in the problem's rows of the out-of-fold predictions.
         unseen: the folds' predictions for `rows` under the final calibration: the nearest that a training window has
             to what the scorer will answer for new rows.
+        last: how many of `rows`, at their end, are those of the last fold.
     """
 
     scorer: Scorer
@@ -117,6 +118,7 @@ class Trained:
     out_of_fold: Predictions
     rows: Rows
     unseen: Predictions
+    last: int = 0
 
 
 def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None) -> Problem:
@@ -339,6 +341,7 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
         Predictions.joined(calibrated),
         np.concatenate([fold.rows for fold in parts]),
         Predictions.joined([_apply(answer, scorer.calibration, scorer.offsets) for answer in raw]),
+        len(parts[-1].rows),
     )
 
 
