@@ -205,7 +205,7 @@ def look(folder: Path, span: Span, past: tuple[Past, ...], now: datetime) -> Loo
 def duel(champion: Path, previous: Path, span: Span, now: datetime) -> Duel:
     """Two models on the outcomes of a window that are known at a time."""
     sides = [_served(folder, span, now) for folder in (champion, previous)]
-    return loop.duel(_history[0].use_case, span.name, sides[0], sides[1])
+    return loop.duel(_history[0].use_case, _bundle(champion), span.name, sides[0], sides[1])
 
 
 def judge(candidate: Path, champion: Path, now: datetime) -> Verdict:

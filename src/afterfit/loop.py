@@ -20,7 +20,7 @@ from afterfit.compare import Comparison, compare_performance
 from afterfit.estimate import Past
 from afterfit.examination import Case, HeldOut, Side, examine, last_fold
 from afterfit.gate import Use, Verdict
-from afterfit.measures import Metric
+from afterfit.measures import Metric, metric
 from afterfit.monitoring import Served, observe, past_of
 from afterfit.observation import Observation
 from afterfit.policy import Action, Duel, Span, State, decide, found, remembered
@@ -233,18 +233,26 @@ def look(
     return Looked(seen, known, past_of(use_case, bundle, window, end=span.end) if settled else None)
 
 
-def duel(use_case: UseCase, name: str, window: Served, other: Served) -> Duel:
-    """A version against the one that it replaced on the rows that both answered and whose outcomes are known."""
+def duel(use_case: UseCase, bundle: Bundle, name: str, window: Served, other: Served) -> Duel:
+    """A version against the one that it replaced on the rows that both answered and whose outcomes are known.
+
+    Args:
+        use_case: its primary metric.
+        bundle: the version.
+        name: the window.
+        window: as the version answered it.
+        other: as the other one did.
+    """
     keep = window.known & other.sound
-    found_ = compared(
-        use_case, (window.y[keep], window.predictions.take(keep), other.predictions.take(keep)), _times(window, keep)
-    )
-    if found_ is None:
-        return Duel(name, 0.0, -np.inf, np.inf, int(keep.sum()))
-    if found_.identical:
-        return Duel(name, 0.0, 0.0, 0.0, found_.n)
-    difference = found_.difference if np.isfinite(found_.difference) else 0.0
-    return Duel(name, difference, *found_.interval, found_.n)
+    y, ours, theirs = window.y[keep], window.predictions.take(keep), other.predictions.take(keep)
+    seen = compared(use_case, (y, ours, theirs), None if window.times is None else window.times[keep])
+    if seen is None or not np.isfinite(seen.difference):
+        return Duel(name, 0.0, -np.inf, np.inf, int(keep.sum()), 0.0)
+    low, high = (0.0, 0.0) if seen.identical else seen.interval
+    one = metric(use_case.primary_metric)
+    outcomes = y if ours.classes is None else y.astype(np.intp)
+    skill = float(one.improvement(one(outcomes, bundle.scorer.constant(len(y))), one(outcomes, ours)))
+    return Duel(name, seen.difference, low, high, seen.n, skill if np.isfinite(skill) else 0.0)
 
 
 def compared(
@@ -260,10 +268,6 @@ def compared(
     y = y.astype(np.intp) if candidate.classes is not None else y
     one = use_case.primary_metric if by is None else by
     return compare_performance(y, champion, candidate, one, blocks=times, resamples=RESAMPLES, seed=use_case.seed)
-
-
-def _times(window: Served, keep: npt.NDArray[np.bool_]) -> npt.NDArray[Any] | None:
-    return None if window.times is None else window.times[keep]
 
 
 def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:

@@ -14,6 +14,8 @@ from afterfit.sections import Policy
 Kind = Literal["nothing", "alarm", "retrain", "roll_back"]
 SURE = 1.645
 """Standard errors: what is farther from nothing than this is sure; the ends of 90 % intervals."""
+LIKELY = 0.8416
+"""Standard errors above nothing at which a difference is 4 to 1 a gain."""
 ENDS = 1.96
 """Standard errors at which the 95 % intervals of comparisons end."""
 MONTH = timedelta(days=30)
@@ -46,13 +48,23 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Production against the version that it replaced, in one window: by how much it is better, with 95 % ends."""
+    """Production against the version that it replaced, in one window.
+
+    Attributes:
+        window: its name.
+        difference: by how much production is better, in the primary metric's unit.
+        low: lower 95 % end of it.
+        high: upper end.
+        n: outcomes.
+        skill: by how much production is better than the dummy, in the same unit.
+    """
 
     window: str
     difference: float
     low: float
     high: float
     n: int
+    skill: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ class State:
         plain |= {"refusals": self.refusals, "told": list(self.told), "calm": self.calm, "last": self.last}
         plain |= {name: _iso(getattr(self, name)) for name in ("trained_until", "troubled")}
         plain["retrained"] = [_iso(moment) for moment in self.retrained]
-        plain["duels"] = [[d.window, d.difference, _finite(d.low), _finite(d.high), d.n] for d in self.duels]
+        plain["duels"] = [[d.window, d.difference, _finite(d.low), _finite(d.high), d.n, d.skill] for d in self.duels]
         plain["pasts"] = [past.to_dict() for past in self.pasts]
         plain["waiting"] = [[span.name, _iso(span.start), _iso(span.end)] for span in self.waiting]
         return plain
@@ -122,8 +134,8 @@ class State:
         given["retrained"] = tuple(datetime.fromisoformat(moment) for moment in saved["retrained"])
         given["told"] = tuple(saved["told"])
         given["duels"] = tuple(
-            Duel(w, d, -inf if low is None else low, inf if high is None else high, n)
-            for w, d, low, high, n in saved["duels"]
+            Duel(w, d, -inf if low is None else low, inf if high is None else high, n, skill)
+            for w, d, low, high, n, skill in saved["duels"]
         )
         given["pasts"] = tuple(Past.from_dict(past) for past in saved["pasts"])
         given["waiting"] = tuple(
@@ -135,11 +147,22 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Duels taken together: the mean difference by row, and its standard error."""
+    """Duels taken together: the mean difference and the mean skill by row, and the difference's standard error."""
 
     difference: float
     error: float
     n: int
+    skill: float
+
+    @property
+    def likely(self) -> bool:
+        """Whether the difference is more than nothing, 4 to 1."""
+        return self.difference > LIKELY * self.error
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of what the better version is worth above the dummy; 0 where that is nothing."""
+        return self.difference / self.skill if self.skill > 0 else 0.0
 
     @property
     def low(self) -> float:
@@ -163,7 +186,8 @@ def together(duels: Sequence[Duel]) -> Gain | None:
         return None
     parts = [(duel.n / rows, duel.difference, (duel.high - duel.low) / (2 * ENDS)) for duel in able]
     error = sqrt(sum((share * spread) ** 2 for share, _, spread in parts))
-    return Gain(sum(share * difference for share, difference, _ in parts), error, rows)
+    skill = sum(duel.n / rows * duel.skill for duel in able)
+    return Gain(sum(share * difference for share, difference, _ in parts), error, rows, skill)
 
 
 def decide(history: Sequence[Observation], state: State, policy: Policy) -> Action:
@@ -276,10 +300,11 @@ def _wishes(causes: Sequence[Cause], gain: Gain | None, state: State, policy: Po
         yield (
             f"{state.outcomes:,} outcomes are newer than the training, and nobody knows yet what newer rows are worth."
         )
-    if policy.while_it_pays and gain is not None and gain.low > policy.pays:
+    if policy.while_it_pays and gain is not None and gain.likely and gain.share >= policy.pays:
         yield (
             f"The last retraining paid: version {state.champion} is better than version {state.previous} by "
-            f"{gain.difference:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over {gain.n:,} outcomes."
+            f"{gain.difference:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over {gain.n:,} outcomes, {gain.share:.0%} "
+            "of what it is worth above the dummy."
         )
     if policy.again is not None and since >= policy.again:
         yield f"The outcomes known since the training ({state.outcomes:,}) are {since:.2f} times the rows trained on."

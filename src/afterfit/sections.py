@@ -260,9 +260,9 @@ class Policy(Settings):
         alarm: causes that are told, each once for as long as it lasts.
         retrain: causes that lead to retraining.
         calendar: retrain after so many windows whatever was seen; 0: not.
-        while_it_pays: retrain each window as long as the last retraining made production surely better than what it
-            replaced, by more than `pays`; and once to find out.
-        pays: the smallest gain that pays, in the primary metric's unit.
+        while_it_pays: retrain each window as long as the last retraining paid, by what production and the version that
+            it replaced did since on the same rows; and once to find out.
+        pays: the smallest gain that pays, as a share of what production is worth above the dummy.
         again: retrain where the outcomes that came since are so many times the rows that production was trained on.
         fall: how far below the promised mean the primary metric must surely be to have fallen, in its unit; "range":
             below all that was promised for the next window.
@@ -288,7 +288,7 @@ class Policy(Settings):
     retrain: tuple[Cause, ...] = ()
     calendar: int = Field(default=0, ge=0)
     while_it_pays: bool = False
-    pays: Finite = Field(default=0.0, ge=0)
+    pays: Finite = Field(default=0.05, ge=0)
     again: Finite | None = Field(default=None, gt=0)
     fall: Annotated[Finite, Field(ge=0)] | Literal["range"] = "range"
     sure: bool = True
