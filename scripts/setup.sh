@@ -19,7 +19,8 @@ fi
 echo "setup: installing $lock into .venv"
 if command -v uv >/dev/null; then
   [ -x .venv/bin/python ] || uv venv --quiet --allow-existing --python "$python" .venv
-  uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock"
+  # as pip does: thousands of modules compiled once, not at each start where Python may not write beside them
+  uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r "$lock"
 else
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"

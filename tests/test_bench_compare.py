@@ -56,3 +56,10 @@ def test_hours_are_drawn_whole(comparison):
     for block in np.unique(window.blocks):
         rows = window.champion[window.blocks == block].astype(int)
         assert list(rows) == list(np.flatnonzero(blocks == blocks[rows[0]]))
+
+
+def test_the_whole_gate_is_counted_by_verdict():
+    rates = load("gate_rates")
+    found = rates.line("rows", 0.0, rows=600, windows=2, seed=0, population_rows=20_000)
+    assert found["PROMOTE"] + found["HOLD"] + found["REJECT"] == pytest.approx(1.0)
+    assert 0 <= found["point"] <= 1

@@ -11,6 +11,8 @@ from afterfit import data, examination, gate
 from afterfit.bundle import load, save
 from afterfit.examination import Case, HeldOut, Side, examine, held_out
 from afterfit.gate import Use, judge
+from afterfit.profiles import profile
+from afterfit.reference import Reference
 from afterfit.training import train
 from made import BOOSTER, made_table, manifest, posed, use_case
 
@@ -173,6 +175,22 @@ def test_a_candidate_that_needs_a_column_which_the_champion_can_miss_is_refused(
     found = findings(fragile_case, changed(strong, Fragile(), scorer.calibration), strong, held)
     assert found["robust"].outcome == "fail"
     assert "distance missing" in found["robust"].sentence
+
+
+def test_a_candidate_trained_on_rows_unlike_the_recent_ones_is_refused(made):
+    case, weak, strong, held = made
+    assert findings(case, strong, weak, held)["reference"].outcome == "not applicable", "no profiles in these bundles"
+    frame = data.load(case).frame.iloc[:600].reset_index(drop=True)
+    far = frame.assign(distance=frame["distance"] + 5_000, carrier="ZZ")
+    sides = [
+        Side(one.number, replace(one.bundle, reference=Reference(profile(rows[["distance", "carrier"]]))), one.folder)
+        for one, rows in ((strong, far), (weak, frame))
+    ]
+    found = findings(case, *sides, held)
+    assert failed(found) == {"reference"}
+    assert "farther from the rows of this gate" in found["reference"].sentence
+    closer = Side(strong.number, replace(strong.bundle, reference=sides[1].bundle.reference), strong.folder)
+    assert findings(case, closer, sides[1], held)["reference"].outcome == "pass"
 
 
 def test_rows_inside_a_training_window_and_young_outcomes_are_left_out(made):

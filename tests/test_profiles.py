@@ -246,6 +246,7 @@ def test_numbers_at_the_edge_of_floats_are_learnt_and_compared():
             "none": np.nan,
             "constant": 7.0,
             "whole": rng.integers(-(2**62), 2**62, size=2_000),
+            "ends": rng.choice([1e308, -1e308], size=2_000),
         }
     )
     learnt = afterfit.profile(frame)

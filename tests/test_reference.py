@@ -9,7 +9,7 @@ import pytest
 import afterfit
 from afterfit.errors import DataError
 from afterfit.predictions import Predictions
-from afterfit.reference import Reference, cleaned, compare, predicted, renamed
+from afterfit.reference import Reference, cleaned, compare, distances, predicted, renamed
 from afterfit.training import reference, train
 from made import BOOSTER, made_table, posed, use_case
 
@@ -154,3 +154,22 @@ def test_private_columns_leave_no_category_names_in_a_profile():
     learnt = reference(posed(case, made_table()), train(posed(case, made_table()), "hist_gradient_boosting", BOOSTER))
     assert "x7" not in learnt.to_json()
     assert json.loads(learnt.to_json())["parts"]["features"]["layout"]["hidden"] is True
+
+
+def test_a_window_lies_farther_from_a_reference_the_more_of_it_is_new(learnt):
+    frame = table(2_000, 7)
+    means = []
+    for share in (0.0, 0.2, 0.6, 1.0):
+        moved = frame.assign(distance=frame["distance"].where(np.arange(2_000) >= 2_000 * share, 1e6))
+        found = distances(learnt.features, learnt.features.measure(moved))
+        assert set(found) == {"distance", "seats", "carrier", "prediction"}
+        assert max(found[name] for name in ("seats", "carrier", "prediction")) < 0.1, "chance alone"
+        means.append(found["distance"])
+    assert means == sorted(means)
+    assert means[0] < 0.1
+    assert means[-1] == pytest.approx(1.0), "nothing in common"
+
+
+def test_a_window_is_no_distance_from_itself_and_an_empty_one_has_none(learnt):
+    assert set(distances(learnt.features, learnt.features).values()) == {0.0}
+    assert distances(learnt.features, learnt.features.measure(table(2_000, 7).iloc[:0])) == {}

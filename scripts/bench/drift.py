@@ -107,6 +107,8 @@ def stream_one(folder: Path) -> None:
 def stream(most: int, seed: int, where: Path | None) -> None:
     rows = min(1_000_000, most)
     while rows <= most:
+        if where is not None:
+            where.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=where) as folder:
             write_parquet(Path(folder), rows, seed)
             subprocess.run([sys.executable, __file__, "--one", folder], check=True)

@@ -2,18 +2,24 @@
 
 Speed: the difference in AUC of two models on the same rows with a block bootstrap, against as many pairs of
 scikit-learn's roc_auc_score on rows drawn with replacement. Memory: the same comparison on many rows, in a process of
-its own (interpreter, libraries and the arrays counted).
+its own (interpreter, libraries and the arrays counted). A whole promotion: the flights of April and some of May judge
+a second version against the one in production, as `promote` does it, in a process of its own with a store of its own.
 
     PYTHONPATH=src python scripts/bench/gate.py
+    PYTHONPATH=src python scripts/bench/gate.py --promote
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +27,8 @@ from afterfit.compare import compare_performance
 
 TARGET_SPEED = 10.0
 TARGET_MEMORY = 500.0
+TARGET_PROMOTE = 15.0
+SCRIPTS = Path(__file__).parents[1]
 
 
 def models(rows: int, seed: int = 0):
@@ -76,13 +84,43 @@ def memory(rows: int, resamples: int) -> tuple[float, float, float]:
     return measured
 
 
+def _script(folder, name: str, *options: str) -> tuple[float, str]:
+    """Seconds and output of a command in a process of its own; it may say HOLD or REJECT."""
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent / "src")}
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *options]
+    started = time.perf_counter()
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if ran.returncode not in {0, 3, 4}:
+        raise SystemExit(ran.stderr)
+    return time.perf_counter() - started, ran.stdout
+
+
+def promotion(end: str) -> None:
+    """Print what a promotion costs as a whole process."""
+    with tempfile.TemporaryDirectory() as folder:
+        _script(folder, "train", "--config", "flights-late", "--builder", "linear")
+        _script(folder, "promote", "--config", "flights-late")
+        _script(folder, "train", "--config", "flights-late", "--builder", "hist_gradient_boosting")
+        seconds, said = _script(folder, "promote", "--config", "flights-late", "--start", "2013-04-01", "--end", end)
+    rows = next(line for line in said.splitlines() if "rows are used" in line)
+    print(said)
+    print(f"The promotion took {seconds:.1f} s as a process; {rows.strip()}")
+    print(f"  target: {TARGET_PROMOTE:.0f} s: {'met' if seconds < TARGET_PROMOTE else 'MISSED'}")
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print both tables, or what a promotion costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=30_000)
     parser.add_argument("--resamples", type=int, default=2_000)
     parser.add_argument("--memory-rows", type=int, default=1_000_000)
+    parser.add_argument("--promote", action="store_true", help="time a whole promotion instead")
+    parser.add_argument("--end", default="2013-05-04", help="flights from April to here judge: 30,000 by default")
     options = parser.parse_args()
+    if options.promote:
+        promotion(options.end)
+        return
     seconds = speed(options.rows, options.resamples)
     loop = seconds["scikit-learn in a loop"]
     print(f"Difference in AUC, {options.rows:,} rows, {options.resamples:,} resamples")

@@ -228,7 +228,9 @@ def _on_decimals(values: Array, decimals: int) -> int:
 
 def _grid(finite: Array) -> tuple[float, float, float, float]:
     """Offset and scale of the grid, and the curve that bends it where a straight one would be too coarse."""
-    low, first, quarter, middle, three, last, high = np.quantile(finite, [0, 0.01, 0.25, 0.5, 0.75, 0.99, 1]).tolist()
+    unit = 16.0 if np.abs(finite).max() > 1e307 else 1.0  # differences of such numbers are too large for a float
+    marks = np.quantile(finite / unit, [0, 0.01, 0.25, 0.5, 0.75, 0.99, 1]) * unit
+    low, first, quarter, middle, three, last, high = marks.tolist()
     with np.errstate(over="ignore"):
         wide = (last - first) * 2
         bottom, top = max(low, first - wide), min(high, last + wide)

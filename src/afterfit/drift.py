@@ -16,11 +16,12 @@ a column is found changed, the others are looked at again without it, so that th
 
 from typing import Any
 
-from afterfit.comparison import Comparison, design_words, untold
+from afterfit.comparison import Comparison, design_words
 from afterfit.errors import DataError, SchemaError
 from afterfit.findings import ColumnReport, DriftReport
 from afterfit.profiles import Profile
 from afterfit.relations import one_thread
+from afterfit.unfit import untold
 
 
 def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> DriftReport:

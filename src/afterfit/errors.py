@@ -7,6 +7,7 @@ AfterfitError               exit code 1
 │   └── SchemaError         2   the columns are not those that the contract asks for
 ├── TrainingError           2   this table cannot train this model
 ├── BundleError             1   a model version does not load, or is not what was registered
+├── LogError                1   the prediction log cannot be written or read
 └── StoreError              1   the MLflow store refused or could not be reached
     └── UnknownVersionError 2   no such model, version or alias
 """
@@ -46,6 +47,10 @@ class TrainingError(AfterfitError):
 
 class BundleError(AfterfitError):
     """A model version does not load, or is not the one that was registered."""
+
+
+class LogError(AfterfitError):
+    """The prediction log cannot be written or read; the message names the file and what the system said."""
 
 
 class StoreError(AfterfitError):

@@ -19,6 +19,7 @@ from afterfit.gate import Finding, Use
 from afterfit.measures import Metric, metric
 from afterfit.metrics import value_metric
 from afterfit.predictions import Predictions
+from afterfit.reference import cleaned, distances
 from afterfit.training import pose
 from afterfit.usecase import UseCase
 
@@ -189,6 +190,7 @@ def examine(case: Case) -> Iterator[Finding]:
     yield gate.outside_training(held.inside, held.young, len(held.y))
     if len(held.y):
         yield from _unseen(case)
+        yield from _reference(case)
         yield from _answers(case)
     yield from _service(case)
 
@@ -201,6 +203,16 @@ def _unseen(case: Case) -> Iterator[Finding]:
         elif side is not None:
             seen = int(np.isin(marks, side.bundle.rows).sum())
             yield gate.none_seen(seen, len(marks), who)
+
+
+def _reference(case: Case) -> Iterator[Finding]:
+    """How far the rows lie from what either was trained on."""
+    if case.champion is None:
+        return
+    frame = cleaned(case.held.frame, case.use_case.columns.missing_marks)
+    profiles = [side.bundle.profile for side in (case.candidate, case.champion)]
+    ours, theirs = ({} if one is None else distances(one, one.measure(frame)) for one in profiles)
+    yield gate.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))
 
 
 def _answers(case: Case) -> Iterator[Finding]:
@@ -243,7 +255,7 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
         )
 
     dummy = compare(case.metric, bundle.scorer.constant(len(held.y)))
-    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n)
+    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence)
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)

@@ -145,7 +145,9 @@ def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
     return Finding("answers_rows", outcome, sentence, share, 0.01, n=rows)
 
 
-def beats_dummy(metric: str, difference: float, interval: tuple[float, float], n: int) -> Finding:
+def beats_dummy(
+    metric: str, difference: float, interval: tuple[float, float], n: int, confidence: float = 0.95
+) -> Finding:
     """The candidate is better than the dummy, which gives every row the same answer.
 
     Surely better passes. What is not even better on these rows fails, sure or not: this bar is low.
@@ -155,18 +157,26 @@ def beats_dummy(metric: str, difference: float, interval: tuple[float, float], n
         difference: by how much the candidate is better.
         interval: of the difference.
         n: rows behind it.
+        confidence: of the interval.
     """
     if interval[0] > 0:
         outcome: Outcome = "pass"
     else:
         outcome = "fail" if interval[1] < 0 or difference <= 0 else "unsure"
     said = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
-    sentence = f"{said} the dummy: difference {_difference(metric, difference, interval)}."
+    sentence = f"{said} the dummy: difference {_difference(metric, difference, interval, confidence)}."
     return Finding("beats_dummy", outcome, sentence, difference, 0.0, interval, n)
 
 
 def not_worse(
-    metric: str, difference: float, interval: tuple[float, float], *, tolerance: float, n: int, champion: str
+    metric: str,
+    difference: float,
+    interval: tuple[float, float],
+    *,
+    tolerance: float,
+    n: int,
+    champion: str,
+    confidence: float = 0.95,
 ) -> Finding:
     """The candidate is not worse than the champion by more than the tolerance.
 
@@ -177,6 +187,7 @@ def not_worse(
         tolerance: the loss that is still not worse, in the metric's unit.
         n: rows behind it.
         champion: the version in production.
+        confidence: of the interval.
     """
     if interval[0] >= -tolerance:
         outcome: Outcome = "pass"
@@ -187,7 +198,7 @@ def not_worse(
         "fail": f"It is worse than version {champion}",
         "unsure": f"The rows cannot tell whether it is worse than version {champion}",
     }[outcome]
-    shown = _difference(metric, difference, interval)
+    shown = _difference(metric, difference, interval, confidence)
     sentence = f"{said}: difference {shown}; a loss of {tolerance:g} is tolerated."
     return Finding("not_worse", outcome, sentence, difference, -tolerance, interval, n)
 
@@ -200,7 +211,7 @@ def primary(comparison: Comparison, champion: str, require: Literal["better", "n
     """
     found = comparison
     if require == "not_worse":
-        bounds = {"tolerance": found.tolerance, "n": found.n, "champion": champion}
+        bounds = {"tolerance": found.tolerance, "n": found.n, "champion": champion, "confidence": found.confidence}
         return not_worse(found.metric, found.difference, found.interval, **bounds)  # type: ignore[arg-type]
     outcomes: dict[str, Outcome] = {"better": "pass", "inconclusive": "unsure"}
     words = {"better": "better", "worse": "worse", "equivalent": "as good", "inconclusive": "not settled"}
@@ -342,9 +353,8 @@ def fresh(use: int, confidence: float) -> Finding:
     """How often these rows were used for gates, and what that costs."""
     if use == 1:
         return Finding("fresh_rows", "pass", "These rows were used for no other gate.", 1.0)
-    sentence = (
-        f"Other candidates were judged on these rows {use - 1} times before: judged at {confidence:.2%} confidence."
-    )
+    before = "once" if use == 2 else f"{use - 1} times"
+    sentence = f"Other candidates were judged on these rows {before} before: judged at {confidence:.2%} confidence."
     return Finding("fresh_rows", "pass", sentence, float(use))
 
 
@@ -400,6 +410,31 @@ def not_robust_here() -> Finding:
     return Finding("robust", "not applicable", "It was trained on these rows, which overstates what a column is worth.")
 
 
+def reference_as_close(candidate: Mapping[str, float], champion: Mapping[str, float], limit: float, n: int) -> Finding:
+    """The candidate's training rows are as close to the rows of the gate as the champion's, up to a limit.
+
+    Args:
+        candidate: for each column the Jensen-Shannon distance of the gate's rows from the candidate's training rows.
+        champion: the same for the champion. Columns of both are compared, by the mean of their distances.
+        limit: how much farther the candidate's may be.
+        n: rows of the gate.
+    """
+    both = [name for name in candidate if name in champion]
+    if not both:
+        return Finding("reference", "not applicable", "One of the two keeps no profile of its training rows.")
+    ours, theirs = (sum(side[name] for name in both) / len(both) for side in (candidate, champion))
+    outcome: Outcome = "pass" if ours - theirs <= limit else "fail"
+    worst = max(both, key=lambda name: candidate[name] - champion[name])
+    said = "as close to" if outcome == "pass" else "farther from"
+    sentence = (
+        f"Its training rows are {said} the rows of this gate: {ours:.3f}, the champion's {theirs:.3f} (mean "
+        f"Jensen-Shannon distance of {len(both)} columns; {limit:g} farther is allowed)."
+    )
+    if candidate[worst] > champion[worst]:
+        sentence += f" Most of it in {worst}: {candidate[worst]:.3f} against {champion[worst]:.3f}."
+    return Finding("reference", outcome, sentence, ours - theirs, limit, n=n)
+
+
 CHEAP = {"size": 10.0, "load time": 1_000.0, "one row": 5.0, "1,000 rows": 100.0}
 """What costs no more than this (MB, milliseconds) is not held against a candidate, however cheap the champion is."""
 
@@ -427,8 +462,8 @@ def policy_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _difference(metric: str, difference: float, interval: tuple[float, float]) -> str:
-    return f"{difference:+.4f} {metric} (95 % interval {interval[0]:+.4f} to {interval[1]:+.4f})"
+def _difference(metric: str, difference: float, interval: tuple[float, float], confidence: float) -> str:
+    return f"{difference:+.4f} {metric} ({100 * confidence:.4g} % interval {interval[0]:+.4f} to {interval[1]:+.4f})"
 
 
 def _spanned(found: Comparison) -> str:

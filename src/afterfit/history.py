@@ -340,3 +340,10 @@ def spans(history: History, every: Every, start: datetime, end: datetime) -> lis
     """
     found = (Span(*one) for one in every.between(start, end))
     return [one for one in found if range(*history.between(one.start, one.end).indices(len(history.y)))]
+
+
+def after(last: Any) -> datetime:
+    """The end of a stretch of rows whose last one has this time, to the whole day: the last window may end there."""
+    day = np.datetime64(last, "D") + np.timedelta64(1, "D")
+    found: datetime = day.astype("datetime64[us]").item()
+    return found

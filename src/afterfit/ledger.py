@@ -330,7 +330,8 @@ def _write(name: str, decision: Decision, book: Sequence[Entry], held: Held) -> 
     values |= {"window": json.dumps(decision.window), "use_case": name}
     tags = {f"{PREFIX}{key}": value for key, value in values.items()}
     tags["mlflow.note.content"] = decision.page[:MOST_NOTE]
-    title = f"{number}. {decision.verdict} {decision.version} to {decision.alias}"
+    tags["mlflow.user"] = actor()
+    title = f"{number}. {'FORCED' if decision.forced else decision.verdict} {decision.version} to {decision.alias}"
     with tracking.store_errors():
         client = MlflowClient()
         ledger = tracking.experiment_id(experiment(name))

@@ -74,20 +74,62 @@ def listed(address: str) -> list[Stored]:
         SourceError: bucket or key absent, refused, no credentials, or the endpoint does not answer.
     """
     bucket, key = parts(address)
-    s3 = client()
-    with translated(address, bucket):
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        found = [
-            Stored(bucket, item["Key"], item["Size"], item["ETag"])
-            for page in pages
-            for item in page.get("Contents", ())
-        ]
+    found = below(address)
     exact = [stored for stored in found if stored.key == key]
     folder = key if key.endswith("/") or not key else f"{key}/"
     inside = [stored for stored in found if stored.key.startswith(folder) and not stored.key.endswith("/")]
     if not exact and not inside:
         raise SourceError(f"{address}: the bucket '{bucket}' has no object of this name and none below it")
     return exact or inside
+
+
+def below(address: str) -> list[Stored]:
+    """All objects whose key begins with that of the address, by key; none where there is none.
+
+    Raises:
+        SourceError: no such bucket, refused, no credentials, or the endpoint does not answer.
+    """
+    bucket, key = parts(address)
+    with translated(address, bucket):
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        return [
+            Stored(bucket, item["Key"], item["Size"], item["ETag"])
+            for page in pages
+            for item in page.get("Contents", ())
+        ]
+
+
+def put(address: str, content: bytes) -> None:
+    """Write an object in one request: it is there whole, or as it was before.
+
+    Raises:
+        SourceError: as in `below`.
+    """
+    bucket, key = parts(address)
+    with translated(address, bucket):
+        client().put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def delete(address: str) -> None:
+    """Remove an object; one that is not there is no error.
+
+    Raises:
+        SourceError: as in `below`.
+    """
+    bucket, key = parts(address)
+    with translated(address, bucket):
+        client().delete_object(Bucket=bucket, Key=key)
+
+
+def modified(address: str) -> float:
+    """When an object was last written, in seconds since 1970 UTC.
+
+    Raises:
+        SourceError: there is no such object; otherwise as in `below`.
+    """
+    bucket, key = parts(address)
+    with translated(address, bucket):
+        return float(client().head_object(Bucket=bucket, Key=key)["LastModified"].timestamp())
 
 
 class RangeFile(io.RawIOBase):

@@ -175,6 +175,8 @@ class Gate(Settings):
         calibration_error: largest mean distance of probabilities from shares (or of coverage from 90 %).
         missing_fall: what the candidate may lose more than the champion when a column is missing or its most common
             category unknown; five times the tolerance where None.
+        farther: how much farther from the gate's rows than the champion's the candidate's training rows may be, as the
+            mean Jensen-Shannon distance of the columns (0 alike, 1 nothing in common).
         larger: how many times larger than the champion's a bundle may be.
         slower: how many times longer than the champion it may take to load or to answer.
         approval: production needs a person's approval, given as a tag of the version.
@@ -192,6 +194,7 @@ class Gate(Settings):
     label_delay_hours: float = Field(default=0.0, ge=0)
     calibration_error: float = Field(default=0.1, gt=0)
     missing_fall: float | None = Field(default=None, ge=0)
+    farther: float = Field(default=0.05, ge=0, le=1)
     larger: float = Field(default=5.0, ge=1)
     slower: float = Field(default=3.0, ge=1)
     approval: bool = False
@@ -211,11 +214,21 @@ class Log(Settings):
         durability: "acknowledged" has an answer on disk before it leaves; "buffered" may lose the last moment of a
             process that is killed.
         keep_days: sealed days older than this are removed; all are kept where None.
+        private: whether columns.private are hashed in the log, or left out of it.
+        spool: the local folder of what is not sealed yet; `folder` where None, so that an s3:// address needs one.
     """
 
     folder: str | None = None
     durability: Literal["acknowledged", "buffered"] = "acknowledged"
     keep_days: int | None = Field(default=None, ge=1)
+    private: Literal["hash", "drop"] = "hash"
+    spool: str | None = None
+
+    @model_validator(mode="after")
+    def _local_spool(self) -> "Log":
+        if (self.spool or self.folder or "").startswith("s3://"):
+            raise ValueError("name a local folder as spool: there answers wait until they are sealed to s3://")
+        return self
 
 
 Cause = Literal["quality", "service", "drift", "estimated", "realised"]

@@ -10,11 +10,11 @@ import pandas as pd
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel
 
 from afterfit.bundle import check_code, load
-from afterfit.errors import AfterfitError
+from afterfit.errors import AfterfitError, LogError
 
 
 class ServedBundle(PythonModel):
@@ -27,6 +27,11 @@ class ServedBundle(PythonModel):
         described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
         self.bundle = load(folder, described["metadata"]["digest"], _version(home))
         check_code(home, self.bundle.manifest.code, Path(__file__).name)
+        self.log = None
+        if os.environ.get("AFTERFIT_LOG", "").strip():
+            from afterfit.servedlog import ServedLog  # noqa: PLC0415 - costs nothing where no log is kept
+
+            self.log = ServedLog(os.environ["AFTERFIT_LOG"], self.bundle)
 
     def predict(  # MLflow reads the hint of a frame as "no schema of its own", any other as one
         self,
@@ -34,10 +39,15 @@ class ServedBundle(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002 - as above
     ) -> list[dict[str, Any]]:
-        """Answers for a frame, or for what `instances` and `inputs` arrive as: a dictionary of columns."""
+        """Answers for a frame, or for what `instances` and `inputs` arrive as: a dictionary of columns.
+
+        Where AFTERFIT_LOG names a folder they are in its log before they are returned, or not returned at all.
+        """
         frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         try:
-            return self.bundle.answers(frame)
+            return self.bundle.answers(frame) if self.log is None else self.log.answers(frame)
+        except LogError as error:
+            raise MlflowException("The prediction log cannot be written.", TEMPORARILY_UNAVAILABLE) from error
         except AfterfitError as error:
             raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
 

@@ -1,5 +1,7 @@
 """Score a source in batches to a Parquet file; with the target there, also say how good the answers are."""
 
+import os
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from afterfit import registry, sources, tracking
+from afterfit import logrows, predlog, registry, sources, tracking
 from afterfit.batch import answer_table
 from afterfit.bundle import Bundle
 from afterfit.commands.console import Answer
@@ -74,21 +76,36 @@ def command(config: str, version: str = "production", data: str = "", out: str =
     place = sources.writable(Path(out))
     source = Source(path=data) if data else use_case.source
     root = Path.cwd() if data else use_case.root
+    log = predlog.log_at(os.environ.get(predlog.VARIABLE, ""), use_case.name)
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
-        tally = score(use_case, bundle, stream(source, root), place)
+        logged = None if log is None else Logged(log, f"score-{active.info.run_id}")
+        tally = score(use_case, bundle, stream(source, root), place, logged)
         quality = measured(use_case, tally)
         _log(tally, quality)
     lines = described(place, chosen.number, tally, quality)
     return Answer(tuple(lines), {**summary(place, chosen.number, tally, quality), "run_id": active.info.run_id})
 
 
-def score(use_case: UseCase, bundle: Bundle, frames: Iterable[pd.DataFrame], place: Path) -> Tally:
-    """Pass a stream of frames through a bundle into a Parquet file, which appears whole or not at all."""
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """The prediction log that a scoring writes too, and what its parts are called: a name, and the first row."""
+
+    log: predlog.PredictionLog
+    name: str
+
+
+def score(
+    use_case: UseCase, bundle: Bundle, frames: Iterable[pd.DataFrame], place: Path, logged: Logged | None = None
+) -> Tally:
+    """Pass a stream of frames through a bundle into a Parquet file, which appears whole or not at all.
+
+    With a log each batch is in it before the next one is read.
+    """
     tally, draft = Tally(), place.with_name(place.name + ".part")
     writer: pq.ParquetWriter | None = None
     try:
         for frame in tqdm(frames, desc="score", unit=" batches", leave=False, disable=None):
-            table = _batch(use_case, bundle, frame, tally)
+            table = _batch(use_case, bundle, frame, tally, logged)
             writer = writer or pq.ParquetWriter(
                 draft, table.schema, compression="zstd", use_dictionary=["model_version"]
             )
@@ -104,9 +121,14 @@ def score(use_case: UseCase, bundle: Bundle, frames: Iterable[pd.DataFrame], pla
     return tally
 
 
-def _batch(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: Tally) -> pa.Table:
+def _batch(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: Tally, logged: Logged | None) -> pa.Table:
     keep = list(dict.fromkeys([*use_case.key, *([use_case.time] if use_case.time else [])]))
     table, checked, predictions = answer_table(bundle, frame, keep, tally.rows)
+    if logged is not None:
+        private = use_case.columns.private
+        now, mode = time.time_ns() // 1000, use_case.log.private
+        rows = logrows.batch(bundle, frame, table, time=now, hidden=private, mode=mode)
+        predlog.write_table(logged.log, f"{logged.name}-{tally.rows}", "answers", rows)
     tally.rows += len(frame)
     tally.refused += int(checked.bad.sum())
     tally.notes.update(checked.counts)

@@ -1,0 +1,94 @@
+"""Load true targets from a table into the prediction log, by prediction id or by key."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from afterfit import logrows, predlog
+from afterfit.commands.console import Answer
+from afterfit.data import missing_target, stream
+from afterfit.errors import DataError, SettingsError
+from afterfit.predlog import PredictionLog
+from afterfit.sections import Source
+from afterfit.usecase import UseCase, load_use_case
+
+
+@dataclass(slots=True)
+class Count:
+    """What came of a table's rows: new and repeated outcomes, those of no known answer, rows without a target."""
+
+    rows: int = 0
+    new: int = 0
+    repeated: int = 0
+    unknown: int = 0
+    without: int = 0
+
+
+def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answer:
+    """Load outcomes; see scripts/outcomes.py for the options."""
+    use_case = load_use_case(config)
+    if by not in {"", "prediction_id", "key"}:
+        raise SettingsError(f"--by must be prediction_id or key, and came as '{by}'.")
+    log = predlog.required(use_case, folder)
+    source = Source(path=data) if data else use_case.source
+    name, count = f"table-{uuid.uuid4().hex}", Count()
+    for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
+        table = _outcomes(use_case, frame, _columns(use_case, frame, by))
+        count.rows += len(frame)
+        count.without += len(frame) - table.num_rows
+        _load(log, table, f"{name}-{number}", count)
+    of = f"of {count.rows:,} rows ({count.without:,} without a target or key)"
+    lines = [f"{count.new:,} outcomes are new, {count.repeated:,} were known, {of}."]
+    lines += [f"{count.unknown:,} belong to no answer of the log (yet); they are kept."] * bool(count.unknown)
+    told = {"new": count.new, "repeated": count.repeated, "unknown": count.unknown, "without": count.without}
+    return Answer(tuple(lines), {"use_case": use_case.name, "rows": count.rows, **told})
+
+
+def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
+    """The columns by which a table's rows are joined.
+
+    Raises:
+        DataError: the table lacks them, or the target.
+    """
+    chosen = by or ("prediction_id" if "prediction_id" in frame.columns else "key")
+    columns = ["prediction_id"] if chosen == "prediction_id" else list(use_case.key)
+    if not columns:
+        raise DataError(
+            f"{use_case.name} names no key, and the table has no column prediction_id: outcomes need one of them."
+        )
+    absent = [name for name in [*columns, use_case.target] if name not in frame.columns]
+    if absent:
+        raise DataError(
+            f"The table of outcomes lacks {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}."
+        )
+    return columns
+
+
+def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str]) -> pa.Table:
+    known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
+    now, salt, hidden = time.time_ns() // 1000, predlog.salt_of(use_case.name), use_case.columns.private
+    return logrows.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
+
+
+def _load(log: PredictionLog, table: pa.Table, name: str, count: Count) -> None:
+    if not table.num_rows:
+        return
+    repeated = predlog.known_outcomes(log, table)
+    new = table.filter(pa.array(~repeated))
+    count.repeated += int(repeated.sum())
+    count.new += new.num_rows
+    count.unknown += _unknown(log, table)
+    predlog.write_table(log, name, "outcomes", new)
+
+
+def _unknown(log: PredictionLog, table: pa.Table) -> int:
+    column = "prediction_id" if table["key"].null_count else "key"
+    texts = table[column].to_pylist()
+    ask = predlog.unknown_ids if column == "prediction_id" else predlog.unknown_keys
+    unknown = ask(log, texts)
+    return int(pc.sum(pc.is_in(table[column], pa.array(sorted(unknown), pa.string()))).as_py() or 0)

@@ -1,0 +1,65 @@
+"""Sealed parts on S3: the same log; with S3 away answers wait in their spools."""
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from afterfit import predlog, sealing
+from afterfit.errors import LogError
+from made_log import HOUR, NOON, entry, ids, outcome, read
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def log(endpoint, monkeypatch, tmp_path):
+    account = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**account, "AWS_ENDPOINT_URL": endpoint, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    bucket = f"log-{tmp_path.name.replace('_', '-').lower()}"[:60].strip("-")
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return predlog.PredictionLog("sizes", tmp_path, f"s3://{bucket}/deep/log/", keep_days=1)
+
+
+def test_a_log_on_s3_is_sealed_joined_read_and_cleared_like_one_in_a_folder(log):
+    spool = log.spool()
+    for i in range(5):
+        spool.write([entry(f"a{i}"), entry(f"b{i}", NOON - 24 * HOUR), entry(f"c{i}", NOON - 72 * HOUR)])
+        spool.write_outcomes([outcome(f"a{i}", bool(i % 2))])
+        predlog.seal(log, [spool])
+    assert len(ids(log)) == 15
+    assert read(log, columns=["prediction_id", "outcome"]).num_rows == 15
+    assert predlog.unknown_ids(log, ["a1", "b4", "nobody"]) == {"nobody"}
+    assert predlog.unknown_ids(log, ["a1", "b4", "nobody"]) == {"nobody"}  # out of the cache
+    assert sealing.retain(log.store, 1, "2026-11-23") == 10
+    later = NOON / 1e6 + 200_000_000
+    for _ in range(2):
+        sealing.join(log.folder, log.store, "sizes", "2026-11-24", later)
+    assert [part.file.startswith("joined-") for part in log.store.parts("answers")] == [True, True]
+    assert ids(log) == [*(f"a{i}" for i in range(5)), *(f"b{i}" for i in range(5))]
+    assert [row["outcome"] for row in read(log).to_pylist() if row["prediction_id"] == "a3"] == [True]
+    spool.close()
+
+
+def test_with_s3_away_nothing_is_lost_and_sealing_goes_on_when_it_is_back(log, monkeypatch):
+    spool = log.spool()
+    spool.write([entry("a")])
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        with pytest.raises(LogError, match="endpoint does not answer"):
+            predlog.seal(log, [spool])
+        spool.write([entry("b")])
+        assert spool.backlog == 2
+    predlog.seal(log, [spool])
+    assert ids(log) == ["a", "b"]
+    assert spool.backlog == 0
+    spool.close()
