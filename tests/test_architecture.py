@@ -65,7 +65,7 @@ ONLY_IN = {
     "treelite": {"compiled"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},
-    "jinja2": {"report", "driftpage"},
+    "jinja2": {"report", "driftpage", "backtestpage"},
 }
 
 

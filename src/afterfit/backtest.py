@@ -245,8 +245,7 @@ def _outcomes(policy: Policy, entries: Sequence[Entry], work: Work) -> int:
     if not entries or not (looks or any(entry.done.candidate for entry in entries)):
         return 0
     rows = work.history.between(entries[0].turn.span.start, entries[-1].turn.span.end)
-    last: int = min(work.history.known(entries[-1].turn.span.end), rows.stop)
-    return max(last - rows.start, 0)
+    return int(max(min(work.history.known(entries[-1].turn.span.end), rows.stop) - rows.start, 0))
 
 
 def difference(one: Story, other: Story, work: Work, *, money: bool = False) -> Difference:
