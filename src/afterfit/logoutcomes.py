@@ -7,6 +7,7 @@ searched by the hash of an id or a key, and each hit is compared with the text i
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,32 +17,38 @@ import pyarrow.compute as pc
 from afterfit.logids import Hashes, hashes
 from afterfit.logparts import TIME, cast, common
 
-RUN_ROWS = 500_000
+RUN_ROWS = 250_000
 """Outcomes of one run: what is sorted in memory at once."""
+Rows = npt.NDArray[np.int64]
 NEVER = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Outcomes of one kind sorted by the hash of their text: hashes (n,), and the mapped table (text, value, time)."""
+    """Outcomes of one kind sorted by the hash of their text: hashes (n,), times (n,), and the table, all mapped."""
 
     hashes: Hashes
+    times: npt.NDArray[np.int64]
     table: pa.Table
 
-    def places(self, texts: pa.Array, wanted: Hashes) -> npt.NDArray[np.int64]:
-        """(n,) the row of each text, -1 where it has none; the text decides where hashes are equal by accident."""
-        found = np.full(len(wanted), -1, dtype=np.int64)
+    def places(self, texts: pa.Array, wanted: Hashes) -> tuple[Rows, Rows]:
+        """The rows (k,) of the texts that it has, and where (k,) they are; `wanted` are the texts' hashes in order.
+
+        The text decides where hashes are equal by accident.
+        """
         at = np.searchsorted(self.hashes, wanted)
         left = np.arange(len(wanted))
+        found: list[tuple[Rows, Rows]] = []
         while len(left):
             left = left[at[left] < len(self.hashes)]
             left = left[self.hashes[at[left]] == wanted[left]]
             same = pc.equal(self.table["text"].take(pa.array(at[left])), texts.take(pa.array(left)))
-            equal = same.to_numpy(zero_copy_only=False).astype(bool) if len(left) else np.zeros(0, dtype=bool)
-            found[left[equal]] = at[left[equal]]
+            equal = np.asarray(same.to_numpy(), dtype=bool)
+            found.append((left[equal], at[left[equal]]))
             left = left[~equal]
             at[left] += 1
-        return found
+        rows, places = (np.concatenate(some) for some in zip(*found, strict=True)) if found else (left, left)
+        return rows, places
 
 
 class Outcomes:
@@ -105,26 +112,49 @@ class Outcomes:
         with pa.OSFile(str(place), "wb") as sink, pa.ipc.new_file(sink, ordered.schema) as writer:
             writer.write_table(ordered.filter(pa.array(last)))
         del ordered
-        return _Run(marks[last], pa.ipc.open_file(pa.memory_map(str(place))).read_all())
+        mapped = pa.ipc.open_file(pa.memory_map(str(place))).read_all()
+        return _Run(
+            self._mapped(f"{file}.hashes", marks[last]), self._mapped(f"{file}.times", times[order][last]), mapped
+        )
+
+    def _mapped(self, file: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        place = self._folder / f"{file}.npy"
+        np.save(place, values, allow_pickle=False)
+        return np.asarray(np.load(place, mmap_mode="r", allow_pickle=False))
 
     def of(self, answers: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """The (outcomes, times of arrival) of n answers with prediction_id and key; missing where unknown."""
         n = answers.num_rows
-        values = pa.chunked_array([pa.nulls(n, self.type)])
         times = np.full(n, NEVER, dtype=np.int64)
-        for name, runs in self._runs.items():
-            if not runs:
-                continue
-            texts = answers[name].combine_chunks()
-            wanted = hashes(texts)
-            for run in runs:
-                at = run.places(texts, wanted)
-                rows = pa.array(np.maximum(at, 0), mask=at < 0)
-                came = pc.fill_null(run.table["time"].cast(pa.int64()).take(rows), NEVER).to_numpy()
-                later = came > times if name == "key" else came >= times
-                later &= at >= 0
-                if later.any():
-                    values = pc.if_else(pa.array(later), cast(run.table["value"], self.type).take(rows), values)
-                    times = np.where(later, came, times)
-        stamps = pa.array(times, mask=times == NEVER).cast(TIME)
-        return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values]), pa.chunked_array([stamps])
+        source, place = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        every = [(name, run) for name, runs in self._runs.items() for run in runs]
+        sought = {name: _sought(answers[name]) for name, runs in self._runs.items() if runs}
+        for number, (name, run) in enumerate(every):
+            order, texts, wanted = sought[name]
+            rows, at = run.places(texts, wanted)
+            rows, came = order[rows], run.times[at]
+            later = came > times[rows] if name == "key" else came >= times[rows]
+            rows = rows[later]
+            times[rows], source[rows], place[rows] = came[later], number, at[later]
+        values = self._gathered([run for _, run in every], source, place)
+        return pa.chunked_array([values]), pa.chunked_array([pa.array(times, mask=source < 0).cast(TIME)])
+
+    def _gathered(self, runs: Sequence[_Run], source: Rows, place: Rows) -> pa.Array:
+        """The values (n,) at a place of a run each; missing where the source is -1."""
+        positions = np.full(len(source), -1, dtype=np.int64)
+        pieces, size = [], 0
+        for number in np.unique(source[source >= 0]).tolist():
+            rows = np.flatnonzero(source == number)
+            column = runs[number].table["value"].take(pa.array(place[rows]))
+            pieces.extend(cast(column, self.type).chunks)
+            positions[rows] = np.arange(size, size + len(rows))
+            size += len(rows)
+        whole = pa.concat_arrays(pieces) if pieces else pa.array([], self.type)
+        return whole.take(pa.array(positions, mask=positions < 0))
+
+
+def _sought(column: pa.ChunkedArray) -> tuple[Rows, pa.Array, Hashes]:
+    """Texts (n,) in the order of their hashes: that order, the texts and the hashes."""
+    marks = hashes(column)
+    order = np.argsort(marks, kind="stable")
+    return order, column.combine_chunks().take(pa.array(order)), marks[order]

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from afterfit.bundle import Bundle
 from afterfit.logparts import FEATURE, REST, TEXT, TIME, cast, typed
 from afterfit.predlog import Entry, hashed, key_of, private, salt_of
+from afterfit.values import is_missing, read_category
 
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -68,7 +69,7 @@ def batch(
     columns: dict[str, Any] = {
         "prediction_id": answered["prediction_id"],
         "time": pa.array(np.full(n, time)).cast(TIME),
-        "version": answered["model_version"],
+        "version": pc.fill_null(answered["model_version"], ""),
         "shadow": pa.array(np.zeros(n, dtype=np.bool_)),
         "key": _keys(frame, manifest.key, hidden, salt),
         "prediction": _column(answered["prediction"]),
@@ -80,7 +81,7 @@ def batch(
     columns |= {"seconds": pa.nulls(n, pa.float64()), REST: pa.nulls(n, TEXT)}
     for name in known:
         if name not in hidden:
-            columns[FEATURE + name] = _column(pa.chunked_array([pa.array(frame[name], from_pandas=True)]))
+            columns[FEATURE + name] = _of(frame[name])
         elif mode == "hash":
             columns[FEATURE + name] = pa.array([hashed(one, name, salt) for one in frame[name]], TEXT)
     return pa.table(columns)
@@ -97,7 +98,7 @@ def outcomes(
         {
             "prediction_id": pa.array(ids, TEXT),
             "key": pa.nulls(len(some), TEXT) if by_id else _keys(some, by, hidden, salt),
-            "value": _column(pa.chunked_array([pa.array(some[target], from_pandas=True)])),
+            "value": _of(some[target]),
             "time": pa.array(np.full(len(some), time)).cast(TIME),
         }
     )
@@ -113,6 +114,18 @@ def _keys(frame: pd.DataFrame, key: Sequence[str], hidden: Collection[str], salt
         return pa.nulls(len(frame), TEXT)
     rows = zip(*(frame[name].astype(object) for name in key), strict=True)
     return pa.array([key_of(dict(zip(key, row, strict=True)), key, hidden, salt=salt) for row in rows], TEXT)
+
+
+def _of(series: "pd.Series[Any]") -> pa.ChunkedArray:
+    """A frame's column in one of the types that JSON has; objects one by one, whatever they are."""
+    if series.dtype != object:
+        return _column(pa.chunked_array([pa.array(series, from_pandas=True)]))
+    return pa.chunked_array([typed([None if is_missing(value) else _plain(value) for value in series])])
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | bool | int | float) else read_category(value)
 
 
 def _column(values: pa.ChunkedArray) -> pa.ChunkedArray:

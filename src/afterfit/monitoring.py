@@ -1,7 +1,8 @@
 """One window of one version, measured: quality, drift, performance estimated and realised, calibration, slices."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -20,6 +21,7 @@ from afterfit.metrics import interval, value_metric
 from afterfit.observation import Measured, Observation, Quality, Service, SliceSeen
 from afterfit.predictions import FloatArray, Predictions
 from afterfit.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.shifts import centre_of, thinned
 from afterfit.slices import cut
 from afterfit.trials import calibration_error, defined
 from afterfit.usecase import UseCase
@@ -32,6 +34,11 @@ CONFIDENCE = 0.9
 """Of the intervals of realised metrics; those of the estimated ones and of the promise have it too."""
 RESAMPLES = 1_000
 SLICE_RESAMPLES = 400
+MOST_RESAMPLED = 60_000
+"""Rows from which on an interval's width is taken from so many of them, evenly spaced: a little too wide then."""
+MOST_CLASSES, MOST_NUMBERS = 100_000, 20_000
+"""Rows that an estimate looks at, of classes and of numbers."""
+CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +52,7 @@ class Served:
         y: (n,) outcomes as `data.encode_target` gives them, nan where not known (yet).
         times: (n,) datetime64[us], or None.
         service: rate, errors and latency, where the rows come from a prediction log.
+        hidden: private columns, of which a prediction log holds hashes or nothing: nothing is said of them.
     """
 
     frame: pd.DataFrame
@@ -53,6 +61,7 @@ class Served:
     y: FloatArray
     times: npt.NDArray[Any] | None
     service: Service | None = None
+    hidden: frozenset[str] = frozenset()
 
     @property
     def sound(self) -> npt.NDArray[np.bool_]:
@@ -74,8 +83,13 @@ def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.N
         y: (n,) outcomes as `data.encode_target` gives them, nan where not known.
         times: (n,) times, or None.
     """
-    checked, predictions = bundle.scorer.score(frame)
-    return Served(frame, predictions, checked.bad, np.asarray(y, dtype=np.float64), times)
+    bad = np.zeros(len(frame), dtype=np.bool_)
+    parts = []
+    for some in _chunks(len(frame)):
+        checked, predictions = bundle.scorer.score(frame.iloc[some])
+        bad[some] = checked.bad
+        parts.append(predictions)
+    return Served(frame, Predictions.joined(parts), bad, np.asarray(y, dtype=np.float64), times)
 
 
 def observe(
@@ -111,9 +125,9 @@ def observe(
         start=start,
         end=end,
         version=str(bundle.version or ""),
-        quality=quality(use_case, bundle.scorer.contract.check_frame(window.frame), window),
+        quality=quality(use_case, bundle, window),
         drift=drift(use_case, bundle, window),
-        estimated=_estimated(use_case, window, past),
+        estimated=_estimated(use_case, bundle, window, past, seed),
         realised=realised,
         outcomes=int(known.sum()),
         known_up_to=pd.Timestamp(times.max()).to_pydatetime() if times is not None and len(times) else None,
@@ -127,11 +141,10 @@ def observe(
 
 def past_of(use_case: UseCase, bundle: Bundle, window: Served, *, end: datetime | None) -> Past:
     """What a window whose outcomes are known showed of a version, for the estimates of later windows."""
-    del bundle
-    known = window.known
-    predictions = window.predictions.take(known)
-    y = _outcomes(window)[known]
-    return estimate.learn(metrics_of(use_case, predictions), y, predictions, None if end is None else end.isoformat())
+    del use_case
+    rows = np.flatnonzero(window.known)
+    past = estimate.learn(_answers(bundle, window, rows), _outcomes(window)[_thinned(window, rows)], end)
+    return replace(past, rows=len(rows))
 
 
 def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
@@ -141,17 +154,20 @@ def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
     return [*map(metric, names), *([money] if money else [])]
 
 
-def quality(use_case: UseCase, checked: Checked, window: Served) -> Quality:
+def quality(use_case: UseCase, bundle: Bundle, window: Served) -> Quality:
     """What the contract says of the rows."""
-    counts: tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]] = ({}, {})
-    for issue in checked.issues:
-        said = (issue.column.name, issue.code)
-        counts[issue.error][said] = counts[issue.error].get(said, 0) + len(issue.rows)
+    counts: tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]] = (Counter(), Counter())
+    unknown: dict[str, None] = {}
+    for some in _chunks(len(window.frame)):
+        checked = bundle.scorer.contract.check_frame(window.frame.iloc[some])
+        for issue in (one for one in checked.issues if one.column.name not in window.hidden):
+            counts[issue.error][issue.column.name, issue.code] += len(issue.rows)
+        unknown |= dict.fromkeys(str(one["column"]) for one in checked.unknown)
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore, *use_case.metrics.slices}
-    unknown = tuple(str(one["column"]) for one in checked.unknown if one["column"] not in aside)
     key = [name for name in use_case.key if name in window.frame.columns]
     doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
-    return Quality(len(window.frame), int(window.bad.sum()), counts[0], counts[1], unknown, doubled)
+    left = tuple(name for name in unknown if name not in aside)
+    return Quality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
 
 
 def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | None:
@@ -173,7 +189,16 @@ def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | No
         y = _outcomes(window)[told]
         rows = pd.DataFrame({use_case.target: y if labels is None else np.asarray(labels, dtype=object)[y]})
         truth = known.outcomes.measure(with_time(rows, frame[told], known.outcomes))
-    return compare(known, Reference(features, answers, truth), RATE)
+    return _without(compare(known, Reference(features, answers, truth), RATE), window.hidden)
+
+
+def _without(report: DriftReport, hidden: frozenset[str]) -> DriftReport:
+    """The report without some columns and their relations."""
+    return replace(
+        report,
+        columns={name: column for name, column in report.columns.items() if name not in hidden},
+        relations=tuple(one for one in report.relations if not hidden & set(one.columns)),
+    )
 
 
 def _outcomes(window: Served) -> npt.NDArray[Any]:
@@ -183,9 +208,55 @@ def _outcomes(window: Served) -> npt.NDArray[Any]:
     return np.nan_to_num(window.y).astype(np.intp)
 
 
-def _estimated(use_case: UseCase, window: Served, past: Sequence[Past]) -> Mapping[str, Measured]:
-    predictions = window.predictions.take(window.sound)
-    return estimate.estimate(metrics_of(use_case, predictions), predictions, past)
+def _estimated(
+    use_case: UseCase, bundle: Bundle, window: Served, past: Sequence[Past], seed: int
+) -> Mapping[str, Measured]:
+    answers = _answers(bundle, window, np.flatnonzero(window.sound))
+    folds = bundle.unseen.folds if bundle.unseen is not None else ()
+    return estimate.estimate(metrics_of(use_case, answers.predictions), answers, folds, past, seed)
+
+
+def _thinned(window: Served, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """So many of the rows as an estimate needs, evenly spaced."""
+    most = MOST_NUMBERS if window.predictions.classes is None else MOST_CLASSES
+    return rows[thinned(len(rows), most)]
+
+
+def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> estimate.Answers:
+    """Some rows' answers, or an even sample of them, as an estimate needs them."""
+    rows = _thinned(window, rows)
+    predictions, classes = window.predictions.take(rows), window.predictions.classes
+    outside, points = np.zeros(len(rows), dtype=np.bool_), []
+    known = bundle.unseen is not None and bool(bundle.unseen.points)
+    for some in _chunks(len(rows)):
+        checked = bundle.scorer.contract.check_frame(window.frame.iloc[rows[some]])
+        outside[some] = _outside(checked, window.hidden)
+        if bundle.unseen is not None and known:
+            matrix = bundle.scorer.encoder.encode_frame(checked)
+            points.append(np.asarray(bundle.unseen.errors_at(matrix, predictions.take(_mask(some)))))
+    centre = np.empty(0) if classes is None else centre_of(bundle.scorer.baseline, len(classes))
+    times = None if window.times is None else window.times[rows]
+    share = float(outside.mean()) if len(rows) else 0.0
+    return estimate.Answers(predictions, np.concatenate(points) if known else None, centre, times, share)
+
+
+def _mask(some: slice) -> npt.NDArray[np.intp]:
+    return np.arange(some.start, some.stop)
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    """Stretches of rows that bound memory; one empty stretch where there are no rows."""
+    for start in range(0, max(rows, 1), CHUNK):
+        yield slice(start, min(start + CHUNK, rows))
+
+
+def _outside(checked: Checked, hidden: frozenset[str]) -> npt.NDArray[np.bool_]:
+    """(n,) rows with a value outside the trained range, or a category never seen in training."""
+    outside = np.zeros(checked.size, dtype=np.bool_)
+    for issue in checked.issues:
+        if issue.code in {"out_of_range", "unseen_category"} and issue.column.name not in hidden:
+            outside[issue.rows] = True
+    return outside
 
 
 def _realised(use_case: UseCase, window: Served, seed: int) -> dict[str, Measured]:
@@ -204,9 +275,19 @@ def _measured(
         return Measured(one.name, None, reason="No outcome is known yet.")
     if one.needs in {"score", "probability"} and predictions.probabilities is None:
         return Measured(one.name, None, n=len(y), reason=f"{one.name} needs probabilities, and the model answers none.")
+    kept = thinned(len(y), MOST_RESAMPLED)
     value, low, high = interval(
-        one, y, predictions, blocks=blocks, resamples=draws[0], seed=draws[1], confidence=CONFIDENCE
+        one,
+        y[kept],
+        predictions.take(np.arange(len(y))[kept]),
+        blocks=None if blocks is None else blocks[kept],
+        resamples=draws[0],
+        seed=draws[1],
+        confidence=CONFIDENCE,
     )
+    if kept.step > 1:  # the interval's width from a sample of the rows, its place from all
+        whole = one(y, predictions)
+        value, low, high = whole, low + whole - value, high + whole - value
     if not isfinite(value):
         return Measured(one.name, None, n=len(y), reason=f"{one.name} is not defined on the {len(y):,} outcomes.")
     return Measured(one.name, value, low, high, len(y))

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ MOST_METRICS = 1_000
 PATIENCE = 5.0
 """Seconds to wait for a tracking server before it counts as away."""
 DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a metric: when (milliseconds since 1970, UTC), and its step."""
+
+    metric: str
+    value: float
+    time: int
+    step: int
 
 
 @contextmanager
@@ -305,3 +316,77 @@ def log_bundle(folder: Path, bundle: Bundle, requirements: Sequence[str], params
             metadata={"digest": bundle.digest},
         )
     return logged.model_uri, logged.model_id
+
+
+# Runs of their own, beside whatever run is active.
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A finished run: its tags and the last value of each metric."""
+
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+def noted(experiment: str, tags: Mapping[str, str]) -> list[Noted]:
+    """The finished runs of an experiment with these tags, newest first; none where there is no such experiment."""
+    check_reachable()
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found: list[Run] = []
+    with store_errors():
+        known = mlflow.get_experiment_by_name(experiment)
+        token: str | None = "" if known is not None and known.lifecycle_stage != "deleted" else None
+        while known is not None and token is not None:
+            page = MlflowClient().search_runs(
+                [known.experiment_id], f"{wanted} and attributes.status = 'FINISHED'", page_token=token or None
+            )
+            found += page
+            token = page.token or None
+    return [Noted(one.info.run_id, dict(one.data.tags), dict(one.data.metrics)) for one in found]
+
+
+def note_run(
+    experiment: str, name: str, tags: Mapping[str, str], points: Sequence[Point], texts: Mapping[str, str]
+) -> str:
+    """A whole run at once, whatever run is active: tags, metrics in order of time, and text files; gives its id.
+
+    It counts as finished only when all of it is there.
+    """
+    check_reachable()
+    with store_errors():
+        client = MlflowClient()
+        made = client.create_run(experiment_id(experiment), run_name=name, tags=dict(tags)).info.run_id
+        add_points(made, points)
+        for path, content in texts.items():
+            client.log_text(made, content, path)
+        client.set_terminated(made, "FINISHED")
+    return str(made)
+
+
+def add_points(run_id: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
+    """Further points of a run's metrics, and tags; values that are not finite are left out."""
+    metrics = [Metric(p.metric, float(p.value), p.time, p.step) for p in points if isfinite(p.value)]
+    with store_errors():
+        for start in range(0, len(metrics), MOST_METRICS):
+            MlflowClient().log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
+        for key, value in (tags or {}).items():
+            MlflowClient().set_tag(run_id, key, value)
+
+
+def forget(run_ids: Sequence[str]) -> None:
+    """Delete runs; MLflow keeps them as deleted until its own clean-up."""
+    with store_errors():
+        for run_id in run_ids:
+            MlflowClient().delete_run(run_id)
+
+
+@contextmanager
+def joined(name: str) -> Iterator[None]:
+    """The run that `mlflow run` made, or one nested where a run is active; nothing where there is neither."""
+    if mlflow.active_run() is None and "MLFLOW_RUN_ID" not in os.environ:
+        yield
+        return
+    with run("", name):
+        yield

@@ -149,6 +149,19 @@ class Cutter:
         begin = self._anchor + number * self.every.count * LENGTHS[self.every.unit]
         return pd.Timestamp(begin).strftime("%Y-%m-%d %H:%M" if self._has_hours(begin) else "%Y-%m-%d")
 
+    def edges(self, number: int) -> tuple[datetime, datetime] | None:
+        """From when (included) to when (excluded) a window of hours, days, weeks or months is; None of others."""
+        if self.every is None or self.every.unit == "rows":
+            return None
+        if self.every.unit == "mo":
+            begin, end = (
+                np.datetime64(n * self.every.count, "M").astype("datetime64[us]") for n in (number, number + 1)
+            )
+        else:
+            length = LENGTHS[self.every.unit] * self.every.count
+            begin, end = self._anchor + number * length, self._anchor + (number + 1) * length
+        return pd.Timestamp(begin).to_pydatetime(), pd.Timestamp(end).to_pydatetime()
+
     @property
     def span(self) -> str:
         """From when to when the kept rows are, for behind a name; empty without times."""

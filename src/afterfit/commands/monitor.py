@@ -1,0 +1,247 @@
+"""Look at windows of the prediction log or of a table, and record each in MLflow."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from afterfit import gathered, monitorpage, predlog, registry, sources, tracking, watched, windows
+from afterfit.bundle import Bundle
+from afterfit.commands.console import Answer
+from afterfit.errors import DataError, SettingsError
+from afterfit.estimate import Past
+from afterfit.gathered import Gathered
+from afterfit.monitoring import Served, observe, past_of
+from afterfit.monitorpage import Step, drift_words, quality_words, said, service_words
+from afterfit.observation import Observation
+from afterfit.predlog import PredictionLog
+from afterfit.usecase import UseCase, load_use_case
+from afterfit.watched import Watched
+from afterfit.windows import Cutter, Every
+
+SOURCE = "source"
+NO_TIME = (
+    "{} names no time column, so that there are no windows of time: all rows are one window, each look takes the place "
+    "of the one before, no series is drawn, and neither late outcomes nor the dependence of rows on time are accounted "
+    "for. Name a time column to have them."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look found: the observation, the rows it rests on, and its run."""
+
+    seen: Observation
+    rows: Served
+    run_id: str
+
+
+def command(  # noqa: PLR0917 - the options of the command line, given by name
+    config: str,
+    version: str = registry.PRODUCTION,
+    data: str = "",
+    start: str = "",
+    end: str = "",
+    every: str = "",
+    refresh: int = 0,
+    page: str = "",
+) -> Answer:
+    """Look at windows; see scripts/monitor.py for the options."""
+    use_case = load_use_case(config)
+    place = sources.writable(Path(page)) if page else None
+    if refresh < 0 or (refresh and (start or end or every)):
+        raise SettingsError(
+            "--refresh is a number of windows that were recorded; it goes without --start, --end and --every."
+        )
+    target = registry.version(use_case.name, version)
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    notes = [] if use_case.time else [NO_TIME.format(use_case.name)]
+    with tracking.joined(f"monitor {use_case.name} {target.number}"):
+        if refresh:
+            looked = refreshed(use_case, data, refresh, now)
+        else:
+            bundle = registry.load_bundle(target)
+            period = period_of(use_case, every, windows.moment(start, "--start"), windows.moment(end, "--end"))
+            notes += _after_training(use_case, bundle, data, period)
+            looked = monitored(use_case, bundle, data, period, now)
+            notes += [f"{period.untimed:,} rows have no time in '{period.time}'."] if period.untimed else []
+        lines = [line for one in looked for line in described(use_case, one.seen, short=len(looked) > 1)]
+        told = [*lines, *notes]
+    if place is not None:
+        place.write_text(page_of(use_case, looked[-1].seen, notes), "utf-8")
+    return Answer(tuple(told), {"use_case": use_case.name, "windows": [_data(one) for one in looked], "notes": notes})
+
+
+def period_of(use_case: UseCase, every: str, start: datetime | None = None, end: datetime | None = None) -> Cutter:
+    """How rows are cut into windows."""
+    marks = frozenset(use_case.columns.missing_marks)
+    return Cutter(Every.parse(every), use_case.time, start, end, marks=marks)
+
+
+def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now: datetime) -> list[Looked]:
+    """Look at each window and record it.
+
+    Args:
+        use_case: its settings.
+        bundle: the version that is looked at.
+        data: a table; "source" for the use case's own; empty for its prediction log where it keeps one.
+        period: which rows, and how they are cut.
+        now: the time (UTC, without a zone) by which outcomes count as complete.
+
+    Raises:
+        DataError: there is no row.
+    """
+    before, found = watched.windows(use_case.name), _windows(use_case, bundle, data, period)
+    bar = tqdm(found, desc="monitor", unit=" windows", leave=False, disable=None)
+    looked = [look(use_case, bundle, one, before, now) for one in bar]
+    if not looked:
+        raise DataError(
+            f"No row of {use_case.name} is in the window asked for{period.span}; {period.seen:,} were read."
+        )
+    if use_case.time is not None:
+        watched.series(use_case.name)
+    return looked
+
+
+def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched], now: datetime) -> Looked:
+    """Look at one window and record it; `before` gets what it showed."""
+    delay = timedelta(hours=use_case.gate.label_delay_hours)
+    complete = bool(one.rows.known.sum() == one.rows.sound.sum()) or (one.end is not None and one.end + delay <= now)
+    seen = observe(
+        use_case,
+        bundle,
+        one.rows,
+        name=one.name,
+        start=one.start,
+        end=one.end,
+        complete=complete,
+        past=known_by(before, str(bundle.version), one, delay),
+        seed=use_case.seed,
+    )
+    past = past_of(use_case, bundle, one.rows, end=one.end)
+    step = step_of(one)
+    mine = Watched(
+        "", one.name, one.start, one.end, str(bundle.version), step, complete, watched.metrics_of(seen), past
+    )
+    others = [old for old in before if (old.start, old.end) != (one.start, one.end)]
+    before[:] = sorted([*others, mine], key=lambda old: (old.step, old.name))
+    texts = {
+        "observation.json": json.dumps(seen.to_dict(), indent=1, default=str),
+        "monitor.html": _page(use_case, seen, before, []),
+    }
+    return Looked(seen, one.rows, watched.record(use_case.name, seen, past, step, texts))
+
+
+def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: timedelta) -> list[Past]:
+    """What earlier windows of a version showed, of those whose outcomes were there when this one ended.
+
+    Oldest first; of windows that overlap the latest.
+    """
+    if one.end is None or one.start is None:
+        return []
+    found: list[Past] = []
+    begin = one.start
+    for old in sorted(before, key=lambda old: (old.end or begin, old.start or begin), reverse=True):
+        if old.past is None or old.version != version or old.start is None or old.end is None:
+            continue
+        if old.end <= begin and old.end + delay <= one.end:
+            found.insert(0, old.past)
+            begin = old.start
+    return found
+
+
+def step_of(one: Gathered) -> int:
+    """A window's place in the series: hours since 1970 at its begin; its number where there are no times."""
+    return one.number if one.start is None else int(one.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
+
+
+def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[Looked]:
+    """Look again at the last windows that were recorded, each by the version that it was recorded for."""
+    before = watched.windows(use_case.name)
+    if not before:
+        raise SettingsError(f"No window of {use_case.name} was recorded yet: monitor one first.")
+    bundles: dict[str, Bundle] = {}
+    looked = []
+    for old in before[-count:]:
+        if old.version not in bundles:
+            bundles[old.version] = registry.load_bundle(registry.version(use_case.name, old.version))
+        period = period_of(use_case, "", old.start, old.end)
+        for one in _windows(use_case, bundles[old.version], data, period):
+            same = Gathered(one.number, old.name, old.start, old.end, one.rows)
+            looked.append(look(use_case, bundles[old.version], same, before, now))
+    if use_case.time is not None:
+        watched.series(use_case.name)
+    if not looked:
+        raise DataError(f"The last {count} windows of {use_case.name} have no rows any more in what was read.")
+    return looked
+
+
+def _windows(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> Iterator[Gathered]:
+    log = log_of(use_case, data)
+    if log is None:
+        yield from gathered.from_table(use_case, bundle, "" if data == SOURCE else data, period)
+    else:
+        yield from gathered.from_log(use_case, bundle, log, period)
+
+
+def log_of(use_case: UseCase, data: str) -> PredictionLog | None:
+    """The prediction log that is read; None where a table is."""
+    return None if data else predlog.log_of(use_case)
+
+
+def _after_training(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> list[str]:
+    """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
+    end = bundle.manifest.window["end"]
+    if data not in {"", SOURCE} or log_of(use_case, data) or end is None or period.time is None or period.start:
+        return []
+    period.after = windows.moment(str(end), "the training window's end")
+    return [f"Only rows after {end}, where the training of version {bundle.version} ended; --start says otherwise."]
+
+
+# What is said.
+
+
+def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> list[str]:
+    """A window in a few lines, or in one."""
+    main = use_case.primary_metric
+    estimated, realised, promise = seen.estimated.get(main), seen.realised.get(main), seen.promise.get(main)
+    parts = [f"{main} estimated {said(estimated)}", f"realised {said(realised)}"]
+    if short:
+        return [f"{seen.name}: {seen.rows:,} rows, {', '.join(parts)}; {drift_words(seen)}"]
+    lines = [f"{use_case.name}, version {seen.version}, {seen.name}: {', '.join(parts)}."]
+    if promise and promise.get("low") is not None:
+        lines.append(f"  promised: {promise['mean']:.3f} [{promise['low']:.3f}, {promise['high']:.3f}]")
+    known = f", known up to {seen.known_up_to:%Y-%m-%d %H:%M}" if seen.known_up_to else ""
+    lines.append(
+        f"  outcomes: {seen.outcomes:,} of {seen.rows:,} rows{known}; {'complete' if seen.complete else 'more to come'}"
+    )
+    reasons = dict.fromkeys(one.reason for one in [*seen.estimated.values(), *seen.realised.values()] if one.reason)
+    lines += [f"  {reason}" for reason in reasons]
+    lines += [
+        f"  {name}: estimated {said(one)}, realised {said(seen.realised.get(name))}"
+        for name, one in seen.estimated.items()
+        if name != main
+    ]
+    lines += [f"  {drift_words(seen)}", f"  {quality_words(seen)}"]
+    return [*lines, *([f"  {service_words(seen)}"] if seen.service else [])]
+
+
+def page_of(use_case: UseCase, seen: Observation, notes: Sequence[str]) -> str:
+    """The page of a window, with the series as MLflow has it now."""
+    return _page(use_case, seen, watched.windows(use_case.name), notes)
+
+
+def _page(use_case: UseCase, seen: Observation, series: Sequence[Watched], notes: Sequence[str]) -> str:
+    steps = [
+        Step(one.name, one.metrics) for one in series if seen.end is None or one.end is None or one.end <= seen.end
+    ]
+    lines = described(use_case, seen)[:3]
+    return monitorpage.render(f"{use_case.name}: {seen.name}", seen, steps, [line.strip() for line in lines], notes)
+
+
+def _data(one: Looked) -> dict[str, Any]:
+    return {**one.seen.to_dict(), "run_id": one.run_id}
