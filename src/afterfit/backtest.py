@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import inf, isfinite, nan, sqrt
 from typing import Any
@@ -58,7 +58,8 @@ class Replay:
 
     def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
         """What the gate says of it."""
-        return self.work.ask(history.judge, self.models[candidate].folder, self.models[champion].folder, now)
+        folders = [self.models[number].folder for number in (candidate, champion)]
+        return renamed(self.work.ask(history.judge, *folders, now), {folders[1].name: champion})
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
         """Nothing stands in the way."""
@@ -72,6 +73,17 @@ class Replay:
         """Nothing stands in the way."""
         del champion, previous, reason
         return True
+
+
+def renamed(verdict: Verdict, names: Mapping[str, str]) -> Verdict:
+    """A verdict that was shared, with the versions' own numbers in its sentences."""
+
+    def told(sentence: str) -> str:
+        for folder, number in names.items():
+            sentence = sentence.replace(folder, number)
+        return sentence
+
+    return replace(verdict, findings=tuple(replace(one, sentence=told(one.sentence)) for one in verdict.findings))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from afterfit.examination import HeldOut, Side
 from afterfit.gate import Verdict
 from afterfit.loop import Looked, Recipe
 from afterfit.metrics import value_metric
-from afterfit.monitoring import Served, answered, metrics_of
+from afterfit.monitoring import Served, metrics_of
 from afterfit.policy import Duel, Span
 from afterfit.predictions import Predictions
 from afterfit.training import pose
@@ -52,7 +52,8 @@ class History:
     Attributes:
         use_case: its settings; the label delay is in its gate.
         window: the rows.
-        y: (n,) outcomes as numbers.
+        labels: the classes that `y` counts, or none in regression.
+        y: (n,) outcomes as class indices or numbers, nan where there is none.
         times: (n,) their times.
         marks: (n,) their fingerprints.
         folder: for models and answers.
@@ -60,18 +61,23 @@ class History:
 
     use_case: UseCase
     window: data.Window
-    y: npt.NDArray[Any]
+    labels: tuple[Any, ...]
+    y: npt.NDArray[np.float64]
     times: npt.NDArray[Any]
     marks: npt.NDArray[np.uint64]
     folder: Path
 
     @classmethod
     def of(cls, use_case: UseCase, window: data.Window, folder: Path) -> "History":
-        """From a window that was loaded."""
+        """From rows in order of time; a target may be missing."""
         frame = window.frame
-        labels = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else ()
-        y = data.encode_target(use_case, frame[use_case.target], labels).astype(np.float64)
-        return cls(use_case, window, y, frame[str(use_case.time)].to_numpy(), data.row_marks(use_case, frame), folder)
+        known = ~data.missing_target(use_case, frame[use_case.target]).to_numpy()
+        target = frame.loc[known, use_case.target]
+        labels = data.classes(use_case, target) if use_case.task == "classification" else ()
+        y = np.full(len(frame), np.nan)
+        y[known] = data.encode_target(use_case, target, labels)
+        times = frame[str(use_case.time)].to_numpy().astype("datetime64[us]")
+        return cls(use_case, window, labels, y, times, data.row_marks(use_case, frame), folder)
 
     def between(self, start: datetime, end: datetime) -> slice:
         """Positions of the rows of a stretch of time."""
@@ -83,11 +89,26 @@ class History:
         limit = np.datetime64(now - timedelta(hours=self.use_case.gate.label_delay_hours), "us")
         return int(np.searchsorted(self.times, limit, side="right" if limit < np.datetime64(now, "us") else "left"))
 
-    def outcomes(self, rows: slice, now: datetime) -> npt.NDArray[np.float64]:
-        """The outcomes of some rows, nan where they are not known at the time."""
+    def outcomes(self, bundle: Bundle, rows: slice, now: datetime) -> npt.NDArray[np.float64]:
+        """The outcomes of some rows as a version counts its classes, nan where they tell nothing of it.
+
+        That is where they are not known at the time, or the version was trained on them.
+        """
         y = self.y[rows].copy()
         y[max(self.known(now) - rows.start, 0) :] = np.nan
-        return y
+        end = bundle.manifest.window["end"]
+        if end is not None:
+            y[self.times[rows] <= np.datetime64(end, "us")] = np.nan
+        classes = bundle.scorer.classes
+        if classes is None or tuple(classes) == self.labels:
+            return y
+        place = {label: float(i) for i, label in enumerate(classes)}
+        code = np.array([*(place.get(label, np.nan) for label in self.labels), np.nan])
+        return code[np.where(np.isnan(y), len(self.labels), y).astype(np.intp)]
+
+    def usable(self, now: datetime) -> npt.NDArray[np.intp]:
+        """Positions of the rows whose outcomes are known at a time."""
+        return np.flatnonzero(np.isfinite(self.y[: self.known(now)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +142,8 @@ def _bundle(folder: Path) -> Bundle:
 def train(recipe: Recipe) -> Model:
     """Train on the rows that a recipe takes, or find the model where it was trained before."""
     history = _history[0]
-    known = history.known(recipe.until)
-    rows = loop.chosen(recipe, history.times[:known], history.marks[:known])
+    known = history.usable(recipe.until)
+    rows = known[loop.chosen(recipe, history.times[known], history.marks[known])]
     place = history.folder / _key(history, recipe, rows)
     told = place / "told.json"
     if not told.is_file():
@@ -171,60 +192,61 @@ def _key(history: History, recipe: Recipe, rows: npt.NDArray[Any]) -> str:
 
 @lru_cache(maxsize=KEPT)
 def answers(folder: Path, span: Span) -> tuple[npt.NDArray[np.bool_], Predictions]:
-    """What a model answers for all rows of a window, and which it refuses; kept beside the model."""
-    history = _history[0]
+    """What a version answers for all rows of a window, and which it refuses; kept in the history's folder."""
+    history, bundle = _history[0], _bundle(folder)
     rows = history.between(span.start, span.end)
-    name = hashlib.sha256(f"{span.start} {span.end} {rows} {history.window.fingerprint.sha256}".encode()).hexdigest()
-    place = folder.parent / f"answers-{name[:16]}.npz"
-    classes = _bundle(folder).scorer.classes
+    told = f"{bundle.digest} {span.start} {span.end} {rows} {history.window.fingerprint.sha256}"
+    place = history.folder / f"answers-{hashlib.sha256(told.encode()).hexdigest()[:24]}.npz"
     if not place.is_file():
-        served = answered(_bundle(folder), history.window.frame.iloc[rows], history.y[rows], history.times[rows])
-        parts = {key: getattr(served.predictions, key) for key in ("prediction", "probabilities", "lower", "upper")}
+        checked, found = bundle.scorer.score(history.window.frame.iloc[rows])
+        parts = {key: getattr(found, key) for key in ("prediction", "probabilities", "lower", "upper")}
+        history.folder.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(f".{os.getpid()}.npz")
-        np.savez(draft, bad=served.bad, **{key: value for key, value in parts.items() if value is not None})
+        np.savez(draft, bad=checked.bad, **{key: value for key, value in parts.items() if value is not None})
         draft.replace(place)
-    with np.load(place, allow_pickle=False) as found:
-        table, lower, upper = (found.get(key) for key in ("probabilities", "lower", "upper"))
-        return found["bad"], Predictions(found["prediction"], table, lower, upper, classes)
+    with np.load(place, allow_pickle=False) as kept:
+        table, lower, upper = (kept.get(key) for key in ("probabilities", "lower", "upper"))
+        return kept["bad"], Predictions(kept["prediction"], table, lower, upper, bundle.scorer.classes)
 
 
-def _served(folder: Path, span: Span, now: datetime) -> Served:
-    history = _history[0]
+def served(folder: Path, span: Span, now: datetime) -> Served:
+    """A window as a version answers it, with the outcomes that tell something of it at a time."""
+    history, bundle = _history[0], _bundle(folder)
     rows = history.between(span.start, span.end)
     bad, predictions = answers(folder, span)
     frame = history.window.frame.iloc[rows].drop(columns=[history.use_case.target])
-    return Served(frame, predictions, bad, history.outcomes(rows, now), history.times[rows])
+    return Served(frame, predictions, bad, history.outcomes(bundle, rows, now), history.times[rows])
 
 
 def look(folder: Path, span: Span, past: tuple[Past, ...], now: datetime) -> Looked:
     """A window as a model shows it at a time."""
     history = _history[0]
-    return loop.look(history.use_case, _bundle(folder), _served(folder, span, now), span, past, now=now)
+    return loop.look(history.use_case, _bundle(folder), served(folder, span, now), span, past, now=now)
 
 
 def duel(champion: Path, previous: Path, span: Span, now: datetime) -> Duel:
     """Two models on the outcomes of a window that are known at a time."""
-    sides = [_served(folder, span, now) for folder in (champion, previous)]
+    sides = [served(folder, span, now) for folder in (champion, previous)]
     return loop.duel(_history[0].use_case, _bundle(champion), span.name, sides[0], sides[1])
 
 
 def judge(candidate: Path, champion: Path, now: datetime) -> Verdict:
     """The gate's verdict at a time."""
-    history = _history[0]
-    known = history.known(now)
-    y = history.y[:known] if history.use_case.task == "regression" else history.y[:known].astype(np.int64)
-    first = int(np.searchsorted(history.times, np.datetime64(_bundle(champion).manifest.window["end"], "us")))
-    held = HeldOut(history.window.frame.iloc[first:known], y[first:], history.times[first:known])
-    sides = [Side(folder.name, _bundle(folder), folder) for folder in (candidate, champion)]
-    return loop.judged(history.use_case, sides[0], sides[1], held)[0]
+    history, sides = _history[0], [Side(folder.name, _bundle(folder), folder) for folder in (candidate, champion)]
+    end = sides[1].bundle.manifest.window["end"]
+    known = history.usable(now)
+    rows = known if end is None else known[history.times[known] > np.datetime64(end, "us")]
+    frame = history.window.frame.iloc[rows].reset_index(drop=True)
+    labels = sides[0].bundle.scorer.classes or ()
+    y = data.encode_target(history.use_case, frame[history.use_case.target], labels)
+    return loop.judged(history.use_case, sides[0], sides[1], HeldOut(frame, y, history.times[rows]))[0]
 
 
 def realised(folder: Path, span: Span) -> dict[str, float]:
     """Every metric of a window with all its outcomes, in hindsight; "rows" is how many rows that are."""
-    served = _served(folder, span, HINDSIGHT)
-    keep = served.known
-    y = served.y[keep]
-    predictions = served.predictions.take(keep)
+    seen = served(folder, span, HINDSIGHT)
+    keep = seen.known
+    y, predictions = seen.y[keep], seen.predictions.take(keep)
     outcomes = y if predictions.classes is None else y.astype(np.intp)
     measured = {one.name: one(outcomes, predictions) for one in metrics_of(_history[0].use_case, predictions)}
     return {**measured, "rows": float(keep.sum())}
@@ -232,7 +254,7 @@ def realised(folder: Path, span: Span) -> dict[str, float]:
 
 def versus(one: Path, other: Path, span: Span, money: bool) -> Comparison | None:  # noqa: FBT001 - a key of its memory
     """By how much one model is better than another on a window with all its outcomes, in hindsight; or in money."""
-    sides = [_served(folder, span, HINDSIGHT) for folder in (one, other)]
+    sides = [served(folder, span, HINDSIGHT) for folder in (one, other)]
     keep = sides[0].known & sides[1].sound
     pair = (sides[0].y[keep], sides[0].predictions.take(keep), sides[1].predictions.take(keep))
     times = sides[0].times

@@ -38,11 +38,12 @@ FEWEST = 5
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look at a window gave: the observation, how many outcomes are known, and what they teach if settled."""
+    """What a look at a window gave: the observation, what its outcomes teach, and whether all that matter are there."""
 
     observation: Observation
     known: int
-    past: Past | None
+    past: Past
+    settled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def step(state: State, span: Span, policy: Policy, world: World) -> Turn:
     for one in (*state.waiting, span):
         looked = world.look(state.champion, one, state.pasts, span.end)
         history.append(looked.observation)
-        if looked.past is None:
+        if not looked.settled:
             waiting.append(one)
             continue
         duels = state.duels
@@ -185,7 +186,7 @@ def _retrain(turn: Turn, policy: Policy, world: World) -> Done:
                 trained_until=made.until,
                 retrained=spent,
                 troubled=state.troubled,
-                waiting=tuple(one for one in state.waiting if made.until is None or one.start > made.until),
+                waiting=tuple(one for one in state.waiting if made.until is None or one.end > made.until),
                 last=state.last,
             )
             return Done(after, "promoted" if verdict.decision == "PROMOTE" else "on trial", made.version, verdict)
@@ -230,7 +231,7 @@ def look(
         past=past,
         seed=use_case.seed,
     )
-    return Looked(seen, known, past_of(use_case, bundle, window, end=span.end) if settled else None)
+    return Looked(seen, known, past_of(use_case, bundle, window, end=span.end), settled)
 
 
 def duel(use_case: UseCase, bundle: Bundle, name: str, window: Served, other: Served) -> Duel:
