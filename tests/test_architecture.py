@@ -49,15 +49,14 @@ ROWS = [
     {"smallpictures"},
     {"tracking", "report", "driftpage", "backtestpage", "served", "alarms"},
     {"lock", "watched", "monitorpage"},
-    {"registry", "server_trial", "batch"},
+    {"registry", "server_trial", "batch", "journal"},
     {"ledger"},
-    {"live"},
     {"serving", "spark"},
     {"commands"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(ROWS) for module in modules}
 ONLY_IN = {
-    "mlflow": {"tracking", "lock", "registry", "ledger", "served", "serving", "spark"},
+    "mlflow": {"tracking", "lock", "registry", "ledger", "journal", "served", "serving", "spark"},
     "optuna": {"tuning"},
     "boto3": {"s3"},
     "fastapi": {"serving"},

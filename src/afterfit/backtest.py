@@ -232,7 +232,7 @@ def _story(name: str, policy: Policy, trial: Trial, work: Work, first: Model, st
         turn = loop.step(state, span, policy, world)
         realised = work.ask(history.realised, model.folder, span)
         last = span is trial.spans[-1]  # what it would lead to lies after the history
-        done = Done(turn.state, "over") if last else loop.act(turn, policy, world)
+        done = Done(turn.state, "over") if last else loop.act(span, turn.action, turn.state, policy, world)
         state = done.state
         fell = _fell(work.history.use_case, turn, realised)
         entries.append(Entry(turn, done, version, model, realised, fell))

@@ -139,6 +139,11 @@ def _bundle(folder: Path) -> Bundle:
     return load(folder, version=folder.name)
 
 
+def loaded(folder: Path) -> Bundle:
+    """A bundle in a folder; its version is the folder's name."""
+    return _bundle(folder)
+
+
 def train(recipe: Recipe) -> Model:
     """Train on the rows that a recipe takes, or find the model where it was trained before."""
     history = _history[0]

@@ -148,18 +148,17 @@ def step(state: State, span: Span, policy: Policy, world: World) -> Turn:
     return Turn(span, history[-1], action, after)
 
 
-def act(turn: Turn, policy: Policy, world: World) -> Done:
+def act(span: Span, action: Action, state: State, policy: Policy, world: World) -> Done:
     """Carry out what a turn said; everything that it asks of the world may be asked again after a crash."""
-    if turn.action.kind == "roll_back":
-        return _roll_back(turn, world)
-    if turn.action.kind == "retrain":
-        return _retrain(turn, policy, world)
-    return Done(turn.state, turn.action.kind)
+    if action.kind == "roll_back":
+        return _roll_back(action, state, world)
+    if action.kind == "retrain":
+        return _retrain(span, action, state, policy, world)
+    return Done(state, action.kind)
 
 
-def _roll_back(turn: Turn, world: World) -> Done:
-    state = turn.state
-    if not world.roll_back(state.champion, state.previous, turn.action.reason):
+def _roll_back(action: Action, state: State, world: World) -> Done:
+    if not world.roll_back(state.champion, state.previous, action.reason):
         return Done(replace(state, previous="", duels=()), "not rolled back")
     back = world.trained(state.previous)
     outcomes = state.outcomes + max(state.trained_rows - back.rows, 0)
@@ -167,17 +166,17 @@ def _roll_back(turn: Turn, world: World) -> Done:
     return Done(replace(after, troubled=state.troubled), "rolled back")
 
 
-def _retrain(turn: Turn, policy: Policy, world: World) -> Done:
-    state, end = turn.state, turn.span.end
+def _retrain(span: Span, action: Action, state: State, policy: Policy, world: World) -> Done:
     builder, params = world.recipe(state.champion)
     asked = Recipe(
-        builder, params, policy.tune, policy.train_on, policy.minimum_outcomes, until=end, troubled=state.troubled
+        builder, params, policy.tune, policy.train_on, policy.minimum_outcomes, until=span.end, troubled=state.troubled
     )
     made = world.train(asked)
-    verdict = world.judge(made.version, state.champion, end)
-    spent = (*state.retrained, end)
-    if verdict.decision == "PROMOTE" or on_trial(verdict, policy):
-        reason = turn.action.reason if verdict.decision == "PROMOTE" else f"On trial. {turn.action.reason}"
+    verdict = world.judge(made.version, state.champion, span.end)
+    spent = (*state.retrained, span.end)
+    good = verdict.decision == "PROMOTE"
+    if good or on_trial(verdict, policy):
+        reason = action.reason if good else f"On trial. {action.reason}"
         if world.promote(made.version, state.champion, verdict, reason):
             after = State(
                 made.version,
@@ -189,9 +188,9 @@ def _retrain(turn: Turn, policy: Policy, world: World) -> Done:
                 waiting=tuple(one for one in state.waiting if made.until is None or one.end > made.until),
                 last=state.last,
             )
-            return Done(after, "promoted" if verdict.decision == "PROMOTE" else "on trial", made.version, verdict)
+            return Done(after, "promoted" if good else "on trial", made.version, verdict)
     else:
-        world.refuse(made.version, state.champion, verdict, turn.action.reason)
+        world.refuse(made.version, state.champion, verdict, action.reason)
     refused = replace(state, windows=0, refusals=state.refusals + 1, retrained=spent)
     return Done(refused, "refused" if verdict.decision == "REJECT" else "held", made.version, verdict)
 
