@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -91,7 +92,7 @@ def test_a_window_that_is_not_over_is_not_looked_at(store):
     assert journal.pages("changing") == []
 
 
-class Interrupted(Exception):
+class DiedError(Exception):
     """Stands for a process that dies."""
 
 
@@ -112,13 +113,13 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
         def dies(*arguments, _number=number, _calls=calls, **options):
             _calls.append(1)
             if len(_calls) == _number:
-                raise Interrupted
+                raise DiedError
             return real(*arguments, **options)
 
         monkeypatch.setattr(owner, name, dies)
         try:
             step.command(config, now="2024-02-05")
-        except Interrupted:
+        except DiedError:
             continue
         break
     monkeypatch.setattr(owner, name, real)
@@ -134,8 +135,8 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
 class Receiver(http.server.BaseHTTPRequestHandler):
     """Keeps what came, and answers with the statuses that it is told to."""
 
-    came: list = []
-    statuses: list = []
+    came: ClassVar = []
+    statuses: ClassVar = []
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -206,7 +207,7 @@ def test_a_command_gets_the_alarm_on_its_standard_input(tmp_path):
         alarms.send(Alarms(command=("sh", "-c", "echo no >&2; exit 3"), tries=1), told, tmp_path, lambda _: None)
 
 
-def test_two_steps_at_once_are_one_step(store, monkeypatch):
+def test_two_steps_at_once_are_one_step(store):
     from afterfit.lock import locked
 
     config = settings(store)

@@ -82,12 +82,12 @@ NEVER_FORCED = frozenset({"loads", "not_rolled_back", "another_version"})
 """Failures that no reason overrides."""
 
 
-EVIDENCE = frozenset({"better", "not_worse", "beats_dummy"})
-"""Checks that more outcomes would settle: they speak neither for nor against a candidate where they are unsure."""
+EVIDENCE = frozenset({"better", "not_worse"})
+"""Checks against the champion: where they are unsure, they speak neither for nor against a candidate."""
 
 
 def only_lacks_evidence(verdict: Verdict) -> bool:
-    """Whether a candidate is held for nothing but outcomes that are not there yet, and does not look worse."""
+    """Whether a candidate is held only because nothing tells it from the champion yet."""
     unsure = [finding for finding in verdict.findings if finding.outcome == "unsure"]
     return verdict.decision == "HOLD" and all(finding.code in EVIDENCE for finding in unsure)
 

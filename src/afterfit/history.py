@@ -126,6 +126,8 @@ class Model:
 # The pieces. Each runs in whichever process; `_history` is what it works on.
 
 _history: list[History] = []
+_predicting = [0.0]
+"""Seconds that this process has spent on answers."""
 
 
 def _begin(history: History) -> None:
@@ -203,7 +205,9 @@ def answers(folder: Path, span: Span) -> tuple[npt.NDArray[np.bool_], Prediction
     told = f"{bundle.digest} {span.start} {span.end} {rows} {history.window.fingerprint.sha256}"
     place = history.folder / f"answers-{hashlib.sha256(told.encode()).hexdigest()[:24]}.npz"
     if not place.is_file():
+        started = time.perf_counter()
         checked, found = bundle.scorer.score(history.window.frame.iloc[rows])
+        _predicting[0] += time.perf_counter() - started
         parts = {key: getattr(found, key) for key in ("prediction", "probabilities", "lower", "upper")}
         history.folder.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(f".{os.getpid()}.npz")
@@ -290,7 +294,7 @@ class Work:
     Attributes:
         history: what it is done on.
         several: whether there are several processes.
-        seconds: of each kind of piece, as the processes measured them.
+        seconds: of each kind of piece, as the processes measured them; "predictions" are part of the others.
     """
 
     def __init__(self, history: History, processes: int = 1) -> None:
@@ -317,10 +321,11 @@ class Work:
             else:
                 mine = False
             future = self._asked[key]
-        result, seconds = future.result()
+        result, seconds, predicting = future.result()
         if mine:
             with self._lock:
-                self.seconds[function.__name__] = self.seconds.get(function.__name__, 0.0) + seconds
+                for name, spent in ((function.__name__, seconds), ("predictions", predicting)):
+                    self.seconds[name] = self.seconds.get(name, 0.0) + spent
         found: Result = result
         return found
 
@@ -329,10 +334,11 @@ class Work:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _timed(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float]:
-    started = time.perf_counter()
+def _timed(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float, float]:
+    """The result, the seconds that it took, and how many of them went into answers of models."""
+    started, before = time.perf_counter(), _predicting[0]
     result = function(*arguments)
-    return result, time.perf_counter() - started
+    return result, time.perf_counter() - started, _predicting[0] - before
 
 
 def _begin_alone(history: History) -> None:
