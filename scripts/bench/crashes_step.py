@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-
 from crashes import FORK, apart
 
 NAME, FAR = "killed", "2030-01-01"
@@ -160,9 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
     from mlflow import MlflowClient
 
     MlflowClient().search_experiments()
+    MlflowClient().search_registered_models()
     config = made(folder, 2 * options.kills + 8)
     first = apart(begin, config)
     first.join()
+    if first.exitcode:
+        raise SystemExit(f"the first version was not made: {first.exitcode}")
     seen = kills(config, options.kills, options.seed)
     print(f"{options.kills} kills: " + ", ".join(f"{n} {stage}" for stage, n in seen.most_common()))
     wrong = faults(folder)

@@ -7,13 +7,14 @@ their answers are kept in a folder, and a run that was interrupted goes on from 
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from multiprocessing import get_context
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from afterfit import data, loop
 from afterfit.bundle import Bundle, load
@@ -41,7 +43,9 @@ from afterfit.windows import Every
 
 Result = TypeVar("Result")
 HINDSIGHT = datetime(9000, 1, 1)  # noqa: DTZ001 - in the time column's own clock, as all times here
-KEPT = 8
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "2"}
+"""For processes that train: what a training needed goes back to the system when it is over (glibc; else ignored)."""
+KEPT = 4
 """Bundles and answers that a process keeps in memory."""
 
 
@@ -302,10 +306,15 @@ class Work:
         self.several = processes > 1
         self.seconds: dict[str, float] = {}
         self._asked: dict[tuple[Any, ...], Future[Any]] = {}
+        self._handed: Path | None = None
         self._lock = threading.Lock()
         if processes > 1:
+            self._handed = _handed_over(history)
+            self.history = replace(history, window=replace(history.window, frame=history.window.frame.iloc[:0]))
+            for name, value in FREED_AT_ONCE.items():
+                os.environ.setdefault(name, value)
             self._pool: Executor = ProcessPoolExecutor(
-                processes, mp_context=get_context("spawn"), initializer=_begin_alone, initargs=(history,)
+                processes, mp_context=get_context("spawn"), initializer=_begin_alone, initargs=(self._handed,)
             )
         else:
             _begin(history)
@@ -332,6 +341,8 @@ class Work:
     def close(self) -> None:
         """Let the processes go; pieces that wait are not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._handed is not None:
+            self._handed.unlink(missing_ok=True)
 
 
 def _timed(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float, float]:
@@ -341,12 +352,20 @@ def _timed(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any,
     return result, time.perf_counter() - started, _predicting[0] - before
 
 
-def _begin_alone(history: History) -> None:
-    """A process of several: one thread each, for there is one process a core."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - once a process, before anything is fitted
+def _handed_over(history: History) -> Path:
+    """The history in a file that only this user can read, for processes of this one; so that it is in memory once."""
+    history.folder.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(suffix=".history", dir=history.folder)
+    with os.fdopen(number, "wb") as file:
+        pickle.dump(history, file, protocol=pickle.HIGHEST_PROTOCOL)
+    return Path(name)
 
+
+def _begin_alone(handed: Path) -> None:
+    """A process of several: one thread each, for there is one process a core."""
     threadpool_limits(1)
-    _begin(history)
+    with handed.open("rb") as file:
+        _begin(pickle.load(file))  # noqa: S301 - written by the process that started this one
 
 
 def _frozen(argument: Any) -> Any:

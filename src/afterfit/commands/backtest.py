@@ -45,7 +45,8 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     place = sources.writable(Path(page)) if page else None
     with tracking.run(use_case.name, "backtest", {"afterfit.use_case": use_case.name}) as active:
         ranking, trial, work = tried(use_case, chosen, length, (start, end), Path(folder), processes)
-        window = f"{trial.spans[0].start} to {trial.spans[-1].end}, {len(trial.spans)} windows"
+        ends = [f"{end:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for end in (trial.spans[0].start, trial.spans[-1].end)]
+        window = f"{ends[0]} to {ends[1]}, {len(trial.spans)} windows"
         rows = sum(int(entry.realised["rows"]) for entry in ranking.stories[0].entries)
         html = drawn(use_case, ranking, window, rows)
         lines = told(use_case, ranking, window)
@@ -134,31 +135,33 @@ def tried(  # noqa: PLR0917 - one call, above
     processes: int,
 ) -> tuple[Ranking, Trial, Work]:
     """Let the policies live through the windows, and rank them."""
+    last = moment(ends[1], "--end")
+    work = Work(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
+    try:
+        known = work.history
+        first, over = begin(use_case, known, ends[0]), last or history.after(known.times[-1])
+        spans = history.spans(known, length, first, over)
+        if not spans:
+            raise SettingsError(f"There is no whole window from {first} to {over}: take shorter ones with --every.")
+        recipe = Recipe(*choose(use_case, "", ""), 0, TrainOn(), use_case.policy.minimum_outcomes, spans[0].start)
+        lock = Lock()
+        with tqdm(total=len(spans) * len(policies), desc="backtest", leave=False, disable=None) as bar:
+
+            def progress(name: str, window: str) -> None:
+                with lock:
+                    bar.set_postfix_str(f"{name} {window}")
+                    bar.update()
+
+            trial = Trial(tuple(spans), recipe, policies, progress)
+            return backtest.ranked(backtest.run(trial, work), work), trial, work
+    finally:
+        work.close()
+
+
+def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
     period = use_case.split.train
-    loaded = data.load(use_case, start=period.start if period else None, end=moment(ends[1], "--end"))
-    known = History.of(use_case, loaded, folder / use_case.name)
-    first = begin(use_case, known, ends[0])
-    last = moment(ends[1], "--end") or history.after(known.times[-1])
-    spans = history.spans(known, length, first, last)
-    if not spans:
-        raise SettingsError(f"There is no whole window from {first} to {last}: take shorter ones with --every.")
-    builder, params = choose(use_case, "", "")
-    recipe = Recipe(builder, params, 0, TrainOn(), use_case.policy.minimum_outcomes, until=spans[0].start)
-    work = Work(known, min(processes or os.cpu_count() or 1, len(policies)))
-    lock = Lock()
-    with tqdm(total=len(spans) * len(policies), desc="backtest", leave=False, disable=None) as bar:
-
-        def progress(name: str, window: str) -> None:
-            with lock:
-                bar.set_postfix_str(f"{name} {window}")
-                bar.update()
-
-        trial = Trial(tuple(spans), recipe, policies, progress)
-        try:
-            stories = backtest.run(trial, work)
-            return backtest.ranked(stories, work), trial, work
-        finally:
-            work.close()
+    loaded = data.load(use_case, start=period.start if period else None, end=last)
+    return History.of(use_case, loaded, folder / use_case.name)
 
 
 def begin(use_case: UseCase, known: History, start: str) -> datetime:
