@@ -24,12 +24,12 @@ from afterfit.predictions import Predictions
 from afterfit.profiles import Profile
 from afterfit.reference import Reference
 from afterfit.scorer import Scorer
-from afterfit.unseen import Unseen
+from afterfit.errormap import ErrorMap
 
 FORMAT = 1
 Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
-PROFILE, UNSEEN = "profile.json", "unseen.json"
+PROFILE, ERRORMAP = "profile.json", "errormap.json"
 """What the training window looked like, and the errors of rows unseen. Bundles of older releases have none; where they
 are, the digest covers them."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
@@ -124,7 +124,7 @@ class Bundle:
         version: the registry version it was loaded as, or None.
         rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
         reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
-        unseen: errors of rows that the folds' models were not fitted on; None in older bundles.
+        errormap: errors of rows that the folds' models were not fitted on; None in older bundles.
     """
 
     scorer: Scorer
@@ -134,7 +134,7 @@ class Bundle:
     version: str | None = None
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
-    unseen: Unseen | None = None
+    errormap: ErrorMap | None = None
 
     @property
     def profile(self) -> Profile | None:
@@ -229,7 +229,7 @@ def save(
     *,
     rows: Marks | None = None,
     reference: Reference | None = None,
-    unseen: Unseen | None = None,
+    errormap: ErrorMap | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
@@ -242,7 +242,7 @@ def save(
         folder: where to.
         rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
         reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
-        unseen: errors of rows unseen in training; none are kept where None.
+        errormap: errors of rows unseen in training; none are kept where None.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
@@ -258,11 +258,11 @@ def save(
     }
     if reference is not None:
         texts[PROFILE] = reference.to_json()
-    if unseen is not None:
-        texts[UNSEEN] = unseen.to_json()
+    if errormap is not None:
+        texts[ERRORMAP] = errormap.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (PROFILE, UNSEEN):
+        for name in (PROFILE, ERRORMAP):
             (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
@@ -326,10 +326,10 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
-        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / UNSEEN
+        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
-        unseen = Unseen.from_dict(_read(errors)) if errors.is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen)
+        errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, errormap=errormap)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -355,7 +355,7 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in (*FILES, *(name for name in (PROFILE, UNSEEN) if (folder / name).is_file())):
+    for name in (*FILES, *(name for name in (PROFILE, ERRORMAP) if (folder / name).is_file())):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")

@@ -24,7 +24,7 @@ from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
 from afterfit.metrics import evaluate, metric
 from afterfit.registry import Version
-from afterfit.training import Problem, Trained, pose, reference, train, unseen
+from afterfit.training import Problem, Trained, errormap, pose, reference, train
 from afterfit.usecase import UseCase, load_use_case
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
@@ -123,7 +123,7 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
             folder,
             rows=table.marks,
             reference=profiles,
-            unseen=unseen(table.problem, trained),
+            errormap=errormap(table.problem, trained),
         )
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
