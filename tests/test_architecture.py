@@ -40,12 +40,14 @@ ROWS = [
     {"spool", "logids"},
     {"sealing", "logoutcomes"},
     {"logreader"},
-    {"compiled", "predlog"},
-    {"monitoring", "logrows"},
+    {"compiled", "predlog", "making"},
+    {"monitoring", "examination", "logrows"},
     {"servedlog", "gathered"},
     {"loop"},
+    {"history"},
+    {"backtest"},
     {"smallpictures"},
-    {"tracking", "report", "driftpage", "served", "examination"},
+    {"tracking", "report", "driftpage", "backtestpage", "served", "alarms"},
     {"lock", "watched", "monitorpage"},
     {"registry", "server_trial", "batch"},
     {"ledger"},
@@ -63,7 +65,7 @@ ONLY_IN = {
     "treelite": {"compiled"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},
-    "jinja2": {"report", "driftpage", "monitorpage"},
+    "jinja2": {"report", "driftpage", "backtestpage", "monitorpage"},
 }
 
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit import estimate, levels, regions, residuals, shifts
+from afterfit.errormap import ErrorMap, learn_errormap
 from afterfit.estimate import Answers, Past
 from afterfit.levels import Look
 from afterfit.measures import METRICS, metric
 from afterfit.metrics import cost_metric
 from afterfit.predictions import Predictions
-from afterfit.errormap import ErrorMap, learn_errormap
 
 BINARY = [one for one in METRICS.values() if "binary" in one.tasks]
 NUMBERS = [one for one in METRICS.values() if "regression" in one.tasks]

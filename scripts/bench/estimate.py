@@ -217,9 +217,9 @@ def series(kind: str, seed: int):
 
     from afterfit import estimate, shifts
     from afterfit.calibration import fit_calibration
+    from afterfit.errormap import learn_errormap
     from afterfit.measures import metric
     from afterfit.predictions import Predictions
-    from afterfit.errormap import learn_errormap
 
     (x, y), *rest = windows(kind, seed)
     folds = np.array_split(np.arange(len(y)), 5)

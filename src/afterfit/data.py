@@ -150,6 +150,11 @@ def row_marks(use_case: UseCase, frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
     return row_hashes(frame, columns)
 
 
+def shares(marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """(n,) fingerprints as numbers from 0 to 1, spread evenly and the same wherever a row is met."""
+    return marks.astype(np.float64) / 2.0**64
+
+
 def kept_marks(marks: npt.NDArray[np.uint64], most: int = MOST_MARKS) -> npt.NDArray[np.uint64]:
     """At most about `most` of the marks: those below a bound, a sample that any other table would keep alike.
 
