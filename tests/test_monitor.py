@@ -1,6 +1,7 @@
 """The command monitor on a real store: windows of a table and of the prediction log, again, late, without time."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow
@@ -54,6 +55,28 @@ def test_windows_of_a_month_are_a_line_and_a_run_each_and_the_series_has_them_in
     assert len(history) == len(told["windows"])
     assert [point.step for point in history] == sorted(point.step for point in history)
     assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
+
+
+def test_windows_of_so_many_rows_follow_each_other_and_each_learns_from_those_before(sizes):
+    told = monitor.command(sizes, every="400rows").data["windows"]
+    assert [one["name"] for one in told] == [f"rows {1 + 400 * i:,} to {400 + 400 * i:,}" for i in range(4)]
+    assert [one["quality"]["rows"] for one in told] == [400, 400, 400, 400]
+    assert all(one["end"] <= other["start"] for one, other in pairwise(told))
+    assert len(runs()) == 4
+
+
+def test_it_ends_with_an_action_by_the_policy_and_its_reason(sizes, command_line):
+    frame = pd.read_csv("sizes.csv").query("hour >= '2024-04-01'")
+    frame.assign(size=frame["size"] + 3).to_csv("moved.csv", index=False)
+    code, out, err = command_line("monitor", config=sizes, data="moved.csv", json="moved.json")
+    assert code == 0, out + err
+    assert out.splitlines()[-1].startswith("Policy cautious: ")
+    told = json.loads(Path("moved.json").read_text())["windows"][0]
+    assert told["action"]["kind"] in {"alarm", "retrain"}
+    assert told["action"]["reason"]
+    run = MlflowClient().get_run(told["run_id"])
+    assert run.data.tags["afterfit.action"] == told["action"]["kind"]
+    assert "drift" in json.loads(run.data.tags["afterfit.causes"])
 
 
 def test_looking_again_replaces_a_window_and_never_doubles_it(sizes):
