@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from afterfit import predlog, registry, watched
-from afterfit.commands import monitor, score, train
-from afterfit.usecase import load_use_case
+from afterfit import registry, watched
+from afterfit.commands import monitor, outcomes, score, train
 from conftest import made_table
 
 
@@ -146,9 +145,15 @@ def test_the_prediction_log_is_read_where_the_use_case_keeps_one(sizes, shared_s
     assert window["outcomes"] == 0
     assert window["service"]["answers"] == 72
     assert 0.5 < window["estimated"]["roc_auc"]["value"] < 1.0
-    log = predlog.log_of(load_use_case(sizes))
-    ids = pd.concat([table.to_pandas() for table in predlog.read(log)])
-    assert len(ids) == 72
+    rows = pd.read_csv("sizes.csv").query("'2024-05-01' <= hour < '2024-05-04'").reset_index(drop=True)
+    ids = pd.read_parquet("answers.parquet")["prediction_id"]
+    pd.DataFrame({"prediction_id": ids, "outcome": rows["outcome"]}).to_csv("came.csv", index=False)
+    outcomes.command(sizes, data="came.csv", by="prediction_id")
+    [late] = monitor.command(sizes, refresh=1).data["windows"]
+    assert late["outcomes"] == 72
+    assert late["estimated"] == window["estimated"]
+    [same] = monitor.command(sizes, data="source", start="2024-05-01", end="2024-05-04").data["windows"]
+    assert late["realised"] == same["realised"]
 
 
 def test_without_a_time_column_a_sentence_says_what_is_not_possible_and_the_rest_works(

@@ -145,9 +145,8 @@ def inside(path: str) -> None:
     import pandas as pd
 
     warnings.filterwarnings("ignore")
+    pd.set_option("future.infer_string", False)  # Arrow texts break inside NannyML
     rows = pd.read_parquet(path)
-    for column in rows.select_dtypes(exclude=["number", "datetime", "bool"]):
-        rows[column] = rows[column].astype(object)
     reference, months = rows[rows["part"] == "reference"], rows[rows["part"] != "reference"]
     common = {"y_pred": "prediction", "y_true": "outcome", "timestamp_column_name": "when", "chunk_period": "M"}
     if "probability" in rows:
