@@ -195,26 +195,28 @@ class Bundle:
         if len(frame) == 1 and frame.columns.is_unique:
             return [self.answer(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
         checked, predictions = self.scorer.score(frame)
-        return list(self._answers(checked, predictions))
+        return list(self.answered_frame(checked, predictions))
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one row, without pandas on the way."""
         checked = self.scorer.contract.check_row(row)
         if checked.errors:
-            return self._answer({}, checked.warnings, checked.errors)
+            return self.answered({}, checked.warnings, checked.errors)
         matrix = np.array([self.scorer.encoder.encode_row(checked)])
-        return self._answer(next(_parts(self.scorer.predict(matrix))), checked.warnings, [])
+        return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
 
-    def _answers(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
+    def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions."""
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        for row, part in enumerate(_parts(predictions)):
+        for row, part in enumerate(parts(predictions)):
             faults = errors.get(row, [])
             notes = [*warnings.get(row, []), *(dict(one) for one in checked.unknown)]
-            yield self._answer({} if faults else part, notes, faults)
+            yield self.answered({} if faults else part, notes, faults)
 
-    def _answer(
+    def answered(
         self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]
     ) -> dict[str, Any]:
+        """One row's answer from its part of the predictions (empty where there is none), its warnings and errors."""
         if part and part["prediction"] is None:
             errors = [{"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}]
             part = {}
@@ -235,7 +237,7 @@ class Bundle:
         return {"prediction": None, named: None, "confidence": None}
 
 
-def _parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
+def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
     if predictions.classes is None:
         values = predictions.prediction.tolist()

@@ -189,16 +189,7 @@ def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | No
         y = _outcomes(window)[told]
         rows = pd.DataFrame({use_case.target: y if labels is None else np.asarray(labels, dtype=object)[y]})
         truth = known.outcomes.measure(with_time(rows, frame[told], known.outcomes))
-    return _without(compare(known, Reference(features, answers, truth), RATE), window.hidden)
-
-
-def _without(report: DriftReport, hidden: frozenset[str]) -> DriftReport:
-    """The report without some columns and their relations."""
-    return replace(
-        report,
-        columns={name: column for name, column in report.columns.items() if name not in hidden},
-        relations=tuple(one for one in report.relations if not hidden & set(one.columns)),
-    )
+    return compare(known, Reference(features, answers, truth), RATE).without(window.hidden)
 
 
 def _outcomes(window: Served) -> npt.NDArray[Any]:
