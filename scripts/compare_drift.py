@@ -13,7 +13,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", default="production", help="a version or alias, a table (./folder), or a saved profile (.json)"
     )
-    parser.add_argument("--data", default="", help="a table or saved profile; empty: the use case's own source")
+    parser.add_argument("--data", default="", help="a table, a saved profile or `log`; empty: the use case's source")
     parser.add_argument("--start", default="", help="only rows from this time on, such as 2013-04-01")
     parser.add_argument("--end", default="", help="only rows before this time")
     parser.add_argument("--every", default="", help="a window each 6h, 1d, 1w, 1mo or 10000rows; empty: one window")

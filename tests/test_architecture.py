@@ -30,7 +30,7 @@ ROWS = [
     {"resampling", "slices"},
     {"metrics", "calibration", "builders", "observation", "levels", "shifts", "residuals", "regions"},
     {"data", "encoder", "drift", "compare", "estimate", "giveaway"},
-    {"reference", "windows", "unseen"},
+    {"reference", "windows", "errormap"},
     {"scorer", "draft"},
     {"training"},
     {"tuning", "trials"},

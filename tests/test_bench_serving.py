@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,3 +28,44 @@ def test_both_models_are_served_and_asked(tmp_path, monkeypatch):
     assert set(found) == {1, 8}
     for sides in found.values():
         assert all(requests > 0 and latency > 0 for requests, latency in sides.values())
+
+
+@pytest.mark.parametrize("tool", ["threads", "wrk"])
+def test_a_server_is_asked_and_every_answer_counted(tool):
+    import load
+    import servers
+
+    if tool == "wrk" and shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
+    port, starting = servers.empty()
+    with starting as (process, seconds):
+        found = load.ask(port, "/predict", ["{}", '{"a": 1}'], 2, 1, tool=tool)
+        assert servers.memory(process, "python") > 5
+    assert seconds > 0
+    assert found.failed == 0
+    assert found.rate > 50
+    assert found.requests == pytest.approx(found.rate, rel=0.5)
+    assert found.p99 >= found.median > 0
+
+
+def test_ratios_stand_beside_their_targets():
+    import load
+    import serving
+
+    def one(rate):
+        return load.Load(rate, 1.0, 100 / rate, 0, 10)
+
+    sides = {"acknowledged": one(40), "buffered": one(50), "empty route": one(100), "mlflow models serve": one(1)}
+    found = {
+        "one row, 8 connections": {**sides, "BentoML": one(2)},
+        "linear, one row, 32 connections": {"linear": one(30), "mlflow models serve": one(1)},
+        "1,000 rows, 2 connections": {"thousand": one(12), "mlflow models serve": one(2)},
+        "megabytes": {"acknowledged": 200.0, "buffered": 210.0},
+        "seconds until ready": {"acknowledged": 3.0, "buffered": 3.5, "BentoML": 9.0},
+    }
+    ratios = {what: value for what, value, _ in serving.compared(found)}
+    assert ratios["one row: ours / mlflow models serve"] == 40
+    assert ratios["one row: ours / BentoML"] == 20
+    assert ratios["one row, buffered: ours / empty route"] == 0.5
+    assert ratios["1,000 rows: ours / mlflow models serve"] == 6
+    assert ratios["slowest start of ours, s"] == 3.5

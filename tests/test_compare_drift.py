@@ -315,3 +315,22 @@ def test_a_bundle_of_an_older_release_loads_and_has_no_profile(sizes, tmp_path, 
     monkeypatch.setattr(registry, "load_bundle", lambda _: old)
     with pytest.raises(BundleError, match=r"carries no profile of its training window.*Train a new version, or give"):
         compare_drift.command(sizes)
+
+
+def test_a_window_of_the_prediction_log_is_compared(sizes, command_line, monkeypatch, tmp_path):
+    monkeypatch.setenv("AFTERFIT_LOG", str(tmp_path / "log"))
+    code, out, err = command_line("score", config=sizes, data="larger.csv", out=str(tmp_path / "scores.parquet"))
+    assert code == 0, out + err
+    answer, first = run(sizes, data="log", start="2024-01-03", end="2024-01-23")
+    assert first.startswith("ALARM: ")
+    assert "480 rows of the prediction log of sizes, 2024-01-03 00:00 to 2024-01-22 23:00" in first
+    assert "size" in answer.data["changed"]
+    whole, _ = run(sizes, data="log")
+    assert whole.data["windows"][0]["rows"] == 800, "the log holds no training rows to be left out"
+
+
+def test_the_log_of_nobody_is_an_error(sizes, command_line):
+    assert "name it with --config" in command_line("compare_drift", config="", data="log", reference="same.csv")[2]
+    code, _, err = command_line("compare_drift", config=sizes, data="log")
+    assert code == 2
+    assert "keeps no prediction log" in err

@@ -1,119 +1,95 @@
-"""The backtest of flights-late, April to December by month under five policies: time, memory, and whether it is right.
+"""Seconds and memory of `monitor` as a process, on windows of the flights with outcomes.
 
-The whole command runs as a process, with models of its own. Its time is held against the sum of the trainings and
-predictions that it must do, each counted once, as its processes measured them. `calendar` is what retraining each month
-gains over `never`; what `cautious` keeps of it, and with how many retrainings, is the answer that must be right.
+    python scripts/bench/loop.py                       # 30,000 and 1,000,000 rows
+    python scripts/bench/loop.py --rows 30000          # one size
 
-    PYTHONPATH=src python scripts/bench/loop.py
+A version is trained on January to March in a store of its own; the windows are rows of April to December, drawn with
+replacement and spread evenly over April. Reading the Parquet file, drift, estimate, realised metrics with intervals,
+slices, MLflow runs and page are all in it.
 """
 
-from __future__ import annotations
-
 import argparse
-import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def memory_of(pid: int) -> int:
-    """Bytes of a process and its children, shared pages counted once over (proportional set size)."""
-    total, waiting = 0, [pid]
-    while waiting:
-        one = waiting.pop()
-        try:
-            rollup = Path(f"/proc/{one}/smaps_rollup").read_text("ascii")
-            total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
-            for task in Path(f"/proc/{one}/task").iterdir():
-                waiting += [int(child) for child in (task / "children").read_text("ascii").split()]
-        except (OSError, StopIteration, ValueError):
-            continue
-    return total
+def script(name: str, folder: Path, **options: str) -> subprocess.CompletedProcess[str]:
+    """A script of the project as a process in a folder, with a store there."""
+    words = [text for key, value in options.items() for text in (f"--{key}", value)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *words]
+    done = subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} failed: {done.stderr[-2_000:]}")
+    return done
 
 
-def watched(process: subprocess.Popen[str]) -> int:
-    """The most memory that was seen while it ran, looked at twice a second."""
-    most = [0]
+def window(rows: int, path: Path) -> None:
+    """So many flights as a Parquet file of one month."""
+    import numpy as np
+    import pandas as pd
 
-    def look() -> None:
-        while process.poll() is None:
-            most[0] = max(most[0], memory_of(process.pid))
-            time.sleep(0.5)
+    from afterfit.flights import flights
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    said = process.communicate()[0]
-    thread.join()
-    if process.returncode:
-        raise SystemExit(f"the backtest ended with {process.returncode}:\n{said}")
-    return most[0]
-
-
-def measure(options: argparse.Namespace, folder: Path) -> dict:
-    """Run the command once; gives its answer with `wall` seconds and `memory` bytes."""
-    answer = folder / "answer.json"
-    words = [sys.executable, str(ROOT / "scripts" / "backtest.py"), "--config", options.config]
-    words += ["--policies", options.policies, "--start", options.start, "--end", options.end, "--delay", options.delay]
-    words += ["--processes", str(options.processes), "--folder", str(folder / "models"), "--json", str(answer)]
-    words += ["--page", str(options.page or folder / "page.html")]
-    paths = {"PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        words, cwd=folder, env={**os.environ, **paths}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    whole = flights()
+    later = whole[whole["scheduled_departure"] >= "2013-04-01"]
+    chosen = later.iloc[np.sort(np.random.default_rng(0).integers(0, len(later), rows))].reset_index(drop=True)
+    times = pd.Timestamp("2013-04-01") + pd.to_timedelta(np.linspace(0, 29 * 86_400, rows), unit="s")
+    chosen.assign(scheduled_departure=times.astype("datetime64[us]"), flight_id=np.arange(rows).astype(str)).to_parquet(
+        path
     )
-    most = watched(process)
-    return {**json.loads(answer.read_text("utf-8")), "wall": time.perf_counter() - started, "memory": most}
 
 
-def told(answer: dict) -> list[str]:
-    """The measurement in lines."""
-    seconds, policies = answer["seconds"], {one["policy"]: one for one in answer["policies"]}
-    must = seconds["train"] + seconds["predictions"]
-    ratio = answer["wall"] / must
-    lines = [
-        f"{answer['wall']:.0f} s as a process, {ratio:.2f} times the {must:.0f} s of trainings and predictions",
-        f"{answer['memory'] / 1e9:.2f} GB at most",
-        "seconds by kind of work: " + ", ".join(f"{name} {spent:.0f}" for name, spent in sorted(seconds.items())),
-    ]
-    mean = f"mean_{answer['metric']}"
-    for name, one in policies.items():
-        against = one["against_best"]
-        lines.append(
-            f"  {name:<15} {one[mean]:.4f} ({against['value']:+.4f}, {against['low']:+.4f} to {against['high']:+.4f})"
-            f"  {one['retrainings']:.0f} trained, {one['promotions']:.0f} promoted, {one['refusals']:.0f} refused,"
-            f" {one['rollbacks']:.0f} rolled back;"
-            f" alarms {one['alarms_true']:.0f} true, {one['alarms_false']:.0f} false"
-        )
-    if {"never", "calendar", "cautious"} <= set(policies):
-        gain = policies["calendar"][mean] - policies["never"][mean]
-        kept = (policies["cautious"][mean] - policies["never"][mean]) / gain if gain else float("nan")
-        lines.append(
-            f"cautious keeps {kept:.0%} of what calendar gains ({gain:+.4f}), with "
-            f"{policies['cautious']['retrainings']:.0f} of its {policies['calendar']['retrainings']:.0f} retrainings"
-        )
-    return [*lines, f"recommended: {answer['recommended']}. {answer['reason']}"]
+def measured(sizes: list[int], config: str = "flights-late") -> dict[int, tuple[float, float]]:
+    """Seconds of each size's process, and the most memory (MB) that any process had until then."""
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        script("train", folder, config=config)
+        for rows in sizes:
+            window(rows, folder / "window.parquet")
+            words = {
+                "config": config,
+                "version": "1",
+                "data": "window.parquet",
+                "start": "2013-04-01",
+                "end": "2013-05-01",
+            }
+            start = time.perf_counter()
+            subprocess.run([sys.executable, __file__, "--one", *_words(words)], cwd=folder, check=True)
+            found[rows] = (time.perf_counter() - start, float((folder / "peak.txt").read_text()))
+            seconds, peak = found[rows]
+            print(f"{rows:>9,} rows with outcomes: {seconds:5.1f} s as a process, peak {peak:,.0f} MB", flush=True)
+    return found
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _words(options: dict[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in options.items()]
+
+
+def one(words: list[str]) -> None:
+    """Run the command in a process and note its peak memory."""
+    script("monitor", Path.cwd(), **dict(word.split("=", 1) for word in words))
+    Path("peak.txt").write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024))
+
+
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="flights-late")
-    parser.add_argument("--policies", default="never,calendar,on-drift,on-performance,cautious")
-    parser.add_argument("--start", default="2013-04-01")
-    parser.add_argument("--end", default="2014-01-01")
-    parser.add_argument("--delay", default="24")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--page", type=Path, default=None)
+    parser.add_argument("--rows", type=int, nargs="*", default=[30_000, 1_000_000])
+    parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        print("\n".join(told(measure(options, Path(folder)))))
-    return 0
+    if options.one is not None:
+        one(options.one)
+    else:
+        measured(options.rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1:])

@@ -19,21 +19,22 @@ from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
+from afterfit.errormap import ErrorMap
 from afterfit.errors import BundleError, DataError
 from afterfit.predictions import Predictions
 from afterfit.profiles import Profile
 from afterfit.reference import Reference
 from afterfit.scorer import Scorer
-from afterfit.unseen import Unseen
 
 FORMAT = 1
 Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
-PROFILE, UNSEEN = "profile.json", "unseen.json"
-"""What the training window looked like, and the errors of rows unseen. Bundles of older releases have none; where they
-are, the digest covers them."""
-LAST_FOLD = "last_fold.npz"
-"""What the last fold's fit answered for rows that it had not seen. Optional as these are."""
+PROFILE = "profile.json"
+"""What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
+UNSEEN = "unseen.npz"
+"""What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
+ERRORMAP = "errormap.json"
+"""Where and by how much answers for rows unseen were off. Optional too."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
 TRUSTED = frozenset(
     {
@@ -115,7 +116,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LastFold:
+class Unseen:
     """Training rows that the fit of the last fold had not seen, and what it answered, calibrated as the scorer is.
 
     A version that was trained on all rows up to now has no other rows that could judge it now.
@@ -143,7 +144,7 @@ class LastFold:
         return written.getvalue()
 
     @classmethod
-    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "LastFold":
+    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "Unseen":
         """The inverse of `to_bytes`."""
         with np.load(path, allow_pickle=False) as found:
             table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
@@ -162,8 +163,8 @@ class Bundle:
         version: the registry version it was loaded as, or None.
         rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
         reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
-        unseen: errors of rows that the folds' models were not fitted on; None in older bundles.
-        last_fold: what the last fold answered for the rows that it had not seen; None in older bundles.
+        unseen: what the last fold answered for the rows that it had not seen; None in older bundles.
+        errormap: errors of rows that the folds' models were not fitted on; None in older bundles.
     """
 
     scorer: Scorer
@@ -174,7 +175,7 @@ class Bundle:
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
     unseen: Unseen | None = None
-    last_fold: LastFold | None = None
+    errormap: ErrorMap | None = None
 
     @property
     def profile(self) -> Profile | None:
@@ -194,26 +195,28 @@ class Bundle:
         if len(frame) == 1 and frame.columns.is_unique:
             return [self.answer(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
         checked, predictions = self.scorer.score(frame)
-        return list(self._answers(checked, predictions))
+        return list(self.answered_frame(checked, predictions))
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one row, without pandas on the way."""
         checked = self.scorer.contract.check_row(row)
         if checked.errors:
-            return self._answer({}, checked.warnings, checked.errors)
+            return self.answered({}, checked.warnings, checked.errors)
         matrix = np.array([self.scorer.encoder.encode_row(checked)])
-        return self._answer(next(_parts(self.scorer.predict(matrix))), checked.warnings, [])
+        return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
 
-    def _answers(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
+    def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions."""
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        for row, part in enumerate(_parts(predictions)):
+        for row, part in enumerate(parts(predictions)):
             faults = errors.get(row, [])
             notes = [*warnings.get(row, []), *(dict(one) for one in checked.unknown)]
-            yield self._answer({} if faults else part, notes, faults)
+            yield self.answered({} if faults else part, notes, faults)
 
-    def _answer(
+    def answered(
         self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]
     ) -> dict[str, Any]:
+        """One row's answer from its part of the predictions (empty where there is none), its warnings and errors."""
         if part and part["prediction"] is None:
             errors = [{"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}]
             part = {}
@@ -234,7 +237,7 @@ class Bundle:
         return {"prediction": None, named: None, "confidence": None}
 
 
-def _parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
+def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
     if predictions.classes is None:
         values = predictions.prediction.tolist()
@@ -270,7 +273,7 @@ def save(
     rows: Marks | None = None,
     reference: Reference | None = None,
     unseen: Unseen | None = None,
-    last_fold: LastFold | None = None,
+    errormap: ErrorMap | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
@@ -283,8 +286,8 @@ def save(
         folder: where to.
         rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
         reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
-        unseen: errors of rows unseen in training; none are kept where None.
-        last_fold: what the last fold answered for the rows that it had not seen; nothing is kept where None.
+        unseen: what the last fold answered for the rows that it had not seen.
+        errormap: errors of rows unseen in training; none are kept where None.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
@@ -300,17 +303,17 @@ def save(
     }
     if reference is not None:
         texts[PROFILE] = reference.to_json()
-    if unseen is not None:
-        texts[UNSEEN] = unseen.to_json()
+    if errormap is not None:
+        texts[ERRORMAP] = errormap.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (PROFILE, UNSEEN, LAST_FOLD):
+        for name in (PROFILE, UNSEEN, ERRORMAP):
             (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
-        if last_fold is not None:
-            (folder / LAST_FOLD).write_bytes(last_fold.to_bytes())
+        if unseen is not None:
+            (folder / UNSEEN).write_bytes(unseen.to_bytes())
         (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
     except OSError as error:
         raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
@@ -370,11 +373,11 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
-        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / UNSEEN
+        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
-        unseen = Unseen.from_dict(_read(errors)) if errors.is_file() else None
-        last = LastFold.from_file(folder / LAST_FOLD, scorer.classes) if (folder / LAST_FOLD).is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, last)
+        errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
+        unseen = Unseen.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, errormap)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -400,7 +403,7 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in (*FILES, *(name for name in (PROFILE, UNSEEN, LAST_FOLD) if (folder / name).is_file())):
+    for name in (*FILES, *(name for name in (PROFILE, UNSEEN, ERRORMAP) if (folder / name).is_file())):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")

@@ -164,16 +164,16 @@ def last_fold(
         champion: what is in production, or None.
         rows: among which to look, in order of time.
     """
-    if candidate.last_fold is None:
+    if candidate.unseen is None:
         return rows.take(np.zeros(len(rows.y), dtype=np.bool_)), None
-    known, place = candidate.last_fold.find(data.row_marks(use_case, rows.frame))
+    known, place = candidate.unseen.find(data.row_marks(use_case, rows.frame))
     end = None if champion is None else champion.manifest.window["end"]
     after = np.ones(len(known), dtype=np.bool_)
     if end is not None and rows.times is not None:
         after = rows.times > np.datetime64(end)
     held = rows.take(known & after)
     inside = HeldOut(held.frame, held.y, held.times, int((known & ~after).sum()), rows.young)
-    return inside, candidate.last_fold.predictions.take(place[after[known]])
+    return inside, candidate.unseen.predictions.take(place[after[known]])
 
 
 def examine(case: Case) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """What a comparison finds: findings a column and kind of change, relations, and the report that holds them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 Outcome: TypeAlias = Literal["alarm", "pass", "not applicable"]
@@ -153,6 +153,14 @@ class DriftReport:
     def alarm(self) -> bool:
         """Whether anything at all is an alarm."""
         return any(c.alarm for c in self.columns.values()) or any(r.alarm for r in self.relations)
+
+    def without(self, names: Collection[str]) -> "DriftReport":
+        """The report without some columns and their relations."""
+        return replace(
+            self,
+            columns={name: column for name, column in self.columns.items() if name not in names},
+            relations=tuple(one for one in self.relations if not set(names) & set(one.columns)),
+        )
 
     @property
     def ranked(self) -> tuple[Finding, ...]:

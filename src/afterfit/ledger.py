@@ -37,7 +37,7 @@ PREFIX = "afterfit."
 FINDINGS, PAGE = "findings.json", "decision.md"
 MOST_NOTE = 4500
 """Characters of a page that the run's note takes; MLflow's tags end at 5,000. The whole page is an artifact."""
-Action = Literal["promotion", "rollback", "found", "repair"]
+Action = Literal["promotion", "rollback", "found", "repair", "refusal"]
 State = Literal["writing", "intended", "done", "abandoned"]
 SEEN = {PRODUCTION: "Production", STAGING: "Staging"}
 
@@ -47,9 +47,9 @@ class Decision:
     """What was decided about an alias, and why.
 
     Attributes:
-        action: "promotion", "rollback", "found" (the alias was there before the ledger) or "repair" (it was moved by
-            hand, or its version was deleted).
-        verdict: PROMOTE, HOLD, REJECT, ROLLBACK, FOUND or REPAIR.
+        action: "promotion", "rollback", "found" (the alias was there before the ledger), "repair" (it was moved by
+            hand, or its version was deleted) or "refusal" (a server did not take the version into service).
+        verdict: PROMOTE, HOLD, REJECT, ROLLBACK, FOUND, REPAIR or REFUSED.
         version: the version decided about; empty where an alias loses its version.
         alias: staging or production.
         moves: whether the alias goes to that version.
@@ -131,6 +131,7 @@ class Entry:
         what = {
             "promotion": f"the promotion of version {self.decision.version} to {self.decision.alias}",
             "rollback": f"the rollback of {self.decision.alias} to version {self.decision.version}",
+            "refusal": f"the refusal to serve version {self.decision.version}",
         }.get(self.decision.action, f"the note that {self.decision.alias} is at version {self.decision.version or '-'}")
         return f"{what} by {self.actor} at {self.time:%Y-%m-%d %H:%M:%S} UTC (decision {self.number})"
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit import data
-from afterfit.bundle import Bundle, LastFold, Manifest, code_digest, save
-from afterfit.training import Problem, Trained, pose, reference, unseen
+from afterfit.bundle import Bundle, Manifest, Unseen, code_digest, save
+from afterfit.training import Problem, Trained, errormap, pose, reference
 from afterfit.usecase import UseCase
 
 PACKAGE = Path(__file__).parent
@@ -73,19 +73,17 @@ def bundled(
         folder,
         rows=made.marks,
         reference=profiles,
-        unseen=unseen(made.problem, trained),
-        last_fold=last_fold_of(made, trained),
+        unseen=unseen_of(made, trained),
+        errormap=errormap(made.problem, trained),
     )
 
 
-def last_fold_of(made: Table, trained: Trained) -> LastFold | None:
+def unseen_of(made: Table, trained: Trained) -> Unseen | None:
     """What the last fold answered; None where not all rows have a fingerprint of their own here."""
     rows = trained.rows[len(trained.rows) - trained.last :]
     if not len(rows) or len(made.marks) != len(made.problem.frame):
         return None
-    return LastFold(
-        made.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows)))
-    )
+    return Unseen(made.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows))))
 
 
 def manifest_of(made: Table, builder: str, params: Mapping[str, Any], trained: Trained, created: datetime) -> Manifest:

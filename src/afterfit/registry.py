@@ -5,16 +5,18 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from afterfit.bundle import Bundle, check_code, load
 from afterfit.errors import BundleError, UnknownVersionError
 from afterfit.tracking import check_reachable, store_errors
+
+if TYPE_CHECKING:
+    from afterfit.bundle import Bundle
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 DIGEST = "afterfit.digest"
@@ -141,20 +143,32 @@ def model_folder(target: Version) -> Path:
             raise BundleError(f"The files of {target.uri} cannot be read from {place}: {said}") from error
 
 
-def load_bundle(target: Version) -> Bundle:
+def load_bundle(target: Version) -> "Bundle":
     """Load a version's bundle with this package's own code, after its digests are found to be the registered ones.
 
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+    """
+    from afterfit.bundle import check_code, load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
+
+    home, expected = fetch(target)
+    bundle = load(home / BUNDLE, expected, target.number)
+    check_code(home, bundle.manifest.code, LOADER)
+    return bundle
+
+
+def fetch(target: Version) -> tuple[Path, str]:
+    """The local folder of a version that may be loaded, and the digest that its bundle must have; loads nothing.
+
+    Raises:
+        BundleError: no Afterfit bundle, or its files are not there.
     """
     expected = target.tags.get(DIGEST)
     if expected is None:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
     home = model_folder(target)
     _refuse_pickle(target, home)
-    bundle = load(home / BUNDLE, expected, target.number)
-    check_code(home, bundle.manifest.code, LOADER)
-    return bundle
+    return home, expected
 
 
 def bundle_folder(target: Version) -> Path:

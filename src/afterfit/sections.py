@@ -343,3 +343,31 @@ class Alarms(Settings):
     secret: str | None = None
     command: tuple[str, ...] = ()
     tries: int = Field(default=4, ge=1, le=10)
+
+
+class Serving(Settings):
+    """What the server takes and how it behaves.
+
+    Attributes:
+        body_bytes: largest request body.
+        rows: most rows of a request.
+        requests: most requests a worker answers at once; further ones are turned away (429).
+        seconds: longest time a request may take, from its first byte to its answer.
+        batch_rows: most rows of a micro-batch.
+        batch_milliseconds: longest wait for a micro-batch to fill under load; nothing waits where there is none.
+        reload_seconds: how often the registry is asked which version holds the alias.
+        last_rows: of the rows answered last, so many are tried on a new version before it serves.
+        stop_seconds: how long a stopping server finishes what it began.
+        seal_seconds: how often the prediction log is sealed in the background.
+    """
+
+    body_bytes: int = Field(default=4_194_304, ge=1_000, le=2**30)
+    rows: int = Field(default=10_000, ge=1)
+    requests: int = Field(default=1_000, ge=1)
+    seconds: float = Field(default=30.0, gt=0, le=3600)
+    batch_rows: int = Field(default=256, ge=1)
+    batch_milliseconds: float = Field(default=2.0, ge=0, le=100)
+    reload_seconds: float = Field(default=2.0, gt=0)
+    last_rows: int = Field(default=200, ge=0, le=100_000)
+    stop_seconds: float = Field(default=20.0, gt=0)
+    seal_seconds: float = Field(default=300.0, gt=0)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import mlflow
@@ -25,9 +25,11 @@ from requests.exceptions import RequestException
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from afterfit.bundle import Bundle
-from afterfit.data import Fingerprint
 from afterfit.errors import StoreError, UnknownVersionError
+
+if TYPE_CHECKING:  # who only asks the store needs no scikit-learn
+    from afterfit.bundle import Bundle
+    from afterfit.data import Fingerprint
 
 PACKAGE = Path(__file__).parent
 
@@ -225,7 +227,7 @@ def histories(steps: Sequence[Mapping[str, float]]) -> None:
             MlflowClient().log_batch(active.info.run_id, metrics=found[start : start + MOST_METRICS])
 
 
-def dataset(source: str, name: str, fingerprint: Fingerprint, context: str) -> Dataset:
+def dataset(source: str, name: str, fingerprint: "Fingerprint", context: str) -> Dataset:
     """Log the table that a run used: its source, content digest, rows, columns and time range."""
     schema = _any_values(fingerprint.columns)
     table = Described(CodeDatasetSource({"source": source}), name=name, digest=fingerprint.sha256[:16], schema=schema)
@@ -299,7 +301,9 @@ def text(content: str, path: str) -> None:
         mlflow.log_text(content, path)
 
 
-def log_bundle(folder: Path, bundle: Bundle, requirements: Sequence[str], params: Mapping[str, Any]) -> tuple[str, str]:
+def log_bundle(
+    folder: Path, bundle: "Bundle", requirements: Sequence[str], params: Mapping[str, Any]
+) -> tuple[str, str]:
     """Log a bundle as an MLflow pyfunc whose code travels with it; gives (model URI, model id).
 
     The signature takes any value in every column, so that a bad row is answered and not refused with its batch.

@@ -14,6 +14,7 @@ from afterfit.builders import Layout, Task, build
 from afterfit.calibration import Calibration, conformal_offsets, fit_calibration
 from afterfit.contract import Contract, Kind, learn
 from afterfit.encoder import Encoder, fit_encoder, mask_some
+from afterfit.errormap import ErrorMap, learn_errormap
 from afterfit.errors import SchemaError, SettingsError, TrainingError
 from afterfit.folds import ordered_folds, shuffled_folds
 from afterfit.metrics import METRICS, evaluate, metric
@@ -21,7 +22,6 @@ from afterfit.predictions import Predictions
 from afterfit.reference import Reference, cleaned
 from afterfit.reference import learn as learn_reference
 from afterfit.scorer import Scorer, predict, raw_probabilities
-from afterfit.unseen import Unseen, learn_unseen
 from afterfit.usecase import UseCase
 
 Floats = npt.NDArray[np.float64]
@@ -364,11 +364,11 @@ def reference(problem: Problem, trained: Trained) -> Reference:
     )
 
 
-def unseen(problem: Problem, trained: Trained) -> Unseen | None:
+def errormap(problem: Problem, trained: Trained) -> ErrorMap | None:
     """What the folds' models showed on rows that they were not fitted on, in order of time where there is one."""
     order = np.argsort(trained.rows, kind="stable") if problem.times is not None else np.arange(len(trained.rows))
     rows, scorer = trained.rows[order], trained.scorer
-    return learn_unseen(
+    return learn_errormap(
         scorer.encoder.encode_frame(scorer.contract.check_frame(problem.frame.iloc[rows])),
         problem.y[rows],
         trained.unseen.take(order),

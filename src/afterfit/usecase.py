@@ -22,6 +22,7 @@ from afterfit.sections import (
     Policy,
     Registry,
     Scalar,
+    Serving,
     Settings,
     Source,
     Split,
@@ -52,6 +53,7 @@ class UseCase(Settings):
     log: Log = Log()
     policy: Policy = Policy.model_validate({})
     alarms: Alarms = Alarms()
+    serving: Serving = Serving()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
 

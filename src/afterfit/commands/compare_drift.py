@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
 from afterfit import data as tables
-from afterfit import driftpage, registry, sources, tracking, windows
+from afterfit import driftpage, predlog, registry, sources, tracking, windows
 from afterfit.bundle import Bundle
 from afterfit.commands.console import ALARM, Answer
 from afterfit.contract import learn
@@ -27,6 +28,8 @@ from afterfit.training import feature_columns
 from afterfit.usecase import UseCase, load_use_case
 from afterfit.windows import Cutter, Every
 
+LOG = "log"
+"""What --data says for the prediction log."""
 MOST_LINES = 15
 MOST_METRICS = 100
 """Columns whose effect becomes a metric of the run: the changed ones first."""
@@ -169,20 +172,41 @@ def compared(known: Known, use_case: UseCase | None, data: str, period: Cutter, 
     else:
         measured, name, notes = _measured(known, use_case, data, period)
     names = {number: period.name(number) if period.every else f"{name}{period.span}" for number in measured}
-    reports = [(names[number], compare(known.profiles, measured[number], rate)) for number in sorted(measured)]
+    hidden = use_case.columns.private if use_case and data == LOG else ()  # the log holds hashes of these, or nothing
+    reports = [
+        (names[number], compare(known.profiles, measured[number], rate).without(hidden)) for number in sorted(measured)
+    ]
     total = sum((measured[number] for number in sorted(measured)[1:]), measured[min(measured)])
     return Compared(name, known.name, known.profiles, tuple(reports), total, tuple(notes))
+
+
+def _rows(use_case: UseCase | None, data: str, period: Cutter) -> tuple[Iterator[pd.DataFrame], str]:
+    """The rows to be measured, in parts, and where they are from."""
+    if data != LOG:
+        source = Source(path=data) if data or use_case is None else use_case.source
+        root = Path.cwd() if data or use_case is None else use_case.root
+        return tables.stream(source, root), tables.describe(source)
+    if use_case is None:
+        raise SettingsError("--data log is the prediction log of a use case: name it with --config.")
+    log = predlog.required(use_case)
+    read = predlog.read(log, start=period.start, end=period.end, time=period.time or "served")
+    return (_logged(use_case, table) for table in read), f"the prediction log of {use_case.name}"
+
+
+def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
+    """Rows of the log as they were received, with their outcomes as far as they are known."""
+    frame: pd.DataFrame = predlog.features_of(table).to_pandas()
+    return frame.assign(**{use_case.target: table["outcome"].to_pandas()})
 
 
 def _measured(
     known: Known, use_case: UseCase | None, data: str, period: Cutter
 ) -> tuple[dict[int, Reference], str, list[str]]:
-    source = Source(path=data) if data or use_case is None else use_case.source
-    root = Path.cwd() if data or use_case is None else use_case.root
+    frames, name = _rows(use_case, data, period)
     notes = [] if data else _after_training(known, period)
     measured: dict[int, Reference] = {}
     refused = 0
-    for frame in tqdm(tables.stream(source, root), desc="measure", unit=" batches", leave=False, disable=None):
+    for frame in tqdm(frames, desc="measure", unit=" batches", leave=False, disable=None):
         for number, rows in period.cut(frame):
             part, bad = _part(known, use_case, rows)
             refused += bad
@@ -196,7 +220,7 @@ def _measured(
         notes.append(f"{period.untimed:,} rows have no time in '{period.time}'.")
     if refused:
         notes.append(f"{refused:,} rows were refused by the version's contract and have no prediction.")
-    return measured, tables.describe(source), notes
+    return measured, name, notes
 
 
 def _after_training(known: Known, period: Cutter) -> list[str]:

@@ -18,8 +18,7 @@ from afterfit.estimate import Past
 from afterfit.history import History, Work
 from afterfit.journal import Page
 from afterfit.lock import locked
-from afterfit.loop import Done
-from afterfit.observation import Observation
+from afterfit.loop import Done, Turn
 from afterfit.policy import Action, Cause, Span, State
 from afterfit.registry import PRODUCTION
 from afterfit.usecase import UseCase, load_use_case
@@ -147,7 +146,7 @@ def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: Stat
     page = journal.mark(page, champion=state.champion)
     turn = loop.step(state, span, use_case.policy, world)
     seen = world.look(state.champion, span, state.pasts, span.end)
-    _watch(use_case, turn.observation, seen.past, span)
+    _watch(use_case, turn, seen.past)
     journal.write(
         page,
         TURN,
@@ -161,11 +160,12 @@ def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: Stat
     return Stage(page, span, turn.action, turn.state)
 
 
-def _watch(use_case: UseCase, seen: Observation, past: Past, span: Span) -> None:
+def _watch(use_case: UseCase, turn: Turn, past: Past) -> None:
     """The window in the monitor's series, in place of what was there for it."""
-    hours = int(span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-    texts = {"observation.json": json.dumps(seen.to_dict(), indent=1, default=str)}
-    watched.record(use_case.name, seen, past, hours, texts)
+    seen, hours = turn.observation, int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
+    told = json.dumps({**seen.to_dict(), "action": turn.action.to_dict()}, indent=1, default=str)
+    entry = watched.Entry(seen, past, hours, turn.action, turn.state.told)
+    watched.record(use_case.name, entry, {"observation.json": told})
     watched.series(use_case.name)
 
 

@@ -1,0 +1,64 @@
+"""Serve the version that holds an alias over HTTP, and follow the alias, until a signal says to stop."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from afterfit.commands.console import Answer
+from afterfit.errors import AfterfitError, SettingsError
+from afterfit.serving.plan import Plan
+from afterfit.serving.processes import Processes
+
+if TYPE_CHECKING:
+    from afterfit.predlog import PredictionLog
+
+
+def command(
+    config: str,
+    alias: str = "production",
+    *,
+    host: str = "127.0.0.1",
+    port: float = 5001,
+    workers: float = 1,
+    shadow: str = "",
+    log: str = "",
+    durability: str = "",
+    access: str = "stdout",
+) -> Answer:
+    """Serve; see scripts/serve.py for the options. Returns when the server was stopped and its log sealed."""
+    plan = Plan(config, alias, "", shadow, log, durability, access)
+    use_case = plan.use_case
+    folder = use_case.log.folder or os.environ.get("AFTERFIT_LOG", "").strip()
+    if not 1 <= workers <= 64 or workers != int(workers):
+        raise SettingsError(f"workers must be a whole number from 1 to 64; got {workers:g}.")
+    if not 0 <= port <= 65_535 or port != int(port):
+        raise SettingsError(f"port must be a whole number from 0 to 65535; got {port:g}.")
+    if shadow and not folder:
+        raise SettingsError(
+            "A shadow answers into the prediction log: name one with --log, or log.folder in the settings."
+        )
+
+    def told(address: str, seconds: float) -> None:
+        kept = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"
+        sys.stderr.write(
+            f"Serving {use_case.name}@{alias} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n"
+        )
+        sys.stderr.flush()
+
+    Processes(plan, host, int(port), int(workers), told).run()
+
+    from afterfit import predlog  # noqa: PLC0415 - the server's processes start sooner without it
+
+    place = predlog.log_of(use_case)
+    lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
+    return Answer(lines, {"use_case": use_case.name, "alias": alias})
+
+
+def _sealed(place: "PredictionLog") -> str:
+    from afterfit import predlog  # noqa: PLC0415 - as above
+
+    try:
+        done = predlog.seal(place)
+    except AfterfitError as error:
+        return f"The log was not sealed, which the next sealing makes up for: {error}"
+    return f"Sealed {done.answers:,} answers and {done.outcomes:,} outcomes in {place.store.address}."

@@ -1,0 +1,191 @@
+"""The slower doors: health, description, metrics, outcomes, webhook and the page; and every error in one form."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from afterfit.errors import AfterfitError
+from afterfit.serving import bodies, describe, outcomes, page, tally, webhook
+from afterfit.serving.doors import Doors, head_of
+from afterfit.serving.refusal import CODES, Refusal
+from afterfit.serving.service import Service
+
+JSON_TYPE = "application/json"
+PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8"
+
+
+def application(service: Service, doors: Doors, shared: Path) -> FastAPI:
+    """The web application behind the quick doors.
+
+    Args:
+        service: what is served.
+        doors: the quick doors, which read bodies and check tokens here too.
+        shared: the folder that the server's processes share.
+    """
+    app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None)
+    _errors(app, service)
+    _health(app, service)
+    _facts(app, service, doors, shared)
+    _taking(app, service, doors, shared)
+    return app
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(bodies.dumped(content), status, media_type=JSON_TYPE)
+
+
+def _errors(app: FastAPI, service: Service) -> None:
+    def told(refusal: Refusal) -> Response:
+        service.tally.counts["request_errors", "other", refusal.code] += 1
+        headers = {name.decode(): value.decode() for name, value in refusal.headers}
+        return Response(refusal.body, refusal.status, headers, JSON_TYPE)
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> Response:
+        return told(error)
+
+    @app.exception_handler(AfterfitError)
+    async def known(_: Request, error: AfterfitError) -> Response:
+        return told(Refusal(422, str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, __: RequestValidationError) -> Response:
+        return told(Refusal(422, "The request is not what this door takes; see /docs."))
+
+    @app.exception_handler(HTTPException)
+    async def plain(_: Request, error: HTTPException) -> Response:
+        status = error.status_code if error.status_code in CODES else 400
+        message = {404: "There is no such door; see /docs.", 405: "This door does not take that method; see /docs."}
+        response = told(Refusal(status, message.get(status, "The request cannot be read.")))
+        response.headers.update(dict(error.headers or {}))
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        service.faults(request.scope.get("state", {}).get("request_id", ""), error)
+        return told(Refusal(500, "Something unexpected happened; it was noted under the request's id."))
+
+
+def _health(app: FastAPI, service: Service) -> None:
+    @app.get("/ping", include_in_schema=False)
+    @app.get("/health", include_in_schema=False)
+    async def ping() -> Response:
+        return Response("\n", 200 if service.engine is not None else 503, media_type=JSON_TYPE)
+
+    @app.get("/version", include_in_schema=False)
+    async def mlflow_version() -> Response:
+        return Response(version("mlflow"), media_type=JSON_TYPE)
+
+    @app.get("/live", include_in_schema=False)
+    async def live() -> Response:
+        return _json({"status": "live"})
+
+    @app.get("/ready", include_in_schema=False)
+    async def ready() -> Response:
+        told = await asyncio.to_thread(readiness, service)
+        return _json(told, 200 if told["ready"] else 503)
+
+
+def readiness(service: Service) -> dict[str, Any]:
+    """Whether predictions can be given, and what stands in the way; a registry that is away does not."""
+    loaded, writable = service.engine is not None, service.log is None or _writable(service.log.path.parent)
+    known = service.registry
+    return {
+        "ready": loaded and not service.stopping and (writable or not service.acknowledged),
+        "loaded": loaded,
+        "log_writable": writable,
+        "stopping": service.stopping,
+        "model_version": service.engine.bundle.version if service.engine else None,
+        "registry": {
+            "reachable": bool(known.get("reachable", False)),
+            "seconds_since_answer": round(time.time() - known["answered"], 1) if known.get("answered") else None,
+        },
+    }
+
+
+def _writable(folder: Path) -> bool:
+    probe = folder / f"ready-{os.getpid()}.tmp"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(8192))
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _facts(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
+    @app.get("/model", include_in_schema=False)
+    async def model() -> Response:
+        return _json(describe.model(service.engine, service.alias, service.since))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return _json(describe.openapi(service.name, service.engine, doors.tokens))
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(await asyncio.to_thread(exposed), headers={"content-type": PROMETHEUS})
+
+    def exposed() -> bytes:
+        own = tally.Tally()
+        own.merge(service.text(doors.in_flight), alive=True)
+        return tally.exposed(tally.joined(shared, own))
+
+    @app.get("/", include_in_schema=False)
+    async def front() -> Response:
+        own = tally.Tally()
+        own.merge(service.text(doors.in_flight), alive=True)
+        html, policy = page.front(service, tally.joined(shared, own), _ledger(shared))
+        return Response(html, media_type="text/html", headers={"content-security-policy": policy, **page.HEADERS})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        html, policy = page.docs(service, describe.openapi(service.name, service.engine, doors.tokens))
+        return Response(html, media_type="text/html", headers={"content-security-policy": policy, **page.HEADERS})
+
+
+def _ledger(shared: Path) -> list[Mapping[str, Any]]:
+    """The last entries of the ledger, as the process that talks to the registry wrote them down."""
+    try:
+        found = bodies.json_of((shared / "ledger.json").read_bytes())
+    except (OSError, Refusal):
+        return []
+    return list(found) if isinstance(found, list) else []
+
+
+def _taking(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
+    async def read(request: Request) -> bytes:
+        return await doors.body(head_of(request.scope), request.receive)
+
+    @app.post("/outcomes", include_in_schema=False)
+    async def take_outcomes(request: Request) -> Response:
+        doors.admit()
+        doors.tokens.check("outcomes", head_of(request.scope).bearer)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
+            raise Refusal(415, f"The content type must be {JSON_TYPE}.")
+        told = await asyncio.to_thread(outcomes.take, service, bodies.json_of(await read(request)))
+        return _json(told)
+
+    @app.post("/webhook", include_in_schema=False)
+    async def called(request: Request) -> Response:
+        body = await read(request)
+        webhook.check(doors.tokens.webhook, request.headers, body, time.time())
+        await asyncio.to_thread((shared / "poke").touch)
+        return _json({"status": "taken"})
+
+    async def quick(request: Request) -> Response:  # reached where this application runs without the quick doors
+        raise Refusal(404, f"{request.url.path} is answered by the quick doors.")
+
+    for path in ("/predict", "/invocations"):
+        app.post(path, include_in_schema=False)(quick)

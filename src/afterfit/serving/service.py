@@ -1,0 +1,212 @@
+"""What a worker serves: the current version, the log behind it, its counts; versions are swapped between batches."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from afterfit.errors import AfterfitError, LogError
+from afterfit.predlog import PredictionLog
+from afterfit.sections import Serving
+from afterfit.serving.batches import Job
+from afterfit.serving.engine import Answer, Engine, Row
+from afterfit.serving.refusal import Refusal
+from afterfit.serving.shadow import Shadow
+from afterfit.serving.tally import Histogram, Tally
+from afterfit.spool import Spool
+
+MOST_KEPT = 200
+"""Columns of a row above which it is not kept for trying new versions."""
+FOREIGN = "other"
+"""The label of columns that the contract does not know: their names are the clients' own, and without end."""
+NOT_WRITTEN = "The prediction cannot be logged at the moment, and is not given without that. Try again."
+
+
+@dataclass(slots=True)
+class Service:
+    """The state of one worker.
+
+    Attributes:
+        name: the use case's name.
+        alias: which alias is served.
+        limits: what is taken.
+        log: this process's spool of the prediction log, or None.
+        place: where the log is.
+        acknowledged: an answer leaves only once it is on disk.
+        engine: the version that answers; None until one is loaded.
+        home: where that version came from, as the registry said.
+        since: when it was taken into service, seconds since 1970.
+        recent: the rows answered last.
+        tally: the event loop's counts.
+        behind: the batch thread's counts.
+        shadow: the version that answers behind it, where there is one.
+        stopping: no new request is taken.
+        registry: what is known of the registry: reachable, checked, error.
+        faults: where unexpected errors are told, with the request's id.
+    """
+
+    name: str
+    alias: str
+    limits: Serving
+    log: Spool | None = None
+    place: PredictionLog | None = None
+    acknowledged: bool = True
+    engine: Engine | None = None
+    home: str = ""
+    since: float = 0.0
+    recent: deque[Row] = field(default_factory=deque)
+    tally: Tally = field(default_factory=Tally)
+    behind: Tally = field(default_factory=Tally)
+    shadow: Shadow | None = None
+    stopping: bool = False
+    registry: Mapping[str, Any] = field(default_factory=dict)
+    faults: Callable[[str, BaseException], None] = lambda *_: None
+
+    def __post_init__(self) -> None:
+        self.recent = deque(maxlen=self.limits.last_rows)
+
+    @property
+    def inline(self) -> bool:
+        """Whether a single row is answered in the event loop: a compiled model, and no disk to wait for."""
+        engine = self.engine
+        return engine is not None and engine.compiled is not None and (self.log is None or not self.acknowledged)
+
+    def take(self, engine: Engine, home: str = "") -> None:
+        """Serve this version from the next batch on."""
+        self.engine, self.home, self.since = engine, home, time.time()
+        self.tally.counts["reloads", version_of(engine)] += 1
+
+    def refuse(self, version: str) -> None:
+        """Note that a version failed its checks."""
+        self.tally.counts["reloads_refused", version] += 1
+
+    def answer(self, rows: Sequence[Row], bodies: Sequence[bytes] | None, arrived: float, tally: Tally) -> list[Answer]:
+        """Answer rows by the current version, and log them.
+
+        Raises:
+            Refusal: 503, nothing is loaded, or the log fails and answers must be in it.
+        """
+        engine = self.engine
+        if engine is None:
+            raise Refusal(503, "No version is loaded yet.")
+        answers = engine.answers(rows)
+        self._log(engine, rows, answers, bodies, arrived)
+        count(tally, engine, answers)
+        self._after(rows, answers, bodies, arrived)
+        return answers
+
+    def _log(
+        self,
+        engine: Engine,
+        rows: Sequence[Row],
+        answers: Sequence[Answer],
+        bodies: Sequence[bytes] | None,
+        arrived: float,
+    ) -> None:
+        if self.log is None:
+            return
+        seconds = time.perf_counter() - arrived
+        try:
+            self.log.write(engine.entries(rows, answers, time.time_ns() // 1000, seconds, bodies=bodies))
+        except LogError as error:
+            self.failed_log(error)
+            if self.acknowledged:
+                raise Refusal(503, NOT_WRITTEN, "log_unavailable") from error
+
+    def failed_log(self, error: LogError) -> None:
+        """The log could not be written: counted, and told once in a while."""
+        self.behind.counts["log_failures",] += 1
+        self.faults("log", error)
+
+    def _after(
+        self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Sequence[bytes] | None, arrived: float
+    ) -> None:
+        self.recent.extend(row for row in rows[-20:] if len(row) <= MOST_KEPT)
+        if self.shadow is not None:
+            self.shadow.offer(rows, answers, bodies, arrived)
+
+    def work(self, batch: list[Job]) -> None:
+        """Answer a batch by one version; runs in the batches' thread."""
+        rows = [row for job in batch for row in job.rows]
+        bodies = None if any(job.bodies is None for job in batch) else [b for job in batch for b in job.bodies or ()]
+        arrived = min(job.arrived for job in batch)
+        try:
+            answers = self.answer(rows, bodies, arrived, self.behind)
+        except AfterfitError as error:
+            for job in batch:
+                job.outcome = error
+            return
+        except Exception as error:
+            if len(batch) == 1:
+                raise
+            self.faults("batch", error)
+            for job in batch:  # one request's rows must not cost the others their answers
+                self._alone(job)
+            return
+        self.behind.histogram("batch_rows").observe(len(rows))
+        at = 0
+        for job in batch:
+            job.outcome = job.render(answers[at : at + len(job.rows)])
+            at += len(job.rows)
+
+    def _alone(self, job: Job) -> None:
+        try:
+            job.outcome = job.render(self.answer(job.rows, job.bodies, job.arrived, self.behind))
+        except Exception as error:  # noqa: BLE001 - told to whoever waits for it
+            job.outcome = error
+
+    def text(self, in_flight: int) -> bytes:
+        """All counts of this worker."""
+        whole = Tally()
+        for part in (self.tally, self.behind, *((self.shadow.tally,) if self.shadow else ())):
+            whole.merge(part.text(), alive=True)
+        whole.gauges = self._gauges(in_flight)
+        return whole.text()
+
+    def _gauges(self, in_flight: int) -> dict[tuple[str, ...], float]:
+        now = time.time()
+        found: dict[tuple[str, ...], float] = {("workers",): 1, ("in_flight",): in_flight}
+        if self.engine is not None:
+            bundle = self.engine.bundle
+            found["model_info", self.name, self.alias, bundle.version or "", bundle.digest[:12]] = 1
+            found["seconds_since_reload",] = now - self.since
+        if self.registry:
+            found["registry_up",] = float(bool(self.registry.get("reachable")))
+            found["seconds_since_registry",] = now - float(self.registry.get("answered") or now)
+        return found
+
+
+def version_of(engine: Engine) -> str:
+    """The version as a label."""
+    return engine.bundle.version or ""
+
+
+def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
+    """Count answers: rows, predictions, warnings and errors by column and code."""
+    version, counts = version_of(engine), tally.counts
+    counts["rows", version] += len(answers)
+    known = engine.columns
+    for answer in answers:
+        for note in answer["warnings"]:
+            column = note["column"]
+            counts["warnings", column if column in known else FOREIGN, note["code"]] += 1
+        error = answer["error"]
+        if error is not None:
+            counts["row_errors", error["column"] or FOREIGN, error["code"]] += 1
+    good = [answer for answer in answers if answer["error"] is None]
+    if not good:
+        return
+    if "lower" in good[0]:
+        _observe(tally.histogram("prediction_value", version, edges=engine.edges), good, "prediction")
+        return
+    for answer in good:
+        counts["predictions", version, str(answer["prediction"])] += 1
+    _observe(tally.histogram("confidence", version), good, "confidence")
+    if "probability" in good[0]:
+        _observe(tally.histogram("probability", version), good, "probability")
+
+
+def _observe(histogram: Histogram, answers: Sequence[Answer], name: str) -> None:
+    for answer in answers:
+        histogram.observe(answer[name])

@@ -1,0 +1,202 @@
+"""Counts of one process, kept in plain dictionaries, and their sum over all processes in Prometheus' format.
+
+Counting costs a fraction of a microsecond. Each process writes what it has into a file of a shared folder, and whoever
+is asked adds the files up: those of processes that are gone too, so that a sum never falls.
+"""
+
+import math
+import os
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+Key = tuple[str, ...]
+"""A measure's name and the values of its labels."""
+PREFIX = "afterfit_"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+SHARES = tuple(k / 10 for k in range(1, 11))
+FILES = "tally-*.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What one measure is: its kind, what it says, its labels, and how gauges of several processes become one."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    joined: Literal["sum", "max", "min"] = "sum"
+
+
+MEASURES: Mapping[str, Measure] = {
+    "requests": Measure("counter", "Requests answered, by door and status.", ("door", "status")),
+    "request_errors": Measure("counter", "Requests turned away, by door and code.", ("door", "code")),
+    "request_seconds": Measure("histogram", "Seconds from request to answer.", ("door",), SECONDS),
+    "rows": Measure("counter", "Rows answered.", ("version",)),
+    "row_errors": Measure("counter", "Rows that got an error in place of a prediction.", ("column", "code")),
+    "warnings": Measure("counter", "Warnings in answers.", ("column", "code")),
+    "batch_rows": Measure("histogram", "Rows of a micro-batch.", (), SIZES),
+    "predictions": Measure("counter", "Predictions by class.", ("version", "prediction")),
+    "probability": Measure("histogram", "Probability of the second of two classes.", ("version",), SHARES),
+    "prediction_value": Measure("histogram", "Predicted numbers.", ("version",)),
+    "confidence": Measure("histogram", "Probability of the predicted class.", ("version",), SHARES),
+    "shadow_rows": Measure("counter", "Rows that the shadow version answered too.", ("version",)),
+    "shadow_dropped": Measure("counter", "Rows that the shadow version had no time for, or failed on."),
+    "reloads": Measure("counter", "Versions taken into service.", ("version",)),
+    "reloads_refused": Measure("counter", "Versions that failed their checks.", ("version",)),
+    "log_failures": Measure("counter", "Times the prediction log could not be written."),
+    "outcomes": Measure("counter", "Outcomes taken."),
+    "in_flight": Measure("gauge", "Requests being answered."),
+    "log_backlog": Measure("gauge", "Answers in this machine's spools that are not sealed yet."),
+    "model_info": Measure("gauge", "1 for what is served.", ("name", "alias", "version", "digest"), joined="max"),
+    "seconds_since_reload": Measure("gauge", "Seconds since the newest change of version.", (), joined="min"),
+    "seconds_since_registry": Measure("gauge", "Seconds since the registry last answered.", (), joined="max"),
+    "registry_up": Measure("gauge", "1 while the registry answers.", (), joined="min"),
+    "workers": Measure("gauge", "Processes that answer."),
+}
+
+
+class Histogram:
+    """Counts of values between edges, the last count being of those above all edges."""
+
+    __slots__ = ("counts", "edges", "total")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self.edges, self.counts, self.total = list(edges), [0] * (len(edges) + 1), 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.edges, value)] += 1
+        self.total += value
+
+    def add(self, other: "Histogram") -> None:
+        """Take in another's counts, where it has the same edges."""
+        if other.edges == self.edges:
+            self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+            self.total += other.total
+
+
+@dataclass(slots=True)
+class Tally:
+    """One process's counts. Not locked: the event loop's thread counts, others hand in what they counted."""
+
+    counts: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
+    gauges: dict[Key, float] = field(default_factory=dict)
+    histograms: dict[Key, Histogram] = field(default_factory=dict)
+
+    def histogram(self, *key: str, edges: Sequence[float] = ()) -> Histogram:
+        """The histogram of a name and labels, made where it is not there yet."""
+        found = self.histograms.get(key)
+        if found is None:
+            found = self.histograms[key] = Histogram(edges or MEASURES[key[0]].edges)
+        return found
+
+    def text(self) -> bytes:
+        """JSON of everything."""
+        told = {
+            "counts": [[list(key), value] for key, value in self.counts.items()],
+            "gauges": [[list(key), value] for key, value in self.gauges.items()],
+            "histograms": [[list(k), h.edges, h.counts, h.total] for k, h in self.histograms.items()],
+        }
+        return orjson.dumps(told)
+
+    def merge(self, text: bytes, *, alive: bool) -> None:
+        """Add what another process wrote; gauges of one that is gone say nothing any more."""
+        told = orjson.loads(text)
+        for key, value in told["counts"]:
+            self.counts[tuple(key)] += value
+        for key, edges, counts, total in told["histograms"]:
+            other = Histogram(edges)
+            other.counts, other.total = counts, total
+            self.histogram(*key, edges=edges).add(other)
+        for key, value in told["gauges"] if alive else ():
+            name = tuple(key)
+            known = self.gauges.get(name)
+            self.gauges[name] = value if known is None else _JOINED[MEASURES[name[0]].joined](known, value)
+
+
+_JOINED: Mapping[str, Any] = {"sum": lambda a, b: a + b, "max": max, "min": min}
+
+
+def write(folder: Path, text: bytes) -> None:
+    """Write this process's counts for the others, whole or not at all."""
+    file = folder / f"tally-{os.getpid()}.json"
+    part = file.with_suffix(".part")
+    part.write_bytes(text)
+    part.replace(file)
+
+
+def joined(folder: Path, own: Tally) -> Tally:
+    """The counts of all processes; this one's as they are now."""
+    whole = Tally()
+    whole.merge(own.text(), alive=True)
+    for file in sorted(folder.glob(FILES)):
+        pid = int(file.stem.rpartition("-")[2])
+        if pid != os.getpid():
+            with suppress(OSError, ValueError):  # one that is being replaced, or was cut off by a full disk
+                whole.merge(file.read_bytes(), alive=_alive(pid))
+    return whole
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def exposed(tally: Tally) -> bytes:
+    """Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Families(tally))
+    text: bytes = generate_latest(registry)
+    return text
+
+
+class _Families(Collector):
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def collect(self) -> Iterable[Metric]:
+        for name, measure in MEASURES.items():
+            if measure.kind == "histogram":
+                yield _histogram(name, measure, self._tally)
+            elif measure.kind == "counter":
+                counter = CounterMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
+                for key, value in _of(self._tally.counts, name):
+                    counter.add_metric(key, value)
+                yield counter
+            else:
+                gauge = GaugeMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
+                for key, value in _of(self._tally.gauges, name):
+                    gauge.add_metric(key, value)
+                yield gauge
+
+
+def _of(values: Mapping[Key, Any], name: str) -> list[tuple[Key, Any]]:
+    return sorted(((key[1:], value) for key, value in values.items() if key[0] == name), key=lambda pair: pair[0])
+
+
+def _histogram(name: str, measure: Measure, tally: Tally) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
+    for key, found in _of(tally.histograms, name):
+        below, buckets = 0, []
+        for edge, count in zip([*found.edges, math.inf], found.counts, strict=True):
+            below += count
+            buckets.append(("+Inf" if math.isinf(edge) else repr(edge), float(below)))
+        family.add_metric(key, buckets, found.total)
+    return family

@@ -1,0 +1,184 @@
+"""A process that answers: one event loop, one thread for batches, one that follows the registry, no MLflow."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import uvicorn
+
+from afterfit import predlog
+from afterfit.errors import AfterfitError, LogError
+from afterfit.serving import tally
+from afterfit.serving.access import Access
+from afterfit.serving.application import application
+from afterfit.serving.doors import Doors
+from afterfit.serving.follower import Follower
+from afterfit.serving.keeping import keeping_of
+from afterfit.serving.plan import Plan, plan_of
+from afterfit.serving.service import Service
+from afterfit.serving.shadow import Shadow
+from afterfit.serving.tokens import tokens_of_environment
+
+TICK = 0.1
+"""Seconds between looks at requests that take too long."""
+WRITE = 0.5
+"""Seconds between writes of the counts for the other processes."""
+
+
+class Worker:
+    """Everything that one process serves with, put together.
+
+    Args:
+        plan: what is served.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        use_case, self.shared = plan.use_case, Path(plan.shared)
+        place = predlog.log_of(use_case)
+        log = place.spool() if place is not None else None
+        acknowledged = place is not None and place.durability == "acknowledged"
+        self.service = Service(use_case.name, plan.alias, use_case.serving, log, place, acknowledged)
+        self.service.faults = _fault
+        if plan.shadow and log is not None:
+            self.service.shadow = Shadow(log, _fault)
+        self.access = Access(_output(plan.access))
+        self.doors = Doors(self.service, self.access, tokens_of_environment(), _nowhere)
+        self.doors.rest = application(self.service, self.doors, self.shared)
+        self.follower = Follower(self.service, self.shared, keeping_of(use_case), _tell)
+        self._sealer = threading.Thread(target=self._seal, name="sealer", daemon=True)
+        self._stop = threading.Event()
+
+    def run(self, listening: socket.socket) -> None:
+        """Serve until a signal says to stop."""
+        limits = self.service.limits
+        config = uvicorn.Config(
+            self.doors,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=int(limits.stop_seconds) + 1,
+        )
+        sys.setswitchinterval(0.001)  # the event loop must not wait long for the threads beside it
+        self.follower.start()
+        if self.service.log is not None:
+            self._sealer.start()
+        _Server(config, self).run(sockets=[listening])
+        self.close()
+
+    async def tick(self) -> None:
+        """Runs beside the requests."""
+        last, written = 0.0, b""
+        while True:
+            await asyncio.sleep(TICK)
+            self.doors.tick()
+            if time.monotonic() - last > WRITE:
+                last = time.monotonic()
+                text = self.service.text(self.doors.in_flight)
+                if text != written:
+                    written = text
+                    with suppress(OSError):  # a full disk must not stop the answers
+                        tally.write(self.shared, text)
+            self._say_ready()
+
+    def _say_ready(self) -> None:
+        file = self.shared / f"ready-{os.getpid()}"
+        if self.service.engine is not None and not file.exists():
+            gc.collect()
+            gc.freeze()  # what was loaded is not looked at again
+            with suppress(OSError):
+                file.touch()
+
+    def _seal(self) -> None:
+        service = self.service
+        while not self._stop.wait(service.limits.seal_seconds):
+            if service.log is not None and service.place is not None:
+                try:
+                    predlog.seal(service.place, [service.log])
+                except AfterfitError as error:
+                    _fault("seal", error)
+
+    def close(self) -> None:
+        """End the threads, write what is in memory; the log is sealed by whoever started this process."""
+        self._stop.set()
+        self.follower.close()
+        self.doors.close()
+        if self.service.shadow is not None:
+            self.service.shadow.close()
+        if self.service.log is not None:
+            try:
+                self.service.log.close()
+            except LogError as error:
+                _fault("log", error)
+        with suppress(OSError):
+            tally.write(self.shared, self.service.text(0))
+        self.access.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ticking = asyncio.create_task(self._worker.tick())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._worker.service.stopping = True
+        super().handle_exit(sig, frame)
+
+
+async def _nowhere(*_: object) -> None:
+    """Stands where the application will be."""
+
+
+def _output(access: str) -> IO[bytes] | None:
+    if access == "none":
+        return None
+    return sys.stdout.buffer if access == "stdout" else Path(access).open("ab")
+
+
+def _tell(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
+
+
+_told: dict[str, float] = {}
+
+
+def _fault(identity: str, error: BaseException) -> None:
+    """Tell the operator; the same place at most once in five seconds."""
+    now = time.monotonic()
+    if now - _told.get(identity, -10.0) < 5:
+        return
+    if len(_told) > 1_000:
+        _told.clear()
+    _told[identity] = now
+    trace = "" if isinstance(error, AfterfitError) else "".join(traceback.format_exception(error))
+    _tell(f"{identity}: {error}\n{trace}".rstrip())
+
+
+def _stay(number: int, frame: FrameType | None) -> None:
+    """A signal that uvicorn has obeyed already."""
+
+
+def main(text: str, descriptor: str) -> None:
+    """Serve on a socket that the parent process bound."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stay)  # uvicorn raises them again when it has stopped, and what it wrote must be closed
+    Worker(plan_of(text)).run(socket.socket(fileno=int(descriptor)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

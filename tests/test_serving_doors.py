@@ -1,0 +1,237 @@
+"""The other doors: outcomes, metrics, what is served, the page and its description; requests made from the latter."""
+
+import json
+import re
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+from afterfit import predlog
+from afterfit.serving import page, tally
+from afterfit.serving.keeping import Keeping
+from serving_client import asked, made_doors, made_service, reopened
+
+ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}
+
+
+@pytest.fixture
+def service(bundle, tmp_path):
+    return made_service(bundle, tmp_path / "log", keeping=Keeping(("number",)))
+
+
+@pytest.fixture
+def doors(service, tmp_path):
+    return made_doors(service, tmp_path)
+
+
+def got(doors, path):
+    return asked(reopened(doors), path, None, {}, "GET")
+
+
+# --- outcomes ------------------------------------------------------------------------------------------------------
+
+
+def outcomes(service):
+    predlog.seal(service.place, [service.log])
+    tables = list(predlog.read(service.place))
+    return {row["prediction_id"]: row["outcome"] for table in tables for row in table.to_pylist()}
+
+
+def test_outcomes_come_by_id_or_key_and_join_their_predictions(service, doors):
+    first, second = (asked(reopened(doors), "/predict", {**ROW, "number": k}).json()["prediction_id"] for k in (7, 8))
+    by_id = asked(reopened(doors), "/outcomes", {"prediction_id": first, "value": True})
+    assert by_id.json() == {"taken": 1, "unknown": []}
+    by_key = asked(reopened(doors), "/outcomes", [{"key": {"number": "8"}, "value": False}] * 2)
+    assert by_key.json() == {"taken": 2, "unknown": []}
+    found = outcomes(service)
+    assert (json.loads(str(found[first]).lower()), json.loads(str(found[second]).lower())) == (True, False)
+
+
+def test_an_id_that_was_never_given_is_reported(service, doors):
+    known = asked(doors, "/predict", ROW).json()["prediction_id"]
+    given = [{"prediction_id": known, "value": True}, {"prediction_id": "nobody's", "value": True}]
+    assert asked(reopened(doors), "/outcomes", given).json() == {"taken": 2, "unknown": ["nobody's"]}
+    assert asked(reopened(doors), "/outcomes", given).json()["unknown"] == ["nobody's"]
+    assert service.tally.counts["outcomes",] == 4
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"prediction_id": "a"},
+        {"value": True},
+        {"prediction_id": "a", "key": {"number": 1}, "value": True},
+        {"prediction_id": "", "value": True},
+        {"prediction_id": 3, "value": True},
+        {"prediction_id": "a", "value": None},
+        {"prediction_id": "a", "value": "perhaps"},
+        {"prediction_id": "a", "value": 1},
+        {"prediction_id": "a", "value": True, "more": 1},
+        {"key": {"other": 1}, "value": True},
+        {"key": {"number": None}, "value": True},
+    ],
+    ids=str,
+)
+def test_an_outcome_that_cannot_be_joined_is_refused(doors, outcome):
+    response = asked(doors, "/outcomes", outcome)
+    assert response.status_code == 422
+    assert response.json()["message"].endswith(".")
+
+
+def test_without_a_log_outcomes_have_no_place(bundle, tmp_path):
+    doors = made_doors(made_service(bundle, tmp_path, log=False), tmp_path)
+    assert asked(doors, "/outcomes", {"prediction_id": "a", "value": True}).json()["code"] == "no_log"
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_count_requests_rows_warnings_errors_and_predictions(doors):
+    asked(doors, "/predict", [ROW, {**ROW, "carrier": "ZZ", "other": 1}, {**ROW, "distance": "far"}])
+    asked(reopened(doors), "/predict", b"{")
+    text = got(doors, "/metrics").text
+    for line in [
+        'afterfit_requests_total{door="/predict",status="200"} 1.0',
+        'afterfit_requests_total{door="/predict",status="400"} 1.0',
+        'afterfit_request_errors_total{code="invalid_json",door="/predict"} 1.0',
+        'afterfit_rows_total{version=""} 3.0',
+        'afterfit_warnings_total{code="unseen_category",column="carrier"} 1.0',
+        'afterfit_warnings_total{code="unknown_column",column="other"} 1.0',
+        'afterfit_row_errors_total{code="invalid_number",column="distance"} 1.0',
+        'afterfit_request_seconds_count{door="/predict"} 2.0',
+        "afterfit_batch_rows_count 1.0",
+        "afterfit_workers 1.0",
+    ]:
+        assert line in text, line
+    predicted = re.findall(r"^afterfit_predictions_total\{.*\} (\S+)$", text, re.MULTILINE)
+    assert sum(map(float, predicted)) == 2
+    assert 'alias="production"' in text
+
+
+def test_foreign_column_names_never_become_labels(service, doors):
+    asked(doors, "/predict", [{**ROW, f"column {k}": 1} for k in range(50)])
+    columns = {key[1] for key in service.behind.counts if key[0] == "warnings"}
+    assert columns <= {*ROW, "other"}
+
+
+def test_counts_of_processes_that_are_gone_stay_in_the_sum_and_their_gauges_do_not(tmp_path):
+    gone, own = tally.Tally(), tally.Tally()
+    for one in (gone, own):
+        one.counts["rows", "1"] += 3
+        one.gauges["workers",] = 1
+        one.histogram("batch_rows").observe(2)
+    (tmp_path / "tally-999999999.json").write_bytes(gone.text())
+    (tmp_path / "tally-999999998.json").write_bytes(b"cut o")
+    text = tally.exposed(tally.joined(tmp_path, own)).decode()
+    assert 'afterfit_rows_total{version="1"} 6.0' in text
+    assert "afterfit_workers 1.0" in text
+    assert "afterfit_batch_rows_sum 4.0" in text
+    assert 'afterfit_batch_rows_bucket{le="2.0"} 2.0' in text
+
+
+# --- what is served ------------------------------------------------------------------------------------------------
+
+
+def test_the_model_tells_what_it_is(doors, bundle):
+    told = got(doors, "/model").json()
+    assert (told["name"], told["alias"], told["digest"]) == ("made", "production", bundle.digest)
+    assert [column["name"] for column in told["contract"]["columns"]] == list(ROW)
+    assert told["compiled"] is True
+
+
+def test_nothing_is_ready_before_a_version_is_loaded(service, tmp_path):
+    service.engine = None
+    doors = made_doors(service, tmp_path)
+    for path in ("/ping", "/health", "/ready", "/model", "/openapi.json"):
+        assert got(doors, path).status_code == 503, path
+    assert asked(reopened(doors), "/predict", ROW).status_code == 503
+    for path in ("/live", "/metrics", "/", "/version"):
+        assert got(doors, path).status_code == 200, path
+
+
+def test_a_log_that_cannot_be_written_makes_an_acknowledging_server_unready(service, doors, monkeypatch):
+    assert got(doors, "/ready").json()["ready"] is True
+    monkeypatch.setattr("afterfit.serving.application._writable", lambda _: False)
+    response = got(doors, "/ready")
+    assert (response.status_code, response.json()["log_writable"]) == (503, False)
+    service.acknowledged = False
+    assert got(doors, "/ready").status_code == 200
+
+
+# --- pages ---------------------------------------------------------------------------------------------------------
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&\"'"
+
+
+def test_the_page_shows_what_is_served_and_loads_nothing_from_elsewhere(doors, tmp_path):
+    decision = {"number": 3, "verdict": "REJECT", "version": "2", "alias": "production", "reason": HOSTILE}
+    (tmp_path / "ledger.json").write_text(json.dumps([decision]))
+    asked(doors, "/predict", ROW)
+    for path in ("/", "/docs"):
+        response = got(doors, path)
+        assert response.status_code == 200
+        assert "http://" not in response.text.replace("http://HOST:PORT", "")
+        assert "https://" not in response.text
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        nonce = re.search(r"script-src 'nonce-([\w-]+)'", policy).group(1)
+        assert f'<style nonce="{nonce}">' in response.text
+    text = got(doors, "/").text
+    assert "REJECT" in text
+    assert HOSTILE not in text
+    assert "&lt;/script&gt;" in text
+    assert "&quot;distance&quot;: 500.0" in text
+
+
+def test_a_foreign_name_is_escaped_on_the_page(service):
+    service.tally.counts["warnings", HOSTILE, "missing"] += 1
+    text, _ = page.front(service, service.tally, [])
+    assert HOSTILE not in text
+
+
+# --- requests made from the description ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bundle", "regression_bundle", "multiclass_bundle"])
+def test_requests_made_from_the_description_are_answered_as_it_says(kind, request, tmp_path):
+    service = made_service(request.getfixturevalue(kind), tmp_path, keeping=Keeping(("number",)))
+    doors = made_doors(service, tmp_path)
+    described = got(doors, "/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(described)
+    # a value of another type than the schema's costs its row, not the request: that is answered, and no failure
+    checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
+    quick = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    asked_for = 0
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @quick
+        @schemathesis_given(operation)
+        def ask(case):
+            nonlocal asked_for
+            asked_for += 1
+            response = sent(doors, case)
+            case.validate_response(response, checks=checks)
+
+        ask()
+    assert asked_for > 20
+
+
+def schemathesis_given(operation):
+    from hypothesis import given
+
+    return given(case=operation.as_strategy())
+
+
+def sent(doors, case):
+    """A case through the doors."""
+    import httpx
+
+    told = case.as_transport_kwargs(base_url="http://server")
+    prepared = httpx.Request(
+        told["method"], told["url"], headers=told.get("headers"), json=told.get("json"), content=told.get("data")
+    )
+    return asked(reopened(doors), prepared.url.path, prepared.content, dict(prepared.headers), told["method"])

@@ -1,0 +1,254 @@
+"""A new version is taken into service between two batches, or refused; what is served goes on in either case."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import shutil
+import time
+
+import pytest
+
+from afterfit.bundle import save
+from afterfit.serving import follower, webhook
+from afterfit.serving.engine import engine
+from afterfit.serving.follower import Follower, try_out
+from afterfit.serving.keeping import Keeping
+from afterfit.serving.refusal import Refusal
+from afterfit.serving.shadow import Shadow
+from afterfit.serving.tokens import Tokens
+from afterfit.training import train
+from made import BOOSTER, made_table, manifest, posed, use_case
+from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
+
+ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}
+
+
+@pytest.fixture(scope="module")
+def versions(trained, tmp_path_factory):
+    """Two bundles as the registry would give them: 1 as made, 2 with other trees."""
+    folder = tmp_path_factory.mktemp("versions")
+    other = train(posed(use_case(), made_table(seed=5)), "hist_gradient_boosting", {**BOOSTER, "max_iter": 5})
+    found = {}
+    for number, scorer in {"1": trained.scorer, "2": other.scorer}.items():
+        made = save(scorer, manifest(use_case()), [ROW], folder / number)
+        found[number] = {
+            "version": number,
+            "digest": made.digest,
+            "home": str(folder),
+            "bundle": str(folder / number),
+        }
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_code_beside(monkeypatch):
+    """These bundles have no MLflow model around them, and so no code that could have been altered."""
+    monkeypatch.setattr(follower, "check_code", lambda *_: None)
+
+
+def target(shared, served, shadow=None, *, reachable=True):
+    told = {"served": served, "shadow": shadow, "registry": {"reachable": reachable, "answered": time.time()}}
+    part = shared / "target.part"
+    part.write_text(json.dumps(told))
+    part.replace(shared / "target.json")
+
+
+@pytest.fixture
+def following(versions, bundle, tmp_path):
+    """A service of version 1 and its follower."""
+    service = made_service(bundle, tmp_path)
+    told = []
+    found = Follower(service, tmp_path, Keeping(), told.append)
+    target(tmp_path, versions["1"])
+    found.look()
+    return service, found, told
+
+
+def test_the_version_that_the_registry_names_is_served(following, versions, tmp_path):
+    service, found, told = following
+    assert service.engine.bundle.version == "1"
+    target(tmp_path, versions["2"])
+    found.look()
+    assert service.engine.bundle.version == "2"
+    assert service.engine.bundle.digest == versions["2"]["digest"]
+    assert [sentence.split()[1] for sentence in told] == ["1", "2"]
+    assert service.tally.counts["reloads", "2"] == 1
+    doors = made_doors(service, tmp_path)
+    assert asked(doors, "/predict", ROW).json()["model_version"] == "2"
+
+
+def test_a_version_that_was_altered_is_refused_and_the_old_one_goes_on(following, versions, tmp_path):
+    service, found, told = following
+    shutil.copytree(versions["2"]["bundle"], tmp_path / "altered")
+    with (tmp_path / "altered" / "example.json").open("a") as file:
+        file.write(" ")
+    target(tmp_path, {**versions["2"], "bundle": str(tmp_path / "altered")})
+    found.look()
+    assert service.engine.bundle.version == "1"
+    assert "refused" in told[-1]
+    [note] = tmp_path.glob("refused-*.json")
+    assert "digest" in json.loads(note.read_text())["reason"]
+    assert service.tally.counts["reloads_refused", "2"] == 1
+
+
+def test_a_version_that_does_not_answer_todays_rows_is_refused(following, versions, tmp_path):
+    service, found, told = following
+    problem = posed(use_case(columns={"required": ["distance"]}), made_table(seed=5))
+    strict = train(problem, "hist_gradient_boosting", BOOSTER).scorer
+    made = save(strict, manifest(use_case()), [ROW], tmp_path / "strict")
+    asked(made_doors(service, tmp_path), "/predict", {**ROW, "distance": None})
+    target(tmp_path, {**versions["2"], "version": "3", "digest": made.digest, "bundle": str(tmp_path / "strict")})
+    found.look()
+    assert service.engine.bundle.version == "1"
+    assert "1 of the last 1 rows" in told[-1]
+    target(tmp_path, versions["2"])
+    found.look()
+    assert service.engine.bundle.version == "2"
+
+
+def test_an_example_without_a_prediction_speaks_against_a_version(bundle, tmp_path, trained):
+    made = save(trained.scorer, manifest(use_case()), [{**ROW, "distance": "far"}], tmp_path / "odd")
+    with pytest.raises(follower.BundleError, match="example"):
+        try_out(engine(made), None, [])
+    try_out(engine(bundle), None, [])
+
+
+def test_requests_go_on_while_versions_change_and_no_answer_is_mixed(following, versions, tmp_path):
+    service, found, _ = following
+    expected = {number: engine(follower.load(versions_path(versions, number))).answers([ROW])[0] for number in versions}
+    doors = made_doors(service, tmp_path)
+
+    async def ask_on(one, until):
+        answers = []
+        while time.monotonic() < until:
+            response = await one.post("/predict", content=json.dumps([ROW, ROW, ROW]), headers=JSON)
+            assert response.status_code == 200
+            answers.append(response.json())
+        return answers
+
+    async def change(until):
+        number = 0
+        while time.monotonic() < until:
+            target(tmp_path, versions[str(number % 2 + 1)])
+            await asyncio.to_thread(found.look)
+            number += 1
+        return number
+
+    async def run():
+        async with client(doors) as one:
+            until = time.monotonic() + 1.5
+            *answers, changes = await asyncio.gather(*(ask_on(one, until) for _ in range(4)), change(until))
+            return [answer for some in answers for answer in some], changes
+
+    answers, changes = asyncio.run(run())
+    assert changes > 4
+    assert {answer[0]["model_version"] for answer in answers} == {"1", "2"}
+    for three in answers:
+        assert len({answer["model_version"] for answer in three}) == 1
+        for answer in three:
+            assert answer["probability"] == pytest.approx(expected[answer["model_version"]]["probability"], abs=1e-9)
+
+
+def versions_path(versions, number):
+    from pathlib import Path
+
+    return Path(versions[number]["bundle"])
+
+
+def test_a_registry_that_is_away_is_told_and_changes_nothing(following, versions, tmp_path):
+    service, found, _ = following
+    target(tmp_path, versions["1"], reachable=False)
+    found.look()
+    doors = made_doors(service, tmp_path)
+    ready = asked(doors, "/ready", None, {}, "GET")
+    assert ready.status_code == 200
+    assert ready.json()["registry"]["reachable"] is False
+    metrics = asked(reopened(doors), "/metrics", None, {}, "GET").text
+    assert "afterfit_registry_up 0.0" in metrics
+    assert asked(reopened(doors), "/predict", ROW).status_code == 200
+
+
+def test_a_shadow_answers_the_same_rows_into_the_log_under_the_same_ids(following, versions, tmp_path):
+    service, found, _ = following
+    service.shadow = Shadow(service.log, service.faults)
+    target(tmp_path, versions["1"], versions["2"])
+    found.look()
+    doors = made_doors(service, tmp_path)
+    answer = asked(doors, "/predict", ROW).json()
+    service.shadow.close()
+    [own, behind] = logged(service, "prediction_id, version, shadow, probability")
+    assert own[:3] == (answer["prediction_id"], "1", 0)
+    assert behind[:3] == (answer["prediction_id"], "2", 1)
+    assert behind[3] != own[3]
+    assert service.shadow.tally.counts["shadow_rows", "2"] == 1
+
+
+def test_a_shadow_that_lags_drops_rows_and_says_so(following, versions, tmp_path, monkeypatch):
+    from afterfit.serving import shadow
+
+    service, found, _ = following
+    monkeypatch.setattr(shadow, "MOST_WAITING", 2)
+    service.shadow = Shadow(service.log, service.faults)
+    target(tmp_path, versions["1"], versions["2"])
+    found.look()
+    slow = service.shadow.engine
+    monkeypatch.setattr(type(slow), "entries", lambda *_, **__: time.sleep(0.3) or [])
+    for _ in range(10):
+        service.shadow.offer([ROW], [{"prediction_id": "1"}], None, 0.0)
+    assert service.shadow.dropped > 0
+    service.shadow.close()
+
+
+# --- webhook -------------------------------------------------------------------------------------------------------
+
+
+def signed(secret=b"secret", body=b"{}", delivery="d1", moment=None):
+    moment = str(int(time.time())) if moment is None else moment
+    digest = hmac.new(secret, f"{delivery}.{moment}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "X-MLflow-Signature": f"v1,{base64.b64encode(digest).decode()}",
+        "X-MLflow-Timestamp": moment,
+        "X-MLflow-Delivery-Id": delivery,
+        **JSON,
+    }
+
+
+def test_our_signature_is_mlflows():
+    from mlflow.webhooks.delivery import _generate_hmac_signature
+
+    assert webhook.signature(b"s3", "id", "17", b'{"a": 1}') == _generate_hmac_signature("s3", "id", "17", '{"a": 1}')
+
+
+def test_a_signed_webhook_has_the_registry_asked_at_once(following, tmp_path):
+    service, _, _ = following
+    doors = made_doors(service, tmp_path, Tokens(webhook=b"secret"))
+    assert asked(doors, "/webhook", b"{}", signed(delivery="fresh")).status_code == 200
+    assert (tmp_path / "poke").exists()
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        (signed(b"other", delivery="a1"), "invalid_signature"),
+        (signed(body=b"{} ", delivery="a2"), "invalid_signature"),
+        (signed(delivery="a3", moment="1000000000"), "stale_delivery"),
+        (signed(delivery="a4", moment="soon"), "stale_delivery"),
+        (JSON, "invalid_signature"),
+    ],
+)
+def test_a_webhook_of_somebody_else_or_of_old_is_refused(following, tmp_path, headers, code):
+    service, _, _ = following
+    response = asked(made_doors(service, tmp_path, Tokens(webhook=b"secret")), "/webhook", b"{}", headers)
+    assert (response.status_code, response.json()["code"]) == (401, code)
+    assert not (tmp_path / "poke").exists()
+
+
+def test_a_webhook_is_taken_once_and_never_without_a_secret():
+    headers = {key.lower(): value for key, value in signed(delivery="once").items()}
+    webhook.check(b"secret", headers, b"{}", time.time())
+    with pytest.raises(Refusal, match="came before"):
+        webhook.check(b"secret", headers, b"{}", time.time())
+    with pytest.raises(Refusal, match="No webhooks"):
+        webhook.check(None, headers, b"{}", time.time())
