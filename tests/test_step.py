@@ -132,6 +132,37 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
     assert moved == ["staging", "production"]
 
 
+def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
+    from dataclasses import replace
+    from datetime import datetime
+
+    from afterfit.commands import live, train
+    from afterfit.commands.live import Live
+    from afterfit.history import History, Work
+    from afterfit.loop import act, begin
+    from afterfit.policy import Action, Span
+
+    config = settings(store)
+    in_production(config)
+    train.command(config)
+    ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
+    use_case = load_use_case(config)
+    work = Work(History.of(use_case, live.rows_of(use_case), store / "work"))
+    (store / "versions").mkdir()
+    page = journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
+    world = Live(use_case, work, page, store / "versions")
+    state = replace(begin(world.trained("2")), previous="1")
+    span = Span("w", *(datetime.fromisoformat(page.marks[key]) for key in ("start", "end")))
+    action = Action("roll_back", "Version 2 is surely worse.")
+    done = act(span, action, state, use_case.policy, world)
+    assert (done.outcome, done.state.champion, done.state.previous) == ("rolled back", "1", "")
+    assert registry.holder("changing", "production").number == "1"
+    again = act(span, action, state, use_case.policy, world)
+    assert again.state == done.state
+    rolled = [entry for entry in ledger.entries("changing") if entry.decision.action == "rollback"]
+    assert len(rolled) == 1
+
+
 class Receiver(http.server.BaseHTTPRequestHandler):
     """Keeps what came, and answers with the statuses that it is told to."""
 
