@@ -66,8 +66,8 @@ def rehearsed(config: str, use_case: UseCase, table: Table, place: Path) -> list
     period = monitor.period_of(use_case, "", held.start, held.end)
     looked = monitor.monitored(use_case, bundle, "", period, now)
     lines += ["", *(line for one in looked for line in monitor.described(use_case, one.seen))]
+    lines += ["", *_refused(use_case, table)]  # while there are rows that neither was trained on
     lines += ["", *_stepped(use_case, now)]
-    lines += ["", *_refused(use_case, table)]
     return [*lines, "", *_back(use_case, champion.number)]
 
 
