@@ -101,6 +101,14 @@ def _nothing_there(name: str, reference: str) -> str:
     return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
 
 
+def tagged(name: str, key: str, value: str) -> Version | None:
+    """The newest version that has a tag with this value, or None."""
+    check_reachable()
+    with store_errors():
+        found = [one for one in MlflowClient().search_model_versions(f"name = '{name}'") if one.tags.get(key) == value]
+    return version(name, str(max(int(one.version) for one in found))) if found else None
+
+
 def holder(name: str, alias: str) -> Version | None:
     """The version that holds an alias, or None."""
     try:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from afterfit.errors import SettingsError
 from afterfit.sections import (
+    Alarms,
     Candidate,
     Columns,
     Gate,
     Log,
     Metrics,
+    Policy,
     Registry,
     Scalar,
     Serving,
@@ -49,6 +51,8 @@ class UseCase(Settings):
     gate: Gate = Gate()
     registry: Registry = Registry()
     log: Log = Log()
+    policy: Policy = Policy.model_validate({})
+    alarms: Alarms = Alarms()
     serving: Serving = Serving()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
