@@ -13,7 +13,7 @@ from afterfit import registry
 from afterfit.serving import tally
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+sys.path.append(str(ROOT / "scripts" / "bench"))
 RULES = ROOT / "scripts" / "prometheus"
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 
