@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "bench"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "bench"))
 
 
 def test_made_data_with_each_kind_of_shift_are_estimated_and_counted(monkeypatch, capsys):
