@@ -259,7 +259,9 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
     beside = None
     if theirs is not None and dummy.interval[0] <= 0:
         beside = compare(case.metric, constant, theirs).interval
-    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence, beside)
+    yield gate.beats_dummy(
+        dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence=confidence, champion=beside
+    )
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)

@@ -150,6 +150,7 @@ def beats_dummy(
     difference: float,
     interval: tuple[float, float],
     n: int,
+    *,
     confidence: float = 0.95,
     champion: tuple[float, float] | None = None,
 ) -> Finding:
