@@ -20,6 +20,7 @@ from tqdm import tqdm
 from afterfit import data, registry, report, tracking
 from afterfit.builders import BUILDERS, trusted_packages
 from afterfit.bundle import Bundle, Manifest, code_digest, save
+from afterfit.columns import PLACEHOLDERS
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
 from afterfit.metrics import evaluate, metric
@@ -240,11 +241,14 @@ def settings_digest(use_case: UseCase) -> str:
 
 
 def example_of(table: Table) -> list[dict[str, Any]]:
-    """A few training rows as a client would send them, private columns left out."""
+    """A few training rows as a client would send them; private values left out, made up where one is required."""
     rows = table.problem.frame.iloc[:: max(len(table.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
-    private = set(table.problem.use_case.columns.private)
+    hidden: dict[str, Any] = dict.fromkeys(table.problem.use_case.columns.private)
+    hidden |= {
+        one.name: PLACEHOLDERS[one.kind] for one in table.problem.contract.columns if one.private and one.required
+    }
     return [
-        {str(name): None if name in private else plain(value) for name, value in row.items()}
+        {str(name): hidden[str(name)] if name in hidden else plain(value) for name, value in row.items()}
         for row in rows.to_dict(orient="records")
     ]
 

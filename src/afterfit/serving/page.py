@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from afterfit.serving import describe
 from afterfit.serving.service import Service
 from afterfit.serving.tally import Tally
 
@@ -25,7 +26,7 @@ Cells = Sequence[Any]
 def front(service: Service, tally: Tally, ledger: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The first page and its content security policy: what is served, counts, decisions, a form that predicts."""
     bundle = service.engine.bundle if service.engine else None
-    example = dict(bundle.example[0]) if bundle and bundle.example else {}
+    example = next(iter(describe.examples(bundle)), {}) if bundle else {}
     return _filled(
         "serving.html",
         title=html.escape(service.name),
