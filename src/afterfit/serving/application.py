@@ -30,7 +30,7 @@ def application(service: Service, doors: Doors, shared: Path) -> FastAPI:
         doors: the quick doors, which read bodies and check tokens here too.
         shared: the folder that the server's processes share.
     """
-    app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _errors(app, service)
     _health(app, service)
     _facts(app, service, doors, shared)

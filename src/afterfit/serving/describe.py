@@ -28,6 +28,7 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
         raise Refusal(503, "No version is loaded yet.")
     bundle = engine.bundle
     told = asdict(bundle.manifest)
+    told["window"] = {**told["window"], "name": _shown(str(told["window"].get("name", "")))}
     return {
         "name": told.pop("name"),
         "version": bundle.version,
@@ -39,6 +40,11 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
         "contract": _contract(bundle),
         "example": examples(bundle),
     }
+
+
+def _shown(source: str) -> str:
+    """A source's name without the folders of the machine that trained on it."""
+    return source if "://" in source else source.replace("\\", "/").rpartition("/")[2]
 
 
 def examples(bundle: Bundle) -> list[dict[str, Any]]:

@@ -29,12 +29,15 @@ class Follower:
         shared: the folder that the server's processes share.
         keeping: what the log keeps.
         told: takes a sentence for the operator.
+
+    Attributes:
+        settled: whether it was once told what to serve, and has loaded or refused it.
     """
 
     def __init__(self, service: Service, shared: Path, keeping: Keeping, told: Told) -> None:
         self._service, self._shared, self._keeping, self._told = service, shared, keeping, told
         self._refused: set[tuple[str, ...]] = set()
-        self._seen = ""
+        self._seen, self.settled = "", False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -67,6 +70,7 @@ class Follower:
         self._seen = mark
         self._service.registry = target["registry"]
         self._serve(target.get("served"))
+        self.settled = True
         if self._service.shadow is not None:
             self._follow_shadow(target.get("shadow"))
 
