@@ -3,9 +3,9 @@
     PYTHONPATH=src python scripts/bench/fuzz.py [--bodies 100000] [--examples 300] [--seed 0]
 
 Bodies are made from rows and then spoilt: broken JSON, deep nesting, wrong types, huge numbers, NaN, invalid UTF-8,
-half surrogate pairs, wrong content types and encodings, spoilt Parquet and CSV, and over a raw socket wrong lengths, broken
-chunks and headers. A 5xx counts as a failure unless it is one of the limits (503, 504), as does an answer that is
-neither JSON with `code`, `message` and `detail` nor a prediction, or one that shows a trace or a path. Memory is the
+half surrogate pairs, wrong content types and encodings, spoilt Parquet and CSV, and over a raw socket wrong lengths,
+broken chunks and headers. A 5xx counts as a failure unless it is one of the limits (503, 504), as does an answer that
+is neither JSON with `code`, `message` and `detail` nor a prediction, or one that shows a trace or a path. Memory is the
 resident memory of the worker after 5,000 bodies and after the last.
 """
 
@@ -80,7 +80,8 @@ class Maker:
         simple = [
             None, True, False, 0, -1, 1.5, 1e308, -1e-308, 10**30, -(10**400), float("nan"), float("inf"), 2**63, 2**64,
             "", " ", "12.5", "1e999", "nan", "true", "2013-13-45", "0001-01-01", "9999-12-31T23:59:59+14:00", "?",
-            "\x00", "\ud800", "é" * 50, "٣", "🛫", "<script>", "'; DROP TABLE answers; --", "../../etc/passwd", "{{7*7}}",
+            "\x00", "\ud800", "é" * 50, "٣", "🛫", "<script>", "'; DROP TABLE answers; --", "../../etc/passwd",
+            "{{7*7}}",
         ]  # fmt: skip
         if depth < 3 and chance.random() < 0.1:
             return [self.value(depth + 1) for _ in range(chance.randrange(4))]

@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
+BUILDERS = ("", "linear", "random_forest")
 HEAD = {"Content-Type": "application/json"}
 SECONDS = 0.5
 """Between looks at the alias (`serving.reload_seconds`)."""
@@ -141,15 +142,15 @@ def wrong(answers, rows, name, versions):
     return [one for one in answers if not right(one)]
 
 
-def measure(seconds=60.0, every=5.0, workers=2, connections=8, grace=1.5):
+def measure(seconds=60.0, every=5.0, *, workers=2, connections=8, grace=1.5, builders=BUILDERS):
     """Serve, ask and promote at once; gives the counts."""
     import sample
     import servers
 
-    versions = ["1", "2", "3"]
+    versions = [str(number + 1) for number in range(len(builders))]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with sample.store(folder, ("", "linear", "random_forest"), serving={"reload_seconds": SECONDS}) as config:
+        with sample.store(folder, builders, every=20, serving={"reload_seconds": SECONDS}) as config:
             rows = [{k: v for k, v in row.items() if k != "flight_id"} for row in sample.rows(folder, 200)]
             (folder / "rows.json").write_text(json.dumps(rows), "utf-8")
             port, starting = servers.ours(scratch, "acknowledged", workers=workers, config=str(config))
@@ -222,7 +223,8 @@ def main():
         folder = Path(given.folder)
         ask_on(given.ask, given.seconds, given.connections, folder / "rows.json", folder / "answers.jsonl")
         return 0
-    found = measure(given.seconds, given.every, given.workers, given.connections, given.grace)
+    load = {"workers": given.workers, "connections": given.connections, "grace": given.grace}
+    found = measure(given.seconds, given.every, **load)
     for what, value in found.items():
         print(f"{what:32} {value:.2f}" if isinstance(value, float) else f"{what:32} {value}")
     return 1 if found["failed"] or found["wrong"] or found["not in production at their time"] else 0

@@ -53,7 +53,7 @@ def rows(folder, count):
 
 @contextlib.contextmanager
 def store(folder, builders=("",), **changes):
-    """In that folder, with a store and one version a builder there, the first in production; gives the settings file."""
+    """Work in that folder, with a store and one version a builder, the first in production; gives the settings file."""
     settle()
     folder, before, known = Path(folder), Path.cwd(), os.environ.get("MLFLOW_TRACKING_URI")
     os.chdir(folder)

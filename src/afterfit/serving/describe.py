@@ -49,8 +49,17 @@ def _shown(source: str) -> str:
 
 def examples(bundle: Bundle) -> list[dict[str, Any]]:
     """The example rows as anybody may see them: in private columns stands a made value of the kind."""
-    hidden = {one.name: PLACEHOLDERS[one.kind] for one in bundle.scorer.contract.columns if one.private}
-    return [{**row, **hidden} for row in bundle.example]
+    columns = bundle.scorer.contract.columns
+    hidden = {one.name: PLACEHOLDERS[one.kind] for one in columns if one.private}
+    whole = {one.name for one in columns if one.kind == "integer"}  # a table with gaps holds them as floats
+    return [
+        {name: int(value) if name in whole and _is_whole(value) else value for name, value in {**row, **hidden}.items()}
+        for row in bundle.example
+    ]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 def _contract(bundle: Bundle) -> dict[str, Any]:
@@ -71,6 +80,8 @@ def _column(column: Column, example: Any) -> Schema:
         told["description"] = (
             f"Trained on {column.low:g} to {column.high:g}; values outside are answered with a warning."
         )
+    elif column.kind == "datetime" and column.earliest is not None:
+        told["description"] = f"Trained on {column.earliest} to {column.latest}."
     elif column.kind == "category":
         some = ", ".join(column.categories[:NAMED])
         more = f" and {len(column.categories) - NAMED} more" if len(column.categories) > NAMED else ""
