@@ -270,8 +270,10 @@ sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
 
 def test_an_example_row_holds_a_made_value_only_where_a_private_one_is_required():
     from afterfit.commands.train import Table, example_of
+    from made import made_table as made_rows
+    from made import posed, use_case
 
     case = use_case(columns={"private": ["secret", "seats"], "required": ["seats"]})
-    rows = example_of(Table(posed(case, made_table()), None, None, {}, None))
+    rows = example_of(Table(posed(case, made_rows()), None, None, {}, None))
     assert [(row["secret"], row["seats"]) for row in rows] == [(None, 0)] * 3
     assert {row["carrier"] for row in rows} <= {"AA", "BB", "CC"}

@@ -37,6 +37,8 @@ FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 DOORS = ("/predict", "/predict", "/invocations", "/invocations", "/outcomes", "/webhook")
 OTHER = ("/", "/docs", "/model", "/ready", "/metrics", "/openapi.json", "/none", "/%00", "/predict/", "/../etc/passwd")
 WARM, THREADS, LIMITS = 5_000, 4, (503, 504)
+IDLE = 2.0
+"""Seconds after which a kept connection is not used again."""
 BYTES = b'\x00\x01\x7f\x80\xc0\xed\xa0\x80\xf5\xff{}[]",:\\u0eE+-.'
 
 
@@ -174,8 +176,8 @@ def _parquet(rows):
     return sink.getvalue()
 
 
-def raw(maker, port):
-    """A request that no client library would send; gives the first bytes of what came back."""
+def spoilt(maker):
+    """A request that no client library would send: its bytes, and whether to go away before the answer."""
     body, chance = maker.typed(), maker.chance
     length = chance.choice([0, 1, len(body) - 1, len(body) + 50, 10**12, -1, "x", "1, 2", "٣"])
     start = chance.choice(
@@ -186,15 +188,22 @@ def raw(maker, port):
     )
     if "chunked" in heads:
         body = chance.choice([b"zz\r\n", b"5\r\nabc", b"FFFFFFFFFFFFFFFFF\r\n", b"2\r\n{}\r\n0\r\n\r\n"])
-    text = f"{start}\r\nHost: a\r\nContent-Type: {JSON}\r\n{heads}\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        if chance.random() < 0.2:  # gone before the answer
+    head = f"{start}\r\nHost: a\r\nContent-Type: {JSON}\r\n{heads}\r\n\r\n".encode()
+    return head + body, chance.random() < 0.2
+
+
+def raw(port, text, *, leave):
+    """The first bytes of the answer to these; nothing where the server closed the connection, as it may."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        contextlib.suppress(ConnectionError, TimeoutError),
+    ):
+        if leave:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.sendall(text + body)
-            return b""
-        connection.sendall(text + body)
-        with contextlib.suppress(OSError):  # the server may have closed it already
-            connection.shutdown(socket.SHUT_WR)
+        connection.sendall(text)
+        if not leave:
+            with contextlib.suppress(OSError):  # it may be closed already, and the answer there
+                connection.shutdown(socket.SHUT_WR)
             return connection.recv(65_536)
     return b""
 
@@ -240,25 +249,26 @@ class Sender:
             if self.left < 0:
                 return None
             if self.maker.chance.random() < 0.02:
-                return "raw"
+                return spoilt(self.maker)
             return self.maker.request()
 
     def _go(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection, last = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60), time.monotonic()
         while (request := self._next()) is not None:
+            if time.monotonic() - last > IDLE:
+                connection.close()  # as clients do, before the server ends it
             try:
-                status = self._raw() if request == "raw" else self._one(connection, *request)
+                status = self._raw(*request) if len(request) == 2 else self._one(connection, *request)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 connection.close()
                 status = "lost"
                 self.faults.append(f"{error!r} for {str(request)[:300]}")
             self.statuses[status] += 1
+            last = time.monotonic()
         connection.close()
 
-    def _raw(self):
-        with self._lock:  # one chance for all: the same for one seed
-            text = raw(self.maker, self.port)
-        status = text.split(b" ", 2)[1:2]
+    def _raw(self, text, leave):
+        status = raw(self.port, text, leave=leave).split(b" ", 2)[1:2]
         return f"raw {status[0].decode() if status else 'closed'}"
 
     def _one(self, connection, method, path, headers, body):
