@@ -82,6 +82,16 @@ NEVER_FORCED = frozenset({"loads", "not_rolled_back", "another_version"})
 """Failures that no reason overrides."""
 
 
+EVIDENCE = frozenset({"better", "not_worse"})
+"""Checks against the champion: where they are unsure, they speak neither for nor against a candidate."""
+
+
+def only_lacks_evidence(verdict: Verdict) -> bool:
+    """Whether a candidate is held only because nothing tells it from the champion yet."""
+    unsure = [finding for finding in verdict.findings if finding.outcome == "unsure"]
+    return verdict.decision == "HOLD" and all(finding.code in EVIDENCE for finding in unsure)
+
+
 def judge(findings: Iterable[Finding]) -> Verdict:
     """REJECT where a check fails, HOLD where one lacks evidence or none passes, PROMOTE otherwise."""
     collected = tuple(findings)
@@ -319,6 +329,14 @@ def none_seen(seen: int, rows: int, who: str) -> Finding:
     return Finding(f"unseen_by_{who}", "fail", sentence, float(seen), 0.0, n=rows)
 
 
+def judged_by_fold(rows: int) -> Finding:
+    """The candidate was trained on these rows too; its last fold's fit, which was not, answers for it."""
+    sentence = (
+        f"{rows:,} rows are answered by its last fold's fit, which had not seen them; it was trained on them too."
+    )
+    return Finding("unseen_by_candidate", "pass", sentence, n=rows)
+
+
 def confidence_left(confidence: float, use: int) -> float:
     """The confidence of the k-th comparison on the same rows: 1 - (1 - confidence) / k².
 
@@ -385,6 +403,11 @@ def robust(falls: Sequence[Fall], metric: str, limit: float, n: int) -> Finding:
         return Finding("robust", "pass", f"{lead}; no fall is {limit:g} deeper than the champion's.", most, limit, n=n)
     named = "; ".join(f"{one.column} {one.change}: {one.candidate:.4f} against {one.champion:.4f}" for one in bad[:5])
     return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {named}.", most, limit, n=n)
+
+
+def not_robust_here() -> Finding:
+    """On rows that the candidate was trained on a missing column costs it more than it ever will elsewhere."""
+    return Finding("robust", "not applicable", "It was trained on these rows, which overstates what a column is worth.")
 
 
 def reference_as_close(candidate: Mapping[str, float], champion: Mapping[str, float], limit: float, n: int) -> Finding:

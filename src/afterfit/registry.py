@@ -1,6 +1,7 @@
 """The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
 
 import re
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ DIGEST = "afterfit.digest"
 BUNDLE = Path("artifacts", "bundle")
 LOADER = "served.py"
 """The file of this package that MLflow runs to load a version."""
+NOTED = "registered_model_meta"
+"""The file in which MLflow notes the registered version beside a model that was downloaded."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
 """What MLflow says of an alias that nothing holds, or that nothing can hold."""
 
@@ -98,6 +101,14 @@ def _nothing_there(name: str, reference: str) -> str:
     return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
 
 
+def tagged(name: str, key: str, value: str) -> Version | None:
+    """The newest version that has a tag with this value, or None."""
+    check_reachable()
+    with store_errors():
+        found = [one for one in MlflowClient().search_model_versions(f"name = '{name}'") if one.tags.get(key) == value]
+    return version(name, str(max(int(one.version) for one in found))) if found else None
+
+
 def holder(name: str, alias: str) -> Version | None:
     """The version that holds an alias, or None."""
     try:
@@ -146,10 +157,14 @@ def load_bundle(target: Version) -> "Bundle":
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
     """
+    home, expected = fetch(target)
+    return _checked(home, expected, target.number)
+
+
+def _checked(home: Path, expected: str, number: str) -> "Bundle":
     from afterfit.bundle import check_code, load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
 
-    home, expected = fetch(target)
-    bundle = load(home / BUNDLE, expected, target.number)
+    bundle = load(home / BUNDLE, expected, number)
     check_code(home, bundle.manifest.code, LOADER)
     return bundle
 
@@ -170,6 +185,22 @@ def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
     home = model_folder(target, into)
     _refuse_pickle(target, home)
     return home, expected
+
+
+def keep(target: Version, folder: Path) -> Path:
+    """Copy a version's files into a new folder from which it is served without the registry.
+
+    They are held against the registered digest there, and MLflow's own note says beside them which version they are.
+
+    Raises:
+        BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+    """
+    home, expected = fetch(target)
+    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    _checked(folder, expected, target.number)
+    noted = {"model_name": target.name, "model_version": target.number}
+    (folder / NOTED).write_text(yaml.safe_dump(noted), "utf-8")
+    return folder
 
 
 def bundle_folder(target: Version) -> Path:

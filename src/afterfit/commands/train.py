@@ -1,7 +1,5 @@
 """Train one model of a use case, log what a person needs to judge it, and register it as a version."""
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,36 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from sklearn.inspection import permutation_importance
 from tqdm import tqdm
 
-from afterfit import data, registry, report, tracking
+from afterfit import data, making, registry, report, tracking
 from afterfit.builders import BUILDERS, trusted_packages
+<<<<<<< HEAD
 from afterfit.bundle import Bundle, Manifest, code_digest, save
 from afterfit.columns import PLACEHOLDERS
+=======
+from afterfit.bundle import Bundle, Manifest
+>>>>>>> main
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
+from afterfit.making import PACKAGES, Table, example_of, finite, plain, settings_digest
 from afterfit.metrics import evaluate, metric
 from afterfit.registry import Version
-from afterfit.training import Problem, Trained, pose, reference, train, unseen
+from afterfit.training import Problem, Trained, train
 from afterfit.usecase import UseCase, load_use_case
 
-PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
+__all__ = ["PACKAGES", "Table", "command", "example_of", "load_table", "manifest_of", "plain", "settings_digest"]
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
-EXAMPLE_ROWS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A use case's training table, ready to train on, and what was left out on the way."""
-
-    problem: Problem
-    window: data.Window
-    train: data.Fingerprint
-    left_out: Mapping[str, int]
-    marks: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +58,7 @@ def load_table(use_case: UseCase) -> Table:
     end = max((w.end for w in ends if w.end), default=None) if len(ends) == 2 and all(w.end for w in ends) else None
     window = data.load(use_case, start=start, end=end)
     rows, _ = data.split(use_case, window.frame)
-    frame = window.frame.iloc[rows].reset_index(drop=True)
-    classes = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else None
-    y = data.encode_target(use_case, frame[use_case.target], classes or ())
-    problem = pose(use_case, frame, y, classes)
-    left_out = dict(window.dropped)
-    if problem.refused:
-        left_out["refused by the contract"] = problem.refused
-    marks = data.kept_marks(data.row_marks(use_case, frame))
-    return Table(problem, window, data.fingerprint(frame, use_case.time), left_out, marks)
+    return making.table(use_case, window, rows)
 
 
 def command(config: str, builder: str = "", params_from: str = "", register: bool = True) -> Answer:  # noqa: FBT001, FBT002 - an option of the command line
@@ -116,16 +97,7 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        manifest, profiles = manifest_of(table, builder, params, trained), reference(table.problem, trained)
-        bundle = save(
-            trained.scorer,
-            manifest,
-            example_of(table),
-            folder,
-            rows=table.marks,
-            reference=profiles,
-            unseen=unseen(table.problem, trained),
-        )
+        bundle = making.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)
@@ -201,6 +173,7 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
 
 
 def manifest_of(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
+<<<<<<< HEAD
     """What is known of a version besides its estimator."""
     use_case = table.problem.use_case
     promise = {
@@ -260,6 +233,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, pd.Timestamp | datetime):
         return value.isoformat()
     return value.item() if isinstance(value, np.generic) else value
+=======
+    """What is known of a version besides its estimator, as of now."""
+    return making.manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
+>>>>>>> main
 
 
 def requirements() -> list[str]:
@@ -297,7 +274,7 @@ def summary(result: Result) -> dict[str, Any]:
         "left_out": dict(table.left_out),
         "sha256": table.train.sha256,
         "metrics": result.bundle.manifest.promise,
-        "dummy": {name: _none(spread.mean) for name, spread in result.trained.dummy.items()},
+        "dummy": {name: finite(spread.mean) for name, spread in result.trained.dummy.items()},
         "digest": result.bundle.digest,
         "version": None if version is None else version.number,
     }

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,14 @@ def _facts(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        return Response(await asyncio.to_thread(exposed), headers={"content-type": PROMETHEUS})
+        text = service.text(doors.in_flight)
+        with suppress(OSError):  # what was told once stays told when this process is gone: a sum must not fall
+            tally.write(shared, text)
+        return Response(await asyncio.to_thread(exposed, text), headers={"content-type": PROMETHEUS})
 
-    def exposed() -> bytes:
+    def exposed(text: bytes) -> bytes:
         own = tally.Tally()
-        own.merge(service.text(doors.in_flight), alive=True)
+        own.merge(text, alive=True)
         return tally.exposed(tally.joined(shared, own))
 
     @app.get("/", include_in_schema=False, dependencies=guarded)

@@ -31,6 +31,8 @@ from afterfit.serving.tokens import tokens_of_environment
 
 TICK = 0.1
 """Seconds between looks at requests that take too long."""
+COUNT = 2.0
+"""Seconds between counts of the answers that are not sealed yet."""
 WRITE = 0.5
 """Seconds between writes of the counts for the other processes."""
 LONGEST_LOAD = 60.0
@@ -115,13 +117,19 @@ class Worker:
                 file.touch()
 
     def _seal(self) -> None:
-        service = self.service
-        while not self._stop.wait(service.limits.seal_seconds):
-            if service.log is not None and service.place is not None:
-                try:
+        """Seal every so often; in between, count what waits for it."""
+        service, sealed = self.service, time.monotonic()
+        while service.log is not None and service.place is not None:
+            seconds = service.limits.seal_seconds
+            if self._stop.wait(min(seconds, COUNT)):
+                return
+            try:
+                if time.monotonic() - sealed >= seconds:
+                    sealed = time.monotonic()
                     predlog.seal(service.place, [service.log])
-                except AfterfitError as error:
-                    _fault("seal", error)
+                service.backlog = service.log.backlog
+            except AfterfitError as error:
+                _fault("seal", error)
 
     def close(self) -> None:
         """End the threads, write what is in memory; the log is sealed by whoever started this process."""
