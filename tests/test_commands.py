@@ -269,7 +269,7 @@ sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
 
 
 def test_an_example_row_holds_a_made_value_only_where_a_private_one_is_required():
-    from afterfit.commands.train import Table, example_of
+    from afterfit.making import Table, example_of
     from made import made_table as made_rows
     from made import posed, use_case
 

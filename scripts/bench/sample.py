@@ -10,8 +10,8 @@ import yaml
 from afterfit import registry
 from afterfit.commands import train
 from afterfit.commands.console import settle
-from afterfit.commands.train import plain
 from afterfit.flights import flights
+from afterfit.making import plain
 from afterfit.usecase import load_use_case
 
 NAME = "flights-sample"

@@ -15,12 +15,7 @@ from tqdm import tqdm
 
 from afterfit import data, making, registry, report, tracking
 from afterfit.builders import BUILDERS, trusted_packages
-<<<<<<< HEAD
-from afterfit.bundle import Bundle, Manifest, code_digest, save
-from afterfit.columns import PLACEHOLDERS
-=======
 from afterfit.bundle import Bundle, Manifest
->>>>>>> main
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
 from afterfit.making import PACKAGES, Table, example_of, finite, plain, settings_digest
@@ -173,70 +168,8 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
 
 
 def manifest_of(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
-<<<<<<< HEAD
-    """What is known of a version besides its estimator."""
-    use_case = table.problem.use_case
-    promise = {
-        name: {"mean": _none(s.mean), "sd": _none(s.sd), "low": _none(s.low), "high": _none(s.high)}
-        for name, s in trained.metrics.items()
-    }
-    window = {
-        "name": table.window.name,
-        "sha256": table.train.sha256,
-        "rows": table.train.rows,
-        "start": table.train.start,
-        "end": table.train.end,
-    }
-    return Manifest(
-        name=use_case.name,
-        task=use_case.task,
-        target=use_case.target,
-        builder=builder,
-        params=dict(params),
-        settings=settings_digest(use_case),
-        window=window,
-        time=use_case.time,
-        key=use_case.key,
-        promise=promise,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        packages={name: installed(name) for name in PACKAGES},
-        code=code_digest(tracking.PACKAGE),
-    )
-
-
-def _none(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def settings_digest(use_case: UseCase) -> str:
-    """Sha256 of a use case's settings, whatever the order and comments of its file."""
-    return hashlib.sha256(json.dumps(use_case.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def example_of(table: Table) -> list[dict[str, Any]]:
-    """A few training rows as a client would send them; private values left out, made up where one is required."""
-    rows = table.problem.frame.iloc[:: max(len(table.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
-    hidden: dict[str, Any] = dict.fromkeys(table.problem.use_case.columns.private)
-    hidden |= {
-        one.name: PLACEHOLDERS[one.kind] for one in table.problem.contract.columns if one.private and one.required
-    }
-    return [
-        {str(name): hidden[str(name)] if name in hidden else plain(value) for name, value in row.items()}
-        for row in rows.to_dict(orient="records")
-    ]
-
-
-def plain(value: Any) -> Any:
-    """A cell as JSON carries it: dates as ISO text, missing as None, NumPy scalars as Python's."""
-    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
-        return None
-    if isinstance(value, pd.Timestamp | datetime):
-        return value.isoformat()
-    return value.item() if isinstance(value, np.generic) else value
-=======
     """What is known of a version besides its estimator, as of now."""
     return making.manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
->>>>>>> main
 
 
 def requirements() -> list[str]:
