@@ -525,4 +525,5 @@ def test_keys_of_equal_values_are_equal_and_private_ones_hashed():
     assert predlog.key_of({"a": 12, "b": "x"}, ("a", "b")) == predlog.key_of({"a": 12.0, "b": "x"}, ("a", "b"))
     assert predlog.key_of({"a": None}, ("a",)) is None
     assert predlog.key_of({"a": 1}, ()) is None
+    assert predlog.key_of({"a": "\ud800"}, ("a",)).encode() == b'["\\ud800"]'
     assert "Ada" not in predlog.key_of({"a": "Ada"}, ("a",), ("a",), salt="s")

@@ -15,6 +15,7 @@ import pandas as pd
 
 from afterfit import data
 from afterfit.bundle import Bundle, Manifest, Unseen, code_digest, save
+from afterfit.columns import PLACEHOLDERS
 from afterfit.training import Problem, Trained, errormap, pose, reference
 from afterfit.usecase import UseCase
 
@@ -128,11 +129,14 @@ def settings_digest(use_case: UseCase) -> str:
 
 
 def example_of(made: Table) -> list[dict[str, Any]]:
-    """A few training rows as a client would send them, private columns left out."""
+    """A few training rows as a client would send them; private values left out, made up where one is required."""
     rows = made.problem.frame.iloc[:: max(len(made.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
-    private = set(made.problem.use_case.columns.private)
+    hidden: dict[str, Any] = dict.fromkeys(made.problem.use_case.columns.private)
+    hidden |= {
+        one.name: PLACEHOLDERS[one.kind] for one in made.problem.contract.columns if one.private and one.required
+    }
     return [
-        {str(name): None if name in private else plain(value) for name, value in row.items()}
+        {str(name): hidden[str(name)] if name in hidden else plain(value) for name, value in row.items()}
         for row in rows.to_dict(orient="records")
     ]
 

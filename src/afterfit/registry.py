@@ -130,8 +130,12 @@ def tag(target: Version, tags: Mapping[str, str]) -> None:
             MlflowClient().set_model_version_tag(target.name, target.number, key, value)
 
 
-def model_folder(target: Version) -> Path:
+def model_folder(target: Version, into: Path | None = None) -> Path:
     """The local folder of a version's files, downloaded where the store is not local.
+
+    Args:
+        target: the version.
+        into: an existing folder that gets a copy of them in either case.
 
     Raises:
         BundleError: the registry knows the version, and its files are not there.
@@ -139,7 +143,8 @@ def model_folder(target: Version) -> Path:
     with store_errors():
         place = MlflowClient().get_model_version_download_uri(target.name, target.number)
         try:
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
+            copied = None if into is None else str(into)
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=copied))
         except (MlflowException, OSError) as error:
             check_reachable()
             said = " ".join(str(error).split())[:300]
@@ -164,8 +169,12 @@ def _checked(home: Path, expected: str, number: str) -> "Bundle":
     return bundle
 
 
-def fetch(target: Version) -> tuple[Path, str]:
+def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
     """The local folder of a version that may be loaded, and the digest that its bundle must have; loads nothing.
+
+    Args:
+        target: the version.
+        into: as `model_folder` has it.
 
     Raises:
         BundleError: no Afterfit bundle, or its files are not there.
@@ -173,7 +182,7 @@ def fetch(target: Version) -> tuple[Path, str]:
     expected = target.tags.get(DIGEST)
     if expected is None:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
-    home = model_folder(target)
+    home = model_folder(target, into)
     _refuse_pickle(target, home)
     return home, expected
 

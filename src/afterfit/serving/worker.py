@@ -35,6 +35,8 @@ COUNT = 2.0
 """Seconds between counts of the answers that are not sealed yet."""
 WRITE = 0.5
 """Seconds between writes of the counts for the other processes."""
+LONGEST_LOAD = 60.0
+"""Seconds after which a worker that has no version yet answers all the same, with 503."""
 
 
 class Worker:
@@ -75,8 +77,21 @@ class Worker:
         self.follower.start()
         if self.service.log is not None:
             self._sealer.start()
-        _Server(config, self).run(sockets=[listening])
+        if self._has_something_to_say():
+            _Server(config, self).run(sockets=[listening])
         self.close()
+
+    def _has_something_to_say(self) -> bool:
+        """Leave the shared socket to other workers until a version is loaded here, or there is none to load.
+
+        Returns:
+            False where a signal said to stop meanwhile.
+        """
+        until = time.monotonic() + LONGEST_LOAD
+        while not self.follower.settled and time.monotonic() < until:
+            if _told_to_stop.wait(0.01):
+                return False
+        return not _told_to_stop.is_set()
 
     async def tick(self) -> None:
         """Runs beside the requests."""
@@ -163,6 +178,7 @@ def _tell(sentence: str) -> None:
 
 
 _told: dict[str, float] = {}
+_told_to_stop = threading.Event()
 
 
 def _fault(identity: str, error: BaseException) -> None:
@@ -178,7 +194,9 @@ def _fault(identity: str, error: BaseException) -> None:
 
 
 def _stay(number: int, frame: FrameType | None) -> None:
-    """A signal that uvicorn has obeyed already."""
+    """A signal that uvicorn has obeyed already, or one that comes before uvicorn is there to obey it."""
+    del number, frame
+    _told_to_stop.set()
 
 
 def main(text: str, descriptor: str) -> None:
