@@ -15,6 +15,9 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", default=0.0, type=float, help="most seconds of the search; 0: as the settings say")
     parser.add_argument("--studies", default="studies", help="folder of the resumable searches")
+    parser.add_argument(
+        "--rehearse", default="auto", help="live the held-out window with server, log and loop: true, false, or auto"
+    )
     return parser
 
 

@@ -18,6 +18,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--log", default="", help="the prediction log's folder; empty: as the use case says")
     parser.add_argument("--durability", default="", help="acknowledged or buffered; empty: as the use case says")
     parser.add_argument("--access", default="stdout", help="the access log: stdout, none, or a file")
+    parser.add_argument("--model", default="", help="a version's folder, served alone: no registry, no reload")
     return parser
 
 

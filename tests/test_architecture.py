@@ -30,7 +30,7 @@ ROWS = [
     {"resampling", "slices"},
     {"metrics", "calibration", "builders", "observation", "levels", "shifts", "residuals", "regions"},
     {"data", "encoder", "drift", "compare", "estimate", "giveaway"},
-    {"reference", "windows", "unseen"},
+    {"reference", "windows", "errormap"},
     {"scorer", "draft"},
     {"training"},
     {"tuning", "trials"},
@@ -40,21 +40,23 @@ ROWS = [
     {"spool", "logids"},
     {"sealing", "logoutcomes"},
     {"logreader"},
-    {"compiled", "predlog"},
-    {"monitoring", "logrows"},
+    {"compiled", "predlog", "making"},
+    {"monitoring", "examination", "logrows"},
     {"servedlog", "gathered"},
     {"loop"},
+    {"history"},
+    {"backtest"},
     {"smallpictures"},
-    {"tracking", "report", "driftpage", "served", "examination"},
+    {"tracking", "report", "driftpage", "backtestpage", "served", "alarms"},
     {"lock", "watched", "monitorpage"},
-    {"registry", "server_trial", "batch"},
+    {"registry", "server_trial", "batch", "journal"},
     {"ledger"},
     {"serving", "spark"},
     {"commands"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(ROWS) for module in modules}
 ONLY_IN = {
-    "mlflow": {"tracking", "lock", "registry", "ledger", "served", "serving", "spark"},
+    "mlflow": {"tracking", "lock", "registry", "ledger", "journal", "served", "serving", "spark"},
     "optuna": {"tuning"},
     "boto3": {"s3"},
     "fastapi": {"serving"},
@@ -63,7 +65,7 @@ ONLY_IN = {
     "treelite": {"compiled"},
     "pyspark": {"spark"},
     "matplotlib": {"report"},
-    "jinja2": {"report", "driftpage", "monitorpage"},
+    "jinja2": {"report", "driftpage", "backtestpage", "monitorpage"},
 }
 
 

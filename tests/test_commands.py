@@ -266,3 +266,14 @@ sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
     assert (ran.returncode, ran.stderr) == (130, "sleepy: interrupted; what was finished is kept.\n")
+
+
+def test_an_example_row_holds_a_made_value_only_where_a_private_one_is_required():
+    from afterfit.making import Table, example_of
+    from made import made_table as made_rows
+    from made import posed, use_case
+
+    case = use_case(columns={"private": ["secret", "seats"], "required": ["seats"]})
+    rows = example_of(Table(posed(case, made_rows()), None, None, {}, None))
+    assert [(row["secret"], row["seats"]) for row in rows] == [(None, 0)] * 3
+    assert {row["carrier"] for row in rows} <= {"AA", "BB", "CC"}

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit import estimate, levels, regions, residuals, shifts
+from afterfit.errormap import ErrorMap, learn_errormap
 from afterfit.estimate import Answers, Past
 from afterfit.levels import Look
 from afterfit.measures import METRICS, metric
 from afterfit.metrics import cost_metric
 from afterfit.predictions import Predictions
-from afterfit.unseen import Unseen, learn_unseen
 
 BINARY = [one for one in METRICS.values() if "binary" in one.tasks]
 NUMBERS = [one for one in METRICS.values() if "regression" in one.tasks]
@@ -172,7 +172,7 @@ def regression(rows, seed=0):
 
 def test_expected_errors_follow_where_the_rows_lie():
     x, y = regression(6_000)
-    known = learn_unseen(x, y, Predictions.of_values(x[:, 0]), None, (0.0,), 5)
+    known = learn_errormap(x, y, Predictions.of_values(x[:, 0]), None, (0.0,), 5)
     wanted = [metric("mae"), metric("rmse")]
     for side in (-1.0, 1.0):
         x, y = regression(4_000, 7)
@@ -188,7 +188,7 @@ def test_expected_errors_follow_where_the_rows_lie():
 
 def test_larger_errors_in_past_windows_make_larger_ones_expected():
     x, y = regression(4_000)
-    known = learn_unseen(x, y, Predictions.of_values(x[:, 0]), None, (0.0,), 5)
+    known = learn_errormap(x, y, Predictions.of_values(x[:, 0]), None, (0.0,), 5)
     predictions = Predictions.of_values(x[:, 0])
     rows = Answers(predictions, known.errors_at(x, predictions), np.empty(0))
     past = [estimate.learn(rows, x[:, 0] + 2 * (y - x[:, 0])) for _ in range(6)]
@@ -207,21 +207,21 @@ def test_regions_where_probabilities_are_off_are_put_right_and_chance_is_not():
     x, p = rng.normal(size=(8_000, 2)), np.full(8_000, 0.3)
     truth = shifted(p, 0.0)
     truth = np.where(x[:, 0] > 0.5, 0.6, truth * 0.72)
-    known = learn_unseen(x, drawn(truth), Predictions.of_probabilities(p), None, (0.7, 0.3), 5)
+    known = learn_errormap(x, drawn(truth), Predictions.of_probabilities(p), None, (0.7, 0.3), 5)
     at = known.errors_at(np.array([[1.0, 0.0], [0.0, 0.0]]), Predictions.of_probabilities(np.array([0.3, 0.3])))
     assert at[0, 0] > 0.5
     assert at[1, 0] < 0.0
-    none = learn_unseen(x, drawn(p), Predictions.of_probabilities(p), None, (0.7, 0.3), 5)
+    none = learn_errormap(x, drawn(p), Predictions.of_probabilities(p), None, (0.7, 0.3), 5)
     assert max(abs(value) for (value,) in none.points.values()) < 0.05
 
 
 def test_the_tree_of_regions_survives_being_written_and_takes_missing_values():
     x, y = regression(1_000)
     x[::7, 1] = np.nan
-    known = learn_unseen(
+    known = learn_errormap(
         x, y, Predictions.of_values(x[:, 0]), np.datetime64("2024-01-01") + np.arange(1_000) * MINUTE, (0.0,), 4
     )
-    again = Unseen.from_dict(json.loads(known.to_json()))
+    again = ErrorMap.from_dict(json.loads(known.to_json()))
     assert again == known
     assert len(known.folds) == 4
     leaves = known.regions(np.column_stack([x, x[:, 0]]))

@@ -117,6 +117,20 @@ def test_an_alias_moved_by_hand_is_put_back_and_that_is_said():
 
 
 @pytest.mark.usefixtures("versions")
+def test_a_note_is_an_entry_that_moves_no_alias_and_repairs_none():
+    promote(1)
+    registry.set_alias(registry.version("sizes", "2"), "production")
+    seen = Decision("refusal", "REFUSED", "2", "production", moves=True, reason="It does not load.", page="A page.")
+    entry = ledger.note("sizes", seen)
+    assert (entry.number, entry.state, entry.decision.moves) == (2, "done", False)
+    assert registry.aliases("sizes")["production"] == "2"
+    assert ledger.holder(ledger.entries("sizes"), "production") == "1"
+    with lock.locked("sizes.ledger-lock", "somebody"), pytest.raises(StoreError, match="somebody"):
+        ledger.note("sizes", seen, patience=0.1)
+    assert len(ledger.entries("sizes")) == 2
+
+
+@pytest.mark.usefixtures("versions")
 def test_an_alias_from_before_the_ledger_is_taken_over():
     registry.set_alias(registry.version("sizes", "4"), "production")
     (said,) = ledger.repair("sizes")

@@ -1,6 +1,7 @@
 """The command monitor on a real store: windows of a table and of the prediction log, again, late, without time."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow
@@ -9,9 +10,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from afterfit import predlog, registry, watched
-from afterfit.commands import monitor, score, train
-from afterfit.usecase import load_use_case
+from afterfit import registry, watched
+from afterfit.commands import monitor, outcomes, score, train
 from conftest import made_table
 
 
@@ -27,8 +27,9 @@ def sizes(shared_store, write_use_case_in):
 
 
 @pytest.fixture(autouse=True)
-def no_windows_yet(shared_store):  # noqa: ARG001 - it is where they are
+def no_windows_yet(sizes):
     """Windows that other tests recorded are gone."""
+    assert sizes
     yield
     for run in [*runs(), *runs(kind="series")]:
         MlflowClient().delete_run(run.info.run_id)
@@ -53,6 +54,28 @@ def test_windows_of_a_month_are_a_line_and_a_run_each_and_the_series_has_them_in
     assert len(history) == len(told["windows"])
     assert [point.step for point in history] == sorted(point.step for point in history)
     assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
+
+
+def test_windows_of_so_many_rows_follow_each_other_and_each_learns_from_those_before(sizes):
+    told = monitor.command(sizes, every="400rows").data["windows"]
+    assert [one["name"] for one in told] == [f"rows {1 + 400 * i:,} to {400 + 400 * i:,}" for i in range(4)]
+    assert [one["quality"]["rows"] for one in told] == [400, 400, 400, 400]
+    assert all(one["end"] <= other["start"] for one, other in pairwise(told))
+    assert len(runs()) == 4
+
+
+def test_it_ends_with_an_action_by_the_policy_and_its_reason(sizes, command_line):
+    frame = pd.read_csv("sizes.csv").query("hour >= '2024-04-01'")
+    frame.assign(size=frame["size"] + 3).to_csv("moved.csv", index=False)
+    code, out, err = command_line("monitor", config=sizes, data="moved.csv", json="moved.json")
+    assert code == 0, out + err
+    assert out.splitlines()[-1].startswith("Policy cautious: ")
+    told = json.loads(Path("moved.json").read_text())["windows"][0]
+    assert told["action"]["kind"] in {"alarm", "retrain"}
+    assert told["action"]["reason"]
+    run = MlflowClient().get_run(told["run_id"])
+    assert run.data.tags["afterfit.action"] == told["action"]["kind"]
+    assert "drift" in json.loads(run.data.tags["afterfit.causes"])
 
 
 def test_looking_again_replaces_a_window_and_never_doubles_it(sizes):
@@ -122,9 +145,15 @@ def test_the_prediction_log_is_read_where_the_use_case_keeps_one(sizes, shared_s
     assert window["outcomes"] == 0
     assert window["service"]["answers"] == 72
     assert 0.5 < window["estimated"]["roc_auc"]["value"] < 1.0
-    log = predlog.log_of(load_use_case(sizes))
-    ids = pd.concat([table.to_pandas() for table in predlog.read(log)])
-    assert len(ids) == 72
+    rows = pd.read_csv("sizes.csv").query("'2024-05-01' <= hour < '2024-05-04'").reset_index(drop=True)
+    ids = pd.read_parquet("answers.parquet")["prediction_id"]
+    pd.DataFrame({"prediction_id": ids, "outcome": rows["outcome"]}).to_csv("came.csv", index=False)
+    outcomes.command(sizes, data="came.csv", by="prediction_id")
+    [late] = monitor.command(sizes, refresh=1).data["windows"]
+    assert late["outcomes"] == 72
+    assert late["estimated"] == window["estimated"]
+    [same] = monitor.command(sizes, data="source", start="2024-05-01", end="2024-05-04").data["windows"]
+    assert late["realised"] == same["realised"]
 
 
 def test_without_a_time_column_a_sentence_says_what_is_not_possible_and_the_rest_works(

@@ -25,7 +25,7 @@ from afterfit.errors import LogError
 from afterfit.logstore import Folder
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "bench"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "bench"))
 
 
 @pytest.fixture
@@ -525,4 +525,5 @@ def test_keys_of_equal_values_are_equal_and_private_ones_hashed():
     assert predlog.key_of({"a": 12, "b": "x"}, ("a", "b")) == predlog.key_of({"a": 12.0, "b": "x"}, ("a", "b"))
     assert predlog.key_of({"a": None}, ("a",)) is None
     assert predlog.key_of({"a": 1}, ()) is None
+    assert predlog.key_of({"a": "\ud800"}, ("a",)).encode() == b'["\\ud800"]'
     assert "Ada" not in predlog.key_of({"a": "Ada"}, ("a",), ("a",), salt="s")

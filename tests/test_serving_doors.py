@@ -1,7 +1,9 @@
 """The other doors: outcomes, metrics, what is served, the page and its description; requests made from the latter."""
 
+import base64
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import schemathesis
@@ -10,9 +12,13 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from afterfit import predlog
+from afterfit.bundle import save
 from afterfit.serving import page, tally
 from afterfit.serving.keeping import Keeping
-from serving_client import asked, made_doors, made_service, reopened
+from afterfit.serving.tokens import Tokens
+from afterfit.training import train
+from made import BOOSTER, bundled, made_table, posed, use_case
+from serving_client import asked, logged, made_doors, made_service, reopened
 
 ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}
 
@@ -84,6 +90,13 @@ def test_an_outcome_that_cannot_be_joined_is_refused(doors, outcome):
 def test_without_a_log_outcomes_have_no_place(bundle, tmp_path):
     doors = made_doors(made_service(bundle, tmp_path, log=False), tmp_path)
     assert asked(doors, "/outcomes", {"prediction_id": "a", "value": True}).json()["code"] == "no_log"
+
+
+def test_a_key_that_no_text_can_hold_costs_no_answer(service, doors):
+    body = b'{"instances": [{"number": "\\ud800", "distance": NaN}, {"number": "7", "distance": 1.0}]}'
+    response = asked(doors, "/invocations", body)
+    assert (response.status_code, len(response.json()["predictions"])) == (200, 2)
+    assert [key for (key,) in logged(service, "key")] == ['["\\ud800"]', '["7"]']
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------
@@ -159,6 +172,77 @@ def test_a_log_that_cannot_be_written_makes_an_acknowledging_server_unready(serv
     assert (response.status_code, response.json()["log_writable"]) == (503, False)
     service.acknowledged = False
     assert got(doors, "/ready").status_code == 200
+
+
+# --- private columns, and who may look ------------------------------------------------------------------------------
+
+DESCRIBED = ("/model", "/openapi.json", "/docs", "/")
+
+
+@pytest.fixture(scope="module")
+def discreet(trained, tmp_path_factory):
+    """A bundle whose saved example holds a private value."""
+    return bundled(trained, tmp_path_factory.mktemp("discreet"), use_case(), [{**ROW, "seats": 120.0}])
+
+
+@pytest.mark.parametrize("path", DESCRIBED)
+def test_nothing_of_a_private_column_s_values_is_shown(discreet, tmp_path, path):
+    shown = got(made_doors(made_service(discreet, tmp_path), tmp_path), path).text
+    assert "x7" not in shown
+    assert "y8" not in shown
+    assert "secret" in shown
+    assert '"private"' in shown.replace("&quot;", '"')  # what stands in its place
+
+
+def test_a_private_number_s_range_is_not_shown(tmp_path):
+    case = use_case(columns={"private": ["secret", "seats"], "required": ["seats"]})
+    found = bundled(train(posed(case, made_table()), "hist_gradient_boosting", BOOSTER), tmp_path / "b", case, [ROW])
+    doors = made_doors(made_service(found, tmp_path), tmp_path)
+    [seats] = [one for one in got(doors, "/model").json()["contract"]["columns"] if one["name"] == "seats"]
+    assert (seats["low"], seats["high"], seats["kind"]) == (None, None, "integer")
+    row = got(doors, "/openapi.json").json()["components"]["schemas"]["Row"]
+    assert (row["examples"][0]["seats"], row["properties"]["seats"]["examples"]) == (0, [0])
+    assert "Trained on" not in row["properties"]["seats"]["description"]
+
+
+@pytest.mark.parametrize("path", DESCRIBED)
+def test_what_tells_of_the_model_needs_the_token_as_a_program_or_a_browser_gives_it(service, tmp_path, path):
+    doors = made_doors(service, tmp_path, Tokens(b"first", b"second"))
+
+    def status(authorization):
+        return asked(reopened(doors), path, None, {"Authorization": authorization}, "GET").status_code
+
+    person, other = (base64.b64encode(text).decode() for text in (b"ada:first", b"ada:second"))
+    assert [status(f"Bearer {token}") for token in ("first", "second", "")] == [200, 401, 401]
+    assert [status(f"Basic {said}") for said in (person, other, "%%%", "")] == [200, 401, 401, 401]
+    refused = got(doors, path)
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+    assert "Basic realm" in refused.headers["www-authenticate"]
+
+
+def test_a_whole_number_is_shown_whole_and_dates_say_what_training_showed(discreet, tmp_path):
+    doors = made_doors(made_service(discreet, tmp_path), tmp_path)
+    row = got(doors, "/openapi.json").json()["components"]["schemas"]["Row"]
+    assert row["properties"]["when"]["description"].startswith("Trained on 2024-01-01")
+    assert "120.0" not in got(doors, "/docs").text
+
+
+def test_the_model_does_not_tell_where_its_table_lay(discreet, tmp_path):
+    manifest = replace(discreet.manifest, window={**discreet.manifest.window, "name": "/home/ada/secret place/t.csv"})
+    found = save(discreet.scorer, manifest, [ROW], tmp_path / "bundle")
+    assert got(made_doors(made_service(found, tmp_path), tmp_path), "/model").json()["window"]["name"] == "t.csv"
+
+
+def test_a_browser_s_password_opens_pages_and_never_predicts(service, tmp_path):
+    doors = made_doors(service, tmp_path, Tokens(b"first"))
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {base64.b64encode(b'a:first').decode()}"}
+    assert asked(doors, "/predict", ROW, headers).status_code == 401
+
+
+def test_health_and_counts_are_open_where_tokens_are_set(service, tmp_path):
+    doors = made_doors(service, tmp_path, Tokens(b"first", b"second"))
+    for path in ("/live", "/ready", "/ping", "/health", "/version", "/metrics"):
+        assert got(doors, path).status_code == 200, path
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------

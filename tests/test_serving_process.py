@@ -25,14 +25,13 @@ PATIENCE = 60
 
 @pytest.fixture(scope="module")
 def production(shared_store, write_use_case_in):
-    """Three versions of which the first is in production; the files of the third were altered."""
+    """Three versions of which the first is in production; the third is not what was registered under its digest."""
     from afterfit.commands import train
 
     file = str(write_use_case_in(shared_store, serving={"reload_seconds": 0.3}))
-    for builder in ("", "linear", ""):
+    for builder in ("", "linear"):
         train.command(file, builder)
-    altered = registry.bundle_folder(version("sizes", "3")) / "example.json"
-    altered.write_text(altered.read_text() + " ")
+    registry.register(version("sizes", "2").source, "sizes", "0" * 64, {}, "Another digest.")
     registry.set_alias(version("sizes", "1"), "production")
     return file
 
@@ -113,10 +112,10 @@ def eventually(condition):
 @pytest.mark.slow
 def test_the_alias_moves_under_load_and_no_request_fails(server):
     expected = {number: load_bundle(version("sizes", number)).answer(ROW) for number in ("1", "2")}
-    found, threads = load(server, 4.0)
+    found, threads = load(server, 3.2)
     moves = []
     for number in ("2", "1", "2"):
-        time.sleep(1.0)
+        time.sleep(0.8)
         registry.set_alias(version("sizes", number), "production")
         moves.append((time.monotonic(), number))
     for thread in threads:
@@ -143,11 +142,12 @@ def test_the_metrics_of_two_workers_agree_with_what_was_asked(server):
     assert eventually(lambda: counted(server, "afterfit_workers") == 2)
     line = 'afterfit_requests_total{door="/predict",status="200"}'
     assert eventually(lambda: counted(server, line) == server.sent), (counted(server, line), server.sent)
-    assert counted(server, 'afterfit_request_seconds_count{door="/predict"}') == server.sent
+    line = 'afterfit_request_seconds_count{door="/predict"}'  # either worker knows the other's counts of a moment ago
+    assert eventually(lambda: counted(server, line) == server.sent)
 
 
 @pytest.mark.slow
-def test_an_altered_version_is_refused_noted_in_the_ledger_and_the_old_one_goes_on(server):
+def test_a_version_with_another_digest_is_refused_noted_in_the_ledger_and_the_old_one_goes_on(server):
     assert eventually(lambda: json.loads(server.ask(body=ROW)[1])["model_version"] == "2")
     registry.set_alias(version("sizes", "3"), "production")
     assert eventually(lambda: any(one.decision.verdict == "REFUSED" for one in ledger.entries("sizes")))
@@ -176,19 +176,3 @@ def test_a_stopped_server_finishes_and_seals_its_log(server):
     lines = [json.loads(line) for line in server.access.read_text().splitlines()]
     predicted = [line for line in lines if line["path"] == "/predict" and line["status"] == 200]
     assert len(predicted) == len(ids)
-
-
-@pytest.mark.slow
-def test_an_alias_that_nothing_holds_ends_the_command_at_once(production, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--config", production, "--alias", "nobody"]
-    ran = subprocess.run(
-        [*command, "--port", "0"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        timeout=PATIENCE,
-    )
-    assert ran.returncode == 2
-    assert "no version 'nobody'" in ran.stderr

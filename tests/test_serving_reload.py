@@ -245,10 +245,85 @@ def test_a_webhook_of_somebody_else_or_of_old_is_refused(following, tmp_path, he
     assert not (tmp_path / "poke").exists()
 
 
-def test_a_webhook_is_taken_once_and_never_without_a_secret():
-    headers = {key.lower(): value for key, value in signed(delivery="once").items()}
-    webhook.check(b"secret", headers, b"{}", time.time())
+def test_a_webhook_is_taken_once_by_whichever_worker_and_never_without_a_secret(tmp_path):
+    now = time.time()
+    headers = {key.lower(): value for key, value in signed(delivery="once", moment=str(int(now))).items()}
+    webhook.check(b"secret", headers, b"{}", now, tmp_path)
     with pytest.raises(Refusal, match="came before"):
-        webhook.check(b"secret", headers, b"{}", time.time())
+        webhook.check(b"secret", headers, b"{}", now, tmp_path)
     with pytest.raises(Refusal, match="No webhooks"):
-        webhook.check(None, headers, b"{}", time.time())
+        webhook.check(None, headers, b"{}", now, tmp_path)
+    webhook.check(b"secret", headers, b"{}", now, _other(tmp_path))
+    assert len(list(tmp_path.glob("delivery-*"))) == 1
+
+
+def _other(folder):
+    (folder / "other").mkdir()
+    return folder / "other"
+
+
+def test_what_is_remembered_of_webhooks_is_forgotten_once_their_time_would_not_pass(tmp_path):
+    later = time.time() + 3 * webhook.OLDEST
+    for delivery, moment in [("first", time.time()), ("second", later)]:
+        headers = {key.lower(): value for key, value in signed(delivery=delivery, moment=str(int(moment))).items()}
+        webhook.check(b"secret", headers, b"{}", moment, tmp_path)
+        if delivery == "first":
+            [first] = tmp_path.glob("delivery-*")
+    assert not first.exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "ours"),
+    [
+        ({"entity": "model_version_alias", "action": "created"}, True),
+        ({"entity": "model_version_alias", "action": "deleted"}, False),
+        ({"entity": "model_version_tag", "action": "created"}, False),
+        ({"entity": "model_version_alias", "action": "created", "data": {"name": "made", "alias": "staging"}}, False),
+        ({"entity": "model_version_alias", "action": "created", "data": []}, False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_a_webhook_that_says_the_alias_was_set_has_refused_versions_tried_again(following, tmp_path, told, ours):
+    service, _, _ = following
+    body = told if isinstance(told, list) else {"data": {"name": "made", "alias": "production", "version": "2"}, **told}
+    text = json.dumps(body).encode()
+    doors = made_doors(service, tmp_path, Tokens(webhook=b"secret"))
+    assert asked(doors, "/webhook", text, signed(body=text, delivery="told")).status_code == 200
+    assert (tmp_path / "again").exists() is ours
+
+
+# --- refused, and tried again --------------------------------------------------------------------------------------
+
+
+def test_a_refused_version_is_tried_again_once_it_was_fetched_anew(following, versions, tmp_path):
+    service, found, told = following
+    wrong = {**versions["2"], "digest": "0" * 64, "attempt": "2"}
+    for _ in range(2):
+        target(tmp_path, wrong)
+        found.look()
+    assert len([sentence for sentence in told if "refused" in sentence]) == 1
+    target(tmp_path, {**wrong, "attempt": "3"})
+    found.look()
+    assert len(list(tmp_path.glob("refused-*.json"))) == 2
+    target(tmp_path, {**versions["2"], "attempt": "4"})
+    found.look()
+    assert service.engine.bundle.version == "2"
+
+
+def test_a_version_that_was_replaced_while_it_was_read_is_not_refused(following, versions, tmp_path, monkeypatch):
+    service, found, _ = following
+    gone = {**versions["2"], "bundle": str(tmp_path / "gone")}
+    original = follower.loaded
+
+    def overtaken(wanted, keeping):
+        if wanted == gone:
+            target(tmp_path, versions["2"])
+        return original(wanted, keeping)
+
+    monkeypatch.setattr(follower, "loaded", overtaken)
+    target(tmp_path, gone)
+    found.look()
+    assert not list(tmp_path.glob("refused-*.json"))
+    found.look()
+    assert service.engine.bundle.version == "2"

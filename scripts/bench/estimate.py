@@ -53,7 +53,7 @@ def flights(use_case: str, peers: Path | None, names) -> dict[str, list[dict[str
 
     from afterfit.bundle import save
     from afterfit.monitoring import answered, observe, past_of
-    from afterfit.training import reference, unseen
+    from afterfit.training import errormap, reference
 
     case, frame, y, part, problem, trained = halves(use_case)
     case = case.model_copy(
@@ -62,7 +62,7 @@ def flights(use_case: str, peers: Path | None, names) -> dict[str, list[dict[str
         }
     )
     with tempfile.TemporaryDirectory() as folder:
-        known = {"reference": reference(problem, trained), "unseen": unseen(problem, trained)}
+        known = {"reference": reference(problem, trained), "errormap": errormap(problem, trained)}
         bundle = save(trained.scorer, _manifest(case), [], Path(folder) / "bundle", **known)
     past, found = [], {name: [] for name in names}
     for month in MONTHS:
@@ -145,9 +145,8 @@ def inside(path: str) -> None:
     import pandas as pd
 
     warnings.filterwarnings("ignore")
+    pd.set_option("future.infer_string", False)  # Arrow texts break inside NannyML
     rows = pd.read_parquet(path)
-    for column in rows.select_dtypes(exclude=["number", "datetime", "bool"]):
-        rows[column] = rows[column].astype(object)
     reference, months = rows[rows["part"] == "reference"], rows[rows["part"] != "reference"]
     common = {"y_pred": "prediction", "y_true": "outcome", "timestamp_column_name": "when", "chunk_period": "M"}
     if "probability" in rows:
@@ -217,9 +216,9 @@ def series(kind: str, seed: int):
 
     from afterfit import estimate, shifts
     from afterfit.calibration import fit_calibration
+    from afterfit.errormap import learn_errormap
     from afterfit.measures import metric
     from afterfit.predictions import Predictions
-    from afterfit.unseen import learn_unseen
 
     (x, y), *rest = windows(kind, seed)
     folds = np.array_split(np.arange(len(y)), 5)
@@ -230,7 +229,7 @@ def series(kind: str, seed: int):
     model, calibration = LogisticRegression().fit(x, y), fit_calibration(raw, y)
     shares = (1 - y.mean(), y.mean())
     clock = np.datetime64("2024-01-01", "us") + np.arange((WINDOWS + 4) * STRETCH) * np.timedelta64(1, "m")
-    known = learn_unseen(x, y, Predictions.of_probabilities(calibration(raw)), clock[: len(y)], shares, 5)
+    known = learn_errormap(x, y, Predictions.of_probabilities(calibration(raw)), clock[: len(y)], shares, 5)
     clock = clock[len(y) :]
     wanted, past, found = [metric(name) for name in CLASS_METRICS], [], []
     for number, (x, y) in enumerate(rest):

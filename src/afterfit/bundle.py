@@ -22,19 +22,22 @@ from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
+from afterfit.errormap import ErrorMap
 from afterfit.errors import BundleError, DataError
 from afterfit.predictions import Predictions
 from afterfit.profiles import Profile
 from afterfit.reference import Reference
 from afterfit.scorer import Scorer
-from afterfit.unseen import Unseen
 
 FORMAT = 1
 Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
-PROFILE, UNSEEN = "profile.json", "unseen.json"
-"""What the training window looked like, and the errors of rows unseen. Bundles of older releases have none; where they
-are, the digest covers them."""
+PROFILE = "profile.json"
+"""What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
+UNSEEN = "unseen.npz"
+"""What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
+ERRORMAP = "errormap.json"
+"""Where and by how much answers for rows unseen were off. Optional too."""
 _DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
 TRUSTED = frozenset(
     {
@@ -119,6 +122,42 @@ class Manifest:
     code: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Unseen:
+    """Training rows that the fit of the last fold had not seen, and what it answered, calibrated as the scorer is.
+
+    A version that was trained on all rows up to now has no other rows that could judge it now.
+
+    Attributes:
+        marks: (m,) uint64, their fingerprints (`afterfit.data.row_marks`).
+        predictions: (m,) the answers.
+    """
+
+    marks: Marks
+    predictions: Predictions
+
+    def find(self, marks: Marks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+        """Which of (n,) rows are among them, (n,), and the place of each that is."""
+        order = np.argsort(self.marks, kind="stable")
+        place = np.minimum(np.searchsorted(self.marks[order], marks), max(len(order) - 1, 0))
+        known = self.marks[order][place] == marks if len(order) else np.zeros(len(marks), dtype=np.bool_)
+        return known, order[place[known]]
+
+    def to_bytes(self) -> bytes:
+        """As a compressed npz file without pickles."""
+        parts = {name: getattr(self.predictions, name) for name in ("prediction", "probabilities", "lower", "upper")}
+        written = io.BytesIO()
+        np.savez_compressed(written, marks=self.marks, **{k: v for k, v in parts.items() if v is not None})
+        return written.getvalue()
+
+    @classmethod
+    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "Unseen":
+        """The inverse of `to_bytes`."""
+        with np.load(path, allow_pickle=False) as found:
+            table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
+            return cls(found["marks"], Predictions(found["prediction"], table, lower, upper, classes))
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A scorer with its manifest: rows in, answers out, each row by itself.
@@ -131,7 +170,8 @@ class Bundle:
         version: the registry version it was loaded as, or None.
         rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
         reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
-        unseen: errors of rows that the folds' models were not fitted on; None in older bundles.
+        unseen: what the last fold answered for the rows that it had not seen; None in older bundles.
+        errormap: errors of rows that the folds' models were not fitted on; None in older bundles.
     """
 
     scorer: Scorer
@@ -142,6 +182,7 @@ class Bundle:
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
     unseen: Unseen | None = None
+    errormap: ErrorMap | None = None
 
     @property
     def profile(self) -> Profile | None:
@@ -264,6 +305,7 @@ def save(
     rows: Marks | None = None,
     reference: Reference | None = None,
     unseen: Unseen | None = None,
+    errormap: ErrorMap | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
 
@@ -276,7 +318,8 @@ def save(
         folder: where to.
         rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
         reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
-        unseen: errors of rows unseen in training; none are kept where None.
+        unseen: what the last fold answered for the rows that it had not seen.
+        errormap: errors of rows unseen in training; none are kept where None.
 
     Raises:
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
@@ -292,15 +335,17 @@ def save(
     }
     if reference is not None:
         texts[PROFILE] = reference.to_json()
-    if unseen is not None:
-        texts[UNSEEN] = unseen.to_json()
+    if errormap is not None:
+        texts[ERRORMAP] = errormap.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (PROFILE, UNSEEN):
+        for name in (PROFILE, UNSEEN, ERRORMAP):
             (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
+        if unseen is not None:
+            (folder / UNSEEN).write_bytes(unseen.to_bytes())
         (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
     except OSError as error:
         raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
@@ -379,10 +424,11 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
-        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / UNSEEN
+        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
-        unseen = Unseen.from_dict(_read(errors)) if errors.is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen)
+        errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
+        unseen = Unseen.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, errormap)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -408,7 +454,7 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in (*FILES, *(name for name in (PROFILE, UNSEEN) if (folder / name).is_file())):
+    for name in (*FILES, *(name for name in (PROFILE, UNSEEN, ERRORMAP) if (folder / name).is_file())):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")

@@ -30,6 +30,14 @@ from afterfit.values import (
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 OnInvalid = Literal["error", "missing"]
 KINDS: tuple[str, ...] = get_args(Kind)
+PLACEHOLDERS: dict[Kind, Any] = {
+    "number": 0.0,
+    "integer": 0,
+    "boolean": False,
+    "category": "private",
+    "datetime": "2000-01-01T00:00:00",
+}
+"""Made values, shown and tried where a private column's own must not be."""
 MOST_CATEGORIES = 10_000
 MOST_MARKS = 5  # distinct odd texts in a column of numbers or dates that still look like marks
 LONGEST_MARK = 12

@@ -49,6 +49,7 @@ MOST_NAMED = 20  # unknown columns that are named; the rest is counted
 LONGEST_NAME = 100  # characters of an unknown name that a rename is sought for
 UNREADABLE = frozenset({*MUST_BE, "invalid"})
 WIDEST = 1_000  # columns of a row above which nothing of it is kept
+LONGEST_NAME = 200  # characters of a column's name above which nothing of its row is kept
 REMEMBERED = 256  # different sets of unknown columns whose warnings are kept
 
 
@@ -151,7 +152,7 @@ class Contract:
         notes = self._unknown.get(names)
         if notes is None:
             notes = self.unknown_columns(row)
-            if len(names) > WIDEST:
+            if len(names) > WIDEST or any(len(str(name)) > LONGEST_NAME for name in names):
                 return notes
             if len(self._unknown) >= REMEMBERED:
                 self._unknown.clear()

@@ -112,8 +112,24 @@ def load(use_case: UseCase, *, start: datetime | None = None, end: datetime | No
     """
     if use_case.time is None and (start or end):
         raise SettingsError(f"{use_case.name}: a start or end needs a time column, and the use case names none")
-    name = describe(use_case.source)
-    frame = read(use_case.source, use_case.root, columns=_wanted(use_case))
+    frame = read(use_case.source, use_case.root, columns=wanted(use_case))
+    return window(use_case, frame, describe(use_case.source), start=start, end=end)
+
+
+def window(
+    use_case: UseCase,
+    frame: pd.DataFrame,
+    name: str,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    waiting: bool = False,
+) -> Window:
+    """A table that was read, as `load` gives it; with `waiting` rows without a target stay, for it may come yet.
+
+    Raises:
+        DataError: as `load`.
+    """
     if use_case.target not in frame.columns:
         raise DataError(f"{name}: {absent_column(use_case.target, list(frame.columns))}")
     dropped: dict[str, int] = {}
@@ -123,7 +139,7 @@ def load(use_case: UseCase, *, start: datetime | None = None, end: datetime | No
     known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
     if not known.any():
         raise DataError(f"{name}: the target '{use_case.target}' is missing in all {len(frame):,} rows")
-    if not known.all():
+    if not known.all() and not waiting:
         dropped["target is missing"] = int((~known).sum())
         frame = frame[known]
     frame = frame.reset_index(drop=True)
@@ -148,6 +164,11 @@ def row_marks(use_case: UseCase, frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
             [column for column in named if column is not None] if use_case.columns.features else list(map(str, frame))
         )
     return row_hashes(frame, columns)
+
+
+def shares(marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """(n,) fingerprints as numbers from 0 to 1, spread evenly and the same wherever a row is met."""
+    return marks.astype(np.float64) / 2.0**64
 
 
 def kept_marks(marks: npt.NDArray[np.uint64], most: int = MOST_MARKS) -> npt.NDArray[np.uint64]:
@@ -253,7 +274,8 @@ def _builtin(name: str) -> pd.DataFrame:
     return BUILTIN[name]()
 
 
-def _wanted(use_case: UseCase) -> list[str] | None:
+def wanted(use_case: UseCase) -> list[str] | None:
+    """The columns that a use case needs of its source; None for all, where it names no features."""
     if not use_case.columns.features:
         return None
     extra = [use_case.target, use_case.time, *use_case.key, *use_case.metrics.slices]

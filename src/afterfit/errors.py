@@ -8,7 +8,10 @@ AfterfitError               exit code 1
 ├── TrainingError           2   this table cannot train this model
 ├── BundleError             1   a model version does not load, or is not what was registered
 ├── LogError                1   the prediction log cannot be written or read
+├── AlarmError              1   an alarm could not be delivered
+│   └── UnsureAlarmError    1   nobody knows whether an alarm was delivered
 └── StoreError              1   the MLflow store refused or could not be reached
+    ├── BusyError           1   another process is at it
     └── UnknownVersionError 2   no such model, version or alias
 """
 
@@ -53,8 +56,20 @@ class LogError(AfterfitError):
     """The prediction log cannot be written or read; the message names the file and what the system said."""
 
 
+class AlarmError(AfterfitError):
+    """An alarm could not be delivered."""
+
+
+class UnsureAlarmError(AlarmError):
+    """An alarm went out and no answer came: it may have arrived, and is not sent again."""
+
+
 class StoreError(AfterfitError):
     """The MLflow store refused a call or could not be reached."""
+
+
+class BusyError(StoreError):
+    """Another process holds what this one waits for."""
 
 
 class UnknownVersionError(StoreError):

@@ -83,6 +83,7 @@ class Case:
         to: staging or production.
         held: the rows.
         past: comparisons of earlier gates.
+        unseen: the candidate's answers for the rows by a fit that had not seen them, where it was trained on them.
     """
 
     use_case: UseCase
@@ -91,6 +92,7 @@ class Case:
     to: str
     held: HeldOut
     past: Sequence[Use] = ()
+    unseen: Predictions | None = None
 
     @property
     def use(self) -> Use | None:
@@ -148,6 +150,32 @@ def _usable(held: HeldOut, ends: Sequence[str | None], use_case: UseCase, now: d
     return HeldOut(kept.frame, kept.y, kept.times, int((~after).sum()), int((after & ~old).sum()))
 
 
+def last_fold(
+    use_case: UseCase, candidate: Bundle, champion: Bundle | None, rows: HeldOut
+) -> tuple[HeldOut, Predictions | None]:
+    """The rows of the candidate's last fold that come after the champion's training, and the fold's answers for them.
+
+    For a candidate that was trained on everything up to now, of which no other rows can tell anything yet. What they
+    tell is what its recipe did with somewhat older rows: good enough to see a training gone wrong.
+
+    Args:
+        use_case: says what a row's fingerprint is.
+        candidate: the version; where it kept no answers, no row is left.
+        champion: what is in production, or None.
+        rows: among which to look, in order of time.
+    """
+    if candidate.unseen is None:
+        return rows.take(np.zeros(len(rows.y), dtype=np.bool_)), None
+    known, place = candidate.unseen.find(data.row_marks(use_case, rows.frame))
+    end = None if champion is None else champion.manifest.window["end"]
+    after = np.ones(len(known), dtype=np.bool_)
+    if end is not None and rows.times is not None:
+        after = rows.times > np.datetime64(end)
+    held = rows.take(known & after)
+    inside = HeldOut(held.frame, held.y, held.times, int((known & ~after).sum()), rows.young)
+    return inside, candidate.unseen.predictions.take(place[after[known]])
+
+
 def examine(case: Case) -> Iterator[Finding]:
     """Every finding about a candidate whose bundle was loaded; none stops the others."""
     bundle, held = case.candidate.bundle, case.held
@@ -170,7 +198,9 @@ def examine(case: Case) -> Iterator[Finding]:
 def _unseen(case: Case) -> Iterator[Finding]:
     marks = data.row_marks(case.use_case, case.held.frame)
     for who, side in (("candidate", case.candidate), ("champion", case.champion)):
-        if side is not None:
+        if who == "candidate" and case.unseen is not None:
+            yield gate.judged_by_fold(len(marks))
+        elif side is not None:
             seen = int(np.isin(marks, side.bundle.rows).sum())
             yield gate.none_seen(seen, len(marks), who)
 
@@ -188,6 +218,7 @@ def _reference(case: Case) -> Iterator[Finding]:
 def _answers(case: Case) -> Iterator[Finding]:
     held = case.held
     checked, ours = case.candidate.bundle.scorer.score(held.frame)
+    ours = ours if case.unseen is None else case.unseen
     good = ~checked.bad
     yield gate.answers_all(int(checked.bad.sum()), len(held.y))
     undefined = good & ~trials.defined(ours)
@@ -210,11 +241,11 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
     confidence = gate.confidence_left(settings.confidence, number)
     yield gate.fresh(number, confidence)
 
-    def compare(by: Metric, other: Predictions, **margins: float) -> Comparison:
+    def compare(by: Metric, other: Predictions, better: Predictions = ours, **margins: float) -> Comparison:
         return compare_performance(
             held.y,
             other,
-            ours,
+            better,
             by,
             blocks=held.times,
             margin=margins.get("margin", 0.0),
@@ -223,12 +254,18 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
             seed=case.use_case.seed,
         )
 
-    dummy = compare(case.metric, bundle.scorer.constant(len(held.y)))
-    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence)
+    constant = bundle.scorer.constant(len(held.y))
+    dummy = compare(case.metric, constant)
+    beside = None
+    if theirs is not None and dummy.interval[0] <= 0:
+        beside = compare(case.metric, constant, theirs).interval
+    yield gate.beats_dummy(
+        dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence=confidence, champion=beside
+    )
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)
-    yield _robust(case, held)
+    yield _robust(case, held) if case.unseen is None else gate.not_robust_here()
 
 
 def _against_champion(

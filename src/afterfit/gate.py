@@ -82,6 +82,16 @@ NEVER_FORCED = frozenset({"loads", "not_rolled_back", "another_version"})
 """Failures that no reason overrides."""
 
 
+EVIDENCE = frozenset({"better", "not_worse"})
+"""Checks against the champion: where they are unsure, they speak neither for nor against a candidate."""
+
+
+def only_lacks_evidence(verdict: Verdict) -> bool:
+    """Whether a candidate is held only because nothing tells it from the champion yet."""
+    unsure = [finding for finding in verdict.findings if finding.outcome == "unsure"]
+    return verdict.decision == "HOLD" and all(finding.code in EVIDENCE for finding in unsure)
+
+
 def judge(findings: Iterable[Finding]) -> Verdict:
     """REJECT where a check fails, HOLD where one lacks evidence or none passes, PROMOTE otherwise."""
     collected = tuple(findings)
@@ -136,11 +146,19 @@ def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
 
 
 def beats_dummy(
-    metric: str, difference: float, interval: tuple[float, float], n: int, confidence: float = 0.95
+    metric: str,
+    difference: float,
+    interval: tuple[float, float],
+    n: int,
+    *,
+    confidence: float = 0.95,
+    champion: tuple[float, float] | None = None,
 ) -> Finding:
     """The candidate is better than the dummy, which gives every row the same answer.
 
-    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low.
+    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low. Where the champion
+    does not surely beat the dummy on these rows either, the world is another one than both have learnt: then the bar
+    says nothing, and to stay with the champion for that would be to stay with it for ever.
 
     Args:
         metric: its name.
@@ -148,6 +166,7 @@ def beats_dummy(
         interval: of the difference.
         n: rows behind it.
         confidence: of the interval.
+        champion: the interval of the champion's difference from the dummy, or None.
     """
     if interval[0] > 0:
         outcome: Outcome = "pass"
@@ -155,6 +174,9 @@ def beats_dummy(
         outcome = "fail" if interval[1] < 0 or difference <= 0 else "unsure"
     said = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
     sentence = f"{said} the dummy: difference {_difference(metric, difference, interval, confidence)}."
+    if outcome != "pass" and champion is not None and champion[0] <= 0:
+        outcome = "not applicable"
+        sentence += " The champion does not surely beat it on these rows either."
     return Finding("beats_dummy", outcome, sentence, difference, 0.0, interval, n)
 
 
@@ -319,6 +341,14 @@ def none_seen(seen: int, rows: int, who: str) -> Finding:
     return Finding(f"unseen_by_{who}", "fail", sentence, float(seen), 0.0, n=rows)
 
 
+def judged_by_fold(rows: int) -> Finding:
+    """The candidate was trained on these rows too; its last fold's fit, which was not, answers for it."""
+    sentence = (
+        f"{rows:,} rows are answered by its last fold's fit, which had not seen them; it was trained on them too."
+    )
+    return Finding("unseen_by_candidate", "pass", sentence, n=rows)
+
+
 def confidence_left(confidence: float, use: int) -> float:
     """The confidence of the k-th comparison on the same rows: 1 - (1 - confidence) / k².
 
@@ -385,6 +415,11 @@ def robust(falls: Sequence[Fall], metric: str, limit: float, n: int) -> Finding:
         return Finding("robust", "pass", f"{lead}; no fall is {limit:g} deeper than the champion's.", most, limit, n=n)
     named = "; ".join(f"{one.column} {one.change}: {one.candidate:.4f} against {one.champion:.4f}" for one in bad[:5])
     return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {named}.", most, limit, n=n)
+
+
+def not_robust_here() -> Finding:
+    """On rows that the candidate was trained on a missing column costs it more than it ever will elsewhere."""
+    return Finding("robust", "not applicable", "It was trained on these rows, which overstates what a column is worth.")
 
 
 def reference_as_close(candidate: Mapping[str, float], champion: Mapping[str, float], limit: float, n: int) -> Finding:

@@ -25,6 +25,7 @@ from afterfit.windows import Cutter
 
 OWN = ["time", "version", "prediction", "probability", "probabilities", "lower", "upper", "error", "seconds", "outcome"]
 QUANTILES = (0.5, 0.95, 0.99)
+MICROSECOND = pd.Timedelta(1, "us")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +66,8 @@ def from_table(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> 
         y = np.full(len(frame), np.nan)
         if use_case.target in frame.columns:
             y = outcomes(use_case, bundle.scorer.classes, frame[use_case.target])
-        start, end = span(period, number)
-        yield Gathered(number, named(period, number), start, end, answered(bundle, frame, y, times))
+        start, end = span(period, number, times)
+        yield Gathered(number, named(period, number, times), start, end, answered(bundle, frame, y, times))
 
 
 def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: Cutter) -> Iterator[Gathered]:
@@ -81,24 +82,27 @@ def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: Cutt
     for number in sorted(parts):
         whole = pd.concat(parts.pop(number), ignore_index=True)
         whole = whole.sort_values(str(period.time), kind="stable", ignore_index=True)
-        start, end = span(period, number)
-        yield Gathered(number, named(period, number), start, end, _logged(use_case, bundle, whole, str(period.time)))
+        given = _logged(use_case, bundle, whole, str(period.time))
+        start, end = span(period, number, given.times)
+        yield Gathered(number, named(period, number, given.times), start, end, given)
 
 
-def span(period: Cutter, number: int) -> tuple[datetime | None, datetime | None]:
-    """Where a window begins and ends: by its unit, else as asked, else where its rows lie."""
+def span(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> tuple[datetime | None, datetime | None]:
+    """Where a window begins and ends: by its unit, else as asked, else where its rows (with these times) lie."""
     edges = period.edges(number)
     if edges is not None:
         return edges
-    if period.first is None or period.last is None or period.every is not None:
+    if times is None or not len(times):
         return period.start, period.end
-    last = pd.Timestamp(period.last) + pd.Timedelta(1, "us")
-    return period.start or pd.Timestamp(period.first).to_pydatetime(), period.end or last.to_pydatetime()
+    first, last = pd.Timestamp(times[0]).to_pydatetime(), (pd.Timestamp(times[-1]) + MICROSECOND).to_pydatetime()
+    if period.every is not None:
+        return first, last
+    return period.start or first, period.end or last
 
 
-def named(period: Cutter, number: int) -> str:
+def named(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> str:
     """A window in words."""
-    start, end = span(period, number)
+    start, end = span(period, number, times)
     if period.every is not None or start is None or end is None:
         return period.name(number)
     return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}".replace(" 00:00", "")

@@ -29,7 +29,7 @@ from mlflow.entities import Run
 
 from afterfit import registry, tracking
 from afterfit.errors import StoreError, UnknownVersionError
-from afterfit.lock import Held, locked, patiently
+from afterfit.lock import PATIENCE, Held, locked, patiently
 from afterfit.registry import PRODUCTION, STAGING
 
 PREVIOUS = "previous"
@@ -240,6 +240,24 @@ def record(name: str, decision: Decision, seen: int) -> tuple[Entry, list[str]]:
         winner = next((one for one in reversed(book) if one.number > seen and _rivals(one, decision)), None)
         entry = _write(name, decision if winner is None else _raced(decision, winner), book, held)
         return _carry_out(name, entry, book, held), said
+
+
+def note(name: str, decision: Decision, patience: float = PATIENCE) -> Entry:
+    """Write down what moves nothing, and leave everything else as it is: no repair, no alias touched.
+
+    For a process that only watches, such as a server: an alias that a person has set by hand is for the next command
+    to put back, and not for it.
+
+    Args:
+        name: the use case's name.
+        decision: what was seen; whatever it says, it moves nothing.
+        patience: seconds to wait for a command that is at work.
+
+    Raises:
+        StoreError: the store went away; what was begun does not count, and the next command says so.
+    """
+    with locked(f"{name}.ledger-lock", actor(), patience) as held:
+        return _end(_write(name, replace(decision, moves=False), entries(name), held), "done", held)
 
 
 def _rivals(entry: Entry, decision: Decision) -> bool:

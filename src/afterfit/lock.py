@@ -15,7 +15,7 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from afterfit.errors import StoreError
+from afterfit.errors import BusyError, StoreError
 from afterfit.tracking import check_reachable, store, store_errors
 
 LEASE = 300.0
@@ -36,6 +36,7 @@ class Owner:
         born: when that process began, in the machine's own count; ids are used again.
         who: the person or service, for sentences.
         since: seconds since 1970 on the holder's clock.
+        lease: seconds after which it counts as left behind.
     """
 
     token: str
@@ -44,10 +45,11 @@ class Owner:
     born: str
     who: str
     since: float
+    lease: float = LEASE
 
     def left_behind(self, now: float) -> bool:
         """Whether its process is known to be gone, or its lease has run out."""
-        if now - self.since > LEASE:
+        if now - self.since > self.lease:
             return True
         return self.machine == _machine() and _born(self.pid) != self.born
 
@@ -59,9 +61,10 @@ class Owner:
 class Held:
     """A lock while it is held; ask `require` before each step that others must not cross."""
 
-    def __init__(self, name: str, since: float) -> None:
+    def __init__(self, name: str, since: float, lease: float = LEASE) -> None:
         self.name = name
-        self._until = since + LEASE / 2
+        self._lease = lease
+        self._until = since + lease / 2
 
     def require(self) -> None:
         """Fail where so much time has passed that another command may soon take over.
@@ -71,13 +74,13 @@ class Held:
         """
         if time.monotonic() > self._until:
             raise StoreError(
-                f"MLflow at {store()} was too slow: '{self.name}' was held for {LEASE / 2:g} s. "
+                f"MLflow at {store()} was too slow: '{self.name}' was held for {self._lease / 2:g} s. "
                 "Run the command again: it finishes or undoes what was begun."
             )
 
 
 @contextmanager
-def locked(name: str, who: str, patience: float = PATIENCE) -> Iterator[Held]:
+def locked(name: str, who: str, patience: float = PATIENCE, lease: float = LEASE) -> Iterator[Held]:
     """Hold the lock of that name while the block runs.
 
     MLflow has no compare-and-set. What each of its stores does atomically is to make a registered model: names are
@@ -92,15 +95,16 @@ def locked(name: str, who: str, patience: float = PATIENCE) -> Iterator[Held]:
         name: of the lock; it stands in the registry while it is held.
         who: named to those who wait too long.
         patience: seconds to wait for a living holder.
+        lease: seconds after which it counts as left behind where its process cannot be looked at.
 
     Raises:
         StoreError: another process holds it all that time (it is named), or the store is away.
     """
     check_reachable()
-    owner = Owner(uuid.uuid4().hex[:12], _machine(), os.getpid(), _born(os.getpid()), who, time.time())
+    owner = Owner(uuid.uuid4().hex[:12], _machine(), os.getpid(), _born(os.getpid()), who, time.time(), lease)
     _take(name, owner, time.monotonic() + patience)
     try:
-        yield Held(name, time.monotonic())
+        yield Held(name, time.monotonic(), lease)
     finally:
         # what cannot be deleted now is left behind, which the next command sees
         with suppress(StoreError):
@@ -114,7 +118,7 @@ def _take(name: str, owner: Owner, deadline: float) -> None:
                 _break(name, holder, owner, deadline)
                 break
             if time.monotonic() > deadline:
-                raise StoreError(
+                raise BusyError(
                     f"{holder.who} (process {holder.pid} on {holder.machine.split()[0]}) holds '{name}' for "
                     f"{time.time() - holder.since:.0f} s already. Wait for it, or end it: the next command clears up."
                 )

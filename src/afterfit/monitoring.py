@@ -203,7 +203,7 @@ def _estimated(
     use_case: UseCase, bundle: Bundle, window: Served, past: Sequence[Past], seed: int
 ) -> Mapping[str, Measured]:
     answers = _answers(bundle, window, np.flatnonzero(window.sound))
-    folds = bundle.unseen.folds if bundle.unseen is not None else ()
+    folds = bundle.errormap.folds if bundle.errormap is not None else ()
     return estimate.estimate(metrics_of(use_case, answers.predictions), answers, folds, past, seed)
 
 
@@ -218,13 +218,13 @@ def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> esti
     rows = _thinned(window, rows)
     predictions, classes = window.predictions.take(rows), window.predictions.classes
     outside, points = np.zeros(len(rows), dtype=np.bool_), []
-    known = bundle.unseen is not None and bool(bundle.unseen.points)
+    known = bundle.errormap is not None and bool(bundle.errormap.points)
     for some in _chunks(len(rows)):
         checked = bundle.scorer.contract.check_frame(window.frame.iloc[rows[some]])
         outside[some] = _outside(checked, window.hidden)
-        if bundle.unseen is not None and known:
+        if bundle.errormap is not None and known:
             matrix = bundle.scorer.encoder.encode_frame(checked)
-            points.append(np.asarray(bundle.unseen.errors_at(matrix, predictions.take(_mask(some)))))
+            points.append(np.asarray(bundle.errormap.errors_at(matrix, predictions.take(_mask(some)))))
     centre = np.empty(0) if classes is None else centre_of(bundle.scorer.baseline, len(classes))
     times = None if window.times is None else window.times[rows]
     share = float(outside.mean()) if len(rows) else 0.0

@@ -213,7 +213,9 @@ def chart(name: str, series: Sequence[Step], promise: Mapping[str, float | None]
         tuple((x, y(v)) for x, v in zip(places, told["estimated", ""], strict=True) if v is not None),
         tuple((x, y(v)) for x, v in zip(places, told["realised", ""], strict=True) if v is not None),
         tuple(x for x, step in zip(places, series, strict=True) if step.metrics.get("drift_alarm")),
-        tuple((x, shown(step.name, 16)) for x, step in list(zip(places, series, strict=True))[::spaced]),
+        tuple(
+            (x, shown(step.name.split(" to ")[0], 16)) for x, step in list(zip(places, series, strict=True))[::spaced]
+        ),
     )
 
 

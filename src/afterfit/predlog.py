@@ -1,6 +1,7 @@
 """The prediction log as a whole: where it is, sealing, outcomes, which ids it knows, reading, what stays private."""
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,7 +243,12 @@ def key_of(row: Mapping[str, Any], key: Sequence[str], private: Collection[str] 
     also where `drop` leaves them out of the features: without them there is nothing to join by.
     """
     texts = [hashed(row.get(n), n, salt) if n in private else read_category(row.get(n)) for n in key]
-    return None if not texts or None in texts else orjson.dumps(texts).decode()
+    if not texts or None in texts:
+        return None
+    try:
+        return orjson.dumps(texts).decode()
+    except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, which no text of UTF-8 can hold
+        return json.dumps(texts, separators=(",", ":"))
 
 
 def known_outcomes(log: PredictionLog, outcomes: pa.Table) -> npt.NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
 
 import re
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ DIGEST = "afterfit.digest"
 BUNDLE = Path("artifacts", "bundle")
 LOADER = "served.py"
 """The file of this package that MLflow runs to load a version."""
+NOTED = "registered_model_meta"
+"""The file in which MLflow notes the registered version beside a model that was downloaded."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
 """What MLflow says of an alias that nothing holds, or that nothing can hold."""
 
@@ -98,6 +101,14 @@ def _nothing_there(name: str, reference: str) -> str:
     return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
 
 
+def tagged(name: str, key: str, value: str) -> Version | None:
+    """The newest version that has a tag with this value, or None."""
+    check_reachable()
+    with store_errors():
+        found = [one for one in MlflowClient().search_model_versions(f"name = '{name}'") if one.tags.get(key) == value]
+    return version(name, str(max(int(one.version) for one in found))) if found else None
+
+
 def holder(name: str, alias: str) -> Version | None:
     """The version that holds an alias, or None."""
     try:
@@ -119,8 +130,12 @@ def tag(target: Version, tags: Mapping[str, str]) -> None:
             MlflowClient().set_model_version_tag(target.name, target.number, key, value)
 
 
-def model_folder(target: Version) -> Path:
+def model_folder(target: Version, into: Path | None = None) -> Path:
     """The local folder of a version's files, downloaded where the store is not local.
+
+    Args:
+        target: the version.
+        into: an existing folder that gets a copy of them in either case.
 
     Raises:
         BundleError: the registry knows the version, and its files are not there.
@@ -128,7 +143,8 @@ def model_folder(target: Version) -> Path:
     with store_errors():
         place = MlflowClient().get_model_version_download_uri(target.name, target.number)
         try:
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
+            copied = None if into is None else str(into)
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=copied))
         except (MlflowException, OSError) as error:
             check_reachable()
             said = " ".join(str(error).split())[:300]
@@ -141,16 +157,24 @@ def load_bundle(target: Version) -> "Bundle":
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
     """
+    home, expected = fetch(target)
+    return _checked(home, expected, target.number)
+
+
+def _checked(home: Path, expected: str, number: str) -> "Bundle":
     from afterfit.bundle import check_code, load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
 
-    home, expected = fetch(target)
-    bundle = load(home / BUNDLE, expected, target.number)
+    bundle = load(home / BUNDLE, expected, number)
     check_code(home, bundle.manifest.code, LOADER)
     return bundle
 
 
-def fetch(target: Version) -> tuple[Path, str]:
+def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
     """The local folder of a version that may be loaded, and the digest that its bundle must have; loads nothing.
+
+    Args:
+        target: the version.
+        into: as `model_folder` has it.
 
     Raises:
         BundleError: no Afterfit bundle, or its files are not there.
@@ -158,9 +182,25 @@ def fetch(target: Version) -> tuple[Path, str]:
     expected = target.tags.get(DIGEST)
     if expected is None:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
-    home = model_folder(target)
+    home = model_folder(target, into)
     _refuse_pickle(target, home)
     return home, expected
+
+
+def keep(target: Version, folder: Path) -> Path:
+    """Copy a version's files into a new folder from which it is served without the registry.
+
+    They are held against the registered digest there, and MLflow's own note says beside them which version they are.
+
+    Raises:
+        BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+    """
+    home, expected = fetch(target)
+    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    _checked(folder, expected, target.number)
+    noted = {"model_name": target.name, "model_version": target.number}
+    (folder / NOTED).write_text(yaml.safe_dump(noted), "utf-8")
+    return folder
 
 
 def bundle_folder(target: Version) -> Path:

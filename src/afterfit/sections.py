@@ -1,8 +1,11 @@
 """The sections of a settings file, each frozen and strict; what they mean and what they default to."""
 
 from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
@@ -226,6 +229,120 @@ class Log(Settings):
         if (self.spool or self.folder or "").startswith("s3://"):
             raise ValueError("name a local folder as spool: there answers wait until they are sealed to s3://")
         return self
+
+
+Cause = Literal["quality", "service", "drift", "estimated", "realised"]
+PRESETS = Path(__file__).parent / "policies.yaml"
+
+
+@lru_cache
+def presets() -> dict[str, dict[str, Any]]:
+    """The policies that come with the package, by name."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(PRESETS.read_text("utf-8"))
+    return found
+
+
+class TrainOn(Settings):
+    """Which of the rows with known outcomes a retraining takes.
+
+    Attributes:
+        rows: "all"; "days", the last so many; "change", those since drift or a fall was first seen (all, where there
+            was none or too few are left); "weighted", recent rows more often than old ones.
+        days: how many, for "days".
+        half_life_days: after so many days a row is taken half as often, for "weighted".
+    """
+
+    rows: Literal["all", "days", "change", "weighted"] = "all"
+    days: float | None = Field(default=None, gt=0)
+    half_life_days: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _told_how(self) -> "TrainOn":
+        for way, key in (("days", "days"), ("weighted", "half_life_days")):
+            if (self.rows == way) != (getattr(self, key) is not None):
+                raise ValueError(f"{key} and rows: {way} go together")
+        return self
+
+
+class Policy(Settings):
+    """What findings lead to. A preset gives what is not said here; see policies.yaml.
+
+    Attributes:
+        preset: never, calendar, on-drift, on-performance or cautious.
+        every: the length of a window: 6h, 1d, 1w, 1mo.
+        alarm: causes that are told, each once for as long as it lasts.
+        retrain: causes that lead to retraining.
+        calendar: retrain after so many windows whatever was seen; 0: not.
+        while_it_pays: retrain each window as long as the last retraining paid, by what production and the version that
+            it replaced did since on the same rows; and once to find out.
+        pays: the smallest gain that pays, as a share of what production is worth above the dummy.
+        again: retrain where the outcomes that came since are so many times the rows that production was trained on.
+        fall: how far below the promised mean the primary metric must surely be to have fallen, in its unit; "range":
+            below all that was promised for the next window.
+        sure: whether its whole interval must lie there, or the value alone.
+        refused: share of rows without an answer from which on quality is a cause.
+        errors: share of requests that failed from which on service is one.
+        roll_back: go back where production is surely worse than what it replaced.
+        worse: by how much at least, in the primary metric's unit.
+        trial: a version of the same recipe on newer rows, of which the gate knows nothing bad but cannot yet tell
+            whether it is better, goes to production on trial: the next windows compare it with what it replaced.
+        minimum_outcomes: outcomes below which nothing is concluded or trained.
+        cooldown: windows between two retrainings at least.
+        budget: retrainings in any 30 days at most; None: any number.
+        train_on: which rows.
+        tune: trials of a search around the last best parameters at each retraining; 0: the same parameters.
+        retraining_cost: of one retraining, in the value's unit.
+        outcome_cost: of one known outcome, in the value's unit.
+    """
+
+    preset: str = "cautious"
+    every: str = "1mo"
+    alarm: tuple[Cause, ...] = ()
+    retrain: tuple[Cause, ...] = ()
+    calendar: int = Field(default=0, ge=0)
+    while_it_pays: bool = False
+    pays: Finite = Field(default=0.05, ge=0)
+    again: Finite | None = Field(default=None, gt=0)
+    fall: Annotated[Finite, Field(ge=0)] | Literal["range"] = "range"
+    sure: bool = True
+    refused: float = Field(default=0.05, gt=0, le=1)
+    errors: float = Field(default=0.01, gt=0, le=1)
+    roll_back: bool = False
+    worse: Finite = Field(default=0.0, ge=0)
+    trial: bool = True
+    minimum_outcomes: int = Field(default=500, ge=20)
+    cooldown: int = Field(default=1, ge=1)
+    budget: int | None = Field(default=None, ge=1)
+    train_on: TrainOn = TrainOn()
+    tune: int = Field(default=0, ge=0)
+    retraining_cost: Finite = Field(default=0.0, ge=0)
+    outcome_cost: Finite = Field(default=0.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_a_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        name = given.get("preset", "cautious")
+        if name not in presets():
+            raise ValueError(f"there is no preset '{name}'; there are {', '.join(presets())}")
+        return {**presets()[name], **given}
+
+
+class Alarms(Settings):
+    """Where alarms go, besides the run and the page: `webhook` (an address), or `command` (words of a command line).
+
+    Attributes:
+        webhook: gets each alarm as JSON in a POST request; `${NAME}` is taken from the environment.
+        secret: the name of the environment variable with the key that signs the body (HMAC-SHA256).
+        command: is called with the alarm as JSON on its standard input.
+        tries: how often delivery is tried before the next step tries again.
+    """
+
+    webhook: str | None = None
+    secret: str | None = None
+    command: tuple[str, ...] = ()
+    tries: int = Field(default=4, ge=1, le=10)
 
 
 class Serving(Settings):

@@ -55,7 +55,8 @@ class ServedBundle(PythonModel):
 def _version(home: Path) -> str | None:
     """The registry version, which MLflow notes beside a model that it fetched from the registry."""
     noted = home / "registered_model_meta"
-    return str(yaml.safe_load(noted.read_text("utf-8"))["model_version"]) if noted.is_file() else None
+    number = yaml.safe_load(noted.read_text("utf-8"))["model_version"] if noted.is_file() else None
+    return None if number is None else str(number)
 
 
 set_model(ServedBundle())

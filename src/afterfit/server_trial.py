@@ -61,7 +61,7 @@ def try_server(model: str, rows: Sequence[Mapping[str, Any]]) -> Trial:
 @contextmanager
 def serving(model: str) -> Iterator[int]:
     """A running `mlflow models serve`, ready; gives its port. The project's own source is kept off its path."""
-    port = _free_port()
+    port = free_port()
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "MLFLOW_RUN_ID"}}
     # MLflow starts uvicorn by name, which lies beside this Python even where its environment is not activated
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
@@ -120,7 +120,8 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -14,6 +14,7 @@ from afterfit.builders import Layout, Task, build
 from afterfit.calibration import Calibration, conformal_offsets, fit_calibration
 from afterfit.contract import Contract, Kind, learn
 from afterfit.encoder import Encoder, fit_encoder, mask_some
+from afterfit.errormap import ErrorMap, learn_errormap
 from afterfit.errors import SchemaError, SettingsError, TrainingError
 from afterfit.folds import ordered_folds, shuffled_folds
 from afterfit.metrics import METRICS, evaluate, metric
@@ -21,7 +22,6 @@ from afterfit.predictions import Predictions
 from afterfit.reference import Reference, cleaned
 from afterfit.reference import learn as learn_reference
 from afterfit.scorer import Scorer, predict, raw_probabilities
-from afterfit.unseen import Unseen, learn_unseen
 from afterfit.usecase import UseCase
 
 Floats = npt.NDArray[np.float64]
@@ -110,6 +110,7 @@ class Trained:
         rows: (m,) positions in the problem's rows of the out-of-fold predictions.
         unseen: the folds' predictions for `rows` under the final calibration: the nearest that a training window has
             to what the scorer will answer for new rows.
+        last: how many of `rows`, at their end, are those of the last fold.
     """
 
     scorer: Scorer
@@ -118,6 +119,7 @@ class Trained:
     out_of_fold: Predictions
     rows: Rows
     unseen: Predictions
+    last: int = 0
 
 
 def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None) -> Problem:
@@ -340,6 +342,7 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
         Predictions.joined(calibrated),
         np.concatenate([fold.rows for fold in parts]),
         Predictions.joined([_apply(answer, scorer.calibration, scorer.offsets) for answer in raw]),
+        len(parts[-1].rows),
     )
 
 
@@ -361,11 +364,11 @@ def reference(problem: Problem, trained: Trained) -> Reference:
     )
 
 
-def unseen(problem: Problem, trained: Trained) -> Unseen | None:
+def errormap(problem: Problem, trained: Trained) -> ErrorMap | None:
     """What the folds' models showed on rows that they were not fitted on, in order of time where there is one."""
     order = np.argsort(trained.rows, kind="stable") if problem.times is not None else np.arange(len(trained.rows))
     rows, scorer = trained.rows[order], trained.scorer
-    return learn_unseen(
+    return learn_errormap(
         scorer.encoder.encode_frame(scorer.contract.check_frame(problem.frame.iloc[rows])),
         problem.y[rows],
         trained.unseen.take(order),

@@ -16,6 +16,7 @@ from afterfit.errors import SettingsError, SourceError, TrainingError
 from afterfit.metrics import metric
 from afterfit.sections import Candidate, Range
 from afterfit.training import Fold, Problem, fold_predictions, folds, measured, metric_names
+from afterfit.usecase import UseCase
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -109,6 +110,38 @@ def search(
         last = f" The last one failed: {failures[-1]}" if failures else ""
         raise TrainingError(f"No trial of the search was finished: raise tuning.trials or tuning.seconds.{last}")
     return Search(trials, _read(study.best_trial), study, resumed, failures)
+
+
+def nearby(use_case: UseCase, builder: str, params: Mapping[str, Any], trials: int) -> UseCase | None:
+    """The use case with a search around some parameters: a third of each range, about them; None without a search.
+
+    Args:
+        use_case: its candidates have the ranges.
+        builder: which of them.
+        params: the last best; they are tried first.
+        trials: of the search; 0 is none.
+    """
+    own = next((one for one in use_case.candidates if one.builder == builder), None)
+    if trials < 1 or own is None or not own.space:
+        return None
+    space = {name: _about(range_, params.get(name)) for name, range_ in own.space.items()}
+    candidate = own.model_copy(update={"params": {**own.params, **params}, "space": space})
+    tuning = use_case.tuning.model_copy(update={"trials": trials})
+    return use_case.model_copy(update={"candidates": (candidate,), "tuning": tuning})
+
+
+def _about(space: Range, value: Any) -> Range:
+    """A third of a range, about a value in it; the whole range where it is choices or the value is not in it."""
+    low, high = space.low, space.high
+    if low is None or high is None or not _holds(space, value):
+        return space
+    ends = np.log([low, high]) if space.log else np.array([low, high], dtype=float)
+    middle, reach = (np.log(value) if space.log else float(value)), (ends[1] - ends[0]) / 6
+    near = np.clip([middle - reach, middle + reach], ends[0], ends[1])
+    near = np.exp(near) if space.log else near
+    whole = isinstance(low, int) and isinstance(high, int)
+    bounds = (int(np.floor(near[0])), int(np.ceil(near[1]))) if whole else (float(near[0]), float(near[1]))
+    return space.model_copy(update={"low": bounds[0], "high": bounds[1]})
 
 
 def _study(problem: Problem, store: Path, name: str) -> optuna.Study:

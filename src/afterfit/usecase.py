@@ -13,11 +13,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from afterfit.errors import SettingsError
 from afterfit.sections import (
+    Alarms,
     Candidate,
     Columns,
     Gate,
     Log,
     Metrics,
+    Policy,
     Registry,
     Scalar,
     Serving,
@@ -49,6 +51,8 @@ class UseCase(Settings):
     gate: Gate = Gate()
     registry: Registry = Registry()
     log: Log = Log()
+    policy: Policy = Policy.model_validate({})
+    alarms: Alarms = Alarms()
     serving: Serving = Serving()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
@@ -96,7 +100,7 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
     Raises:
         SettingsError: no such file, no YAML, an unknown key, or a value that does not fit; every fault is listed.
     """
-    path = _find(str(name_or_path))
+    path = settings_file(str(name_or_path))
     try:
         content = yaml.load(path.read_text("utf-8"), _Strict)  # noqa: S506 - it is a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # a ValueError is text that is no UTF-8, or a day such as February 30
@@ -135,7 +139,12 @@ def builtin_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml")))
 
 
-def _find(text: str) -> Path:
+def settings_file(text: str) -> Path:
+    """The file of a built-in use case's name, or of a path.
+
+    Raises:
+        SettingsError: there is no such file.
+    """
     if text in builtin_names():
         return BUILTIN / f"{text}.yaml"
     path = Path(text)

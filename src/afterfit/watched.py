@@ -10,14 +10,30 @@ from typing import Any
 
 from afterfit import tracking
 from afterfit.estimate import Past
-from afterfit.observation import Measured, Observation
+from afterfit.observation import Measured, Observation, Quality
+from afterfit.policy import Action
 from afterfit.tracking import Noted, Point
 
 KIND, START, END, VERSION = "afterfit.kind", "afterfit.start", "afterfit.end", "afterfit.version"
 NAME, STEP, PAST, POINTS = "afterfit.window", "afterfit.step", "afterfit.past", "afterfit.points"
 USE_CASE, COMPLETE, UNTIL = "afterfit.use_case", "afterfit.complete", "afterfit.outcomes_until"
-MOST_COLUMNS = 50
-"""Columns whose drift becomes a metric: those with an alarm."""
+ACTION, REASON, CAUSES = "afterfit.action", "afterfit.reason", "afterfit.causes"
+MOST_REASON = 2_000
+"""Characters of a reason; MLflow refuses long tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is recorded of a window: what was seen, what it showed of the version, its place, and what is to be done.
+
+    `causes` are the keys of all that is wrong, which were told with this window or before.
+    """
+
+    seen: Observation
+    past: Past
+    step: int
+    action: Action
+    causes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,17 @@ class Watched:
     complete: bool
     metrics: Mapping[str, float]
     past: Past | None
+    causes: tuple[str, ...] = ()
+
+    def remembered(self, promise: Mapping[str, Mapping[str, float | None]]) -> Observation:
+        """The window as far as its metrics tell it."""
+        realised = {}
+        for name in promise:
+            value, low, high = (self.metrics.get(f"realised_{name}{end}") for end in ("", "_low", "_high"))
+            if value is not None:
+                realised[name] = Measured(name, value, low, high, int(self.metrics.get("outcomes", 0)))
+        quality = Quality(int(self.metrics.get("rows", 0)), int(self.metrics.get("refused", 0)))
+        return Observation(self.name, self.start, self.end, self.version, quality, realised=realised, promise=promise)
 
 
 def experiment(use_case: str) -> str:
@@ -43,22 +70,20 @@ def experiment(use_case: str) -> str:
 def windows(use_case: str) -> list[Watched]:
     """The windows recorded so far, oldest first, each as it was looked at last."""
     found: dict[tuple[str, ...], Watched] = {}
-    for run in tracking.noted(experiment(use_case), {KIND: "window"}):
-        found.setdefault(_place(run.tags), _watched(run))
+    for one in map(_watched, tracking.noted(experiment(use_case), {KIND: "window"})):
+        found.setdefault(place_of(one.name, one.start, one.end), one)
     return sorted(found.values(), key=lambda one: (one.step, one.name))
 
 
-def record(use_case: str, seen: Observation, past: Past, step: int, texts: Mapping[str, str]) -> str:
+def record(use_case: str, entry: Entry, texts: Mapping[str, str]) -> str:
     """Record one window in a run of its own; runs of the same window before are removed. Gives the run's id.
 
     Args:
         use_case: its name.
-        seen: what the window showed.
-        past: what it showed of the version, for later estimates.
-        step: its place in the series.
+        entry: what is recorded.
         texts: files of the run, by path.
     """
-    name = experiment(use_case)
+    name, seen, step = experiment(use_case), entry.seen, entry.step
     tags = {
         KIND: "window",
         USE_CASE: use_case,
@@ -67,9 +92,12 @@ def record(use_case: str, seen: Observation, past: Past, step: int, texts: Mappi
         END: _iso(seen.end),
         VERSION: seen.version,
         STEP: str(step),
-        PAST: json.dumps(past.to_dict()),
+        PAST: json.dumps(entry.past.to_dict()),
         COMPLETE: str(seen.complete).lower(),
         UNTIL: _iso(seen.known_up_to),
+        ACTION: entry.action.kind,
+        REASON: entry.action.reason[:MOST_REASON],
+        CAUSES: json.dumps(entry.causes),
     }
     time = moment_of(seen.end, step)
     points = [Point(key, value, time, step) for key, value in metrics_of(seen).items()]
@@ -130,10 +158,9 @@ def _ends(name: str, one: Measured) -> dict[str, float]:
     return {key: value for key, value in ends.items() if value is not None and isfinite(value)}
 
 
-def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
-    """What makes two runs of one window: where it begins and ends, or without times its name."""
-    ends = tags.get(START, ""), tags.get(END, "")
-    return ends if all(ends) else (tags.get(NAME, ""),)
+def place_of(name: str, start: datetime | None, end: datetime | None) -> tuple[str, ...]:
+    """What makes two looks ones at the same window: where it begins and ends, or without times its name."""
+    return (_iso(start), _iso(end)) if start is not None and end is not None else (name,)
 
 
 def _watched(run: Noted) -> Watched:
@@ -150,6 +177,7 @@ def _watched(run: Noted) -> Watched:
         tags.get(COMPLETE) == "true",
         run.metrics,
         past,
+        tuple(json.loads(tags.get(CAUSES, "[]"))),
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -47,6 +47,39 @@ class Every:
         word = found[2].lower()
         unit = "mo" if word.startswith("mo") else "rows" if word.startswith("row") else word[0]
         return cls(int(found[1] or 1), cast("Unit", unit))
+
+    def between(self, start: datetime, end: datetime) -> Iterator[tuple[str, datetime, datetime]]:
+        """The whole windows from `start` to `end`: name, begin, end. Months are those of the calendar.
+
+        Raises:
+            SettingsError: it counts rows, which have no times to cut at.
+        """
+        if self.unit == "rows":
+            raise SettingsError("Windows of so many rows have no begin and end in time: give 6h, 1d, 1w or 1mo.")
+        begin = start
+        if self.unit == "mo":
+            whole = pd.Timestamp(start).to_period("M").start_time
+            begin = (whole if whole == pd.Timestamp(start) else whole + pd.DateOffset(months=1)).to_pydatetime()
+        for number in range(MOST + 1):
+            first, last = self._after(begin, number), self._after(begin, number + 1)
+            if last > end:
+                return
+            yield self._name(first), first, last
+        raise SettingsError(f"There are more than {MOST:,} windows from {start} to {end}: take longer ones.")
+
+    def _after(self, begin: datetime, number: int) -> datetime:
+        """When the window of that number begins."""
+        if self.unit == "mo":
+            return (pd.Timestamp(begin) + pd.DateOffset(months=number * self.count)).to_pydatetime()
+        hours = {"h": 1, "d": 24, "w": 168}[self.unit]
+        return begin + timedelta(hours=hours * number * self.count)
+
+    def _name(self, first: datetime) -> str:
+        if self.unit == "mo":
+            return f"{first:%Y-%m}"
+        return (
+            f"{first:%Y-%m-%d}" if first.hour == first.minute == 0 and self.unit != "h" else f"{first:%Y-%m-%d %H:%M}"
+        )
 
 
 @dataclass(slots=True)

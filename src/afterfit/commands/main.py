@@ -1,24 +1,30 @@
-"""The whole way: search, train, register, promote to staging and production, and answer real requests."""
+"""The whole way: search, train, promote, answer real requests; and where it is asked for, live the next window."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from afterfit import registry, tracking
-from afterfit.commands import promote
+from afterfit.commands import console, promote, rehearsal
 from afterfit.commands.console import Answer
 from afterfit.commands.train import described as trained_lines
 from afterfit.commands.train import load_table, train_and_register
 from afterfit.commands.tune import bounded, tune
 from afterfit.commands.tune import described as tuned_lines
-from afterfit.errors import StoreError
+from afterfit.errors import SettingsError, StoreError
 from afterfit.server_trial import Trial, awkward_rows, try_server
 from afterfit.usecase import UseCase, load_use_case
 
+PREDICTIONS = "predictions"
+"""The folder of the rehearsal's prediction log."""
 
-def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "studies") -> Answer:
-    """From raw rows to a served answer; see scripts/main.py for the options."""
+
+def command(
+    config: str, trials: int = 0, seconds: float = 0.0, studies: str = "studies", rehearse: str = "auto"
+) -> Answer:
+    """From raw rows to a served answer and on; see scripts/main.py for the options."""
     use_case = bounded(load_use_case(config), trials, seconds)
+    rehearses = _rehearses(use_case, rehearse)
     lines: list[str] = []
     with tracking.run(use_case.name, "main", {"afterfit.use_case": use_case.name}) as active:
         table = load_table(use_case)
@@ -30,12 +36,24 @@ def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "
         lines += trained_lines(result)
         lines += _promoted(use_case, result.version.number if result.version else registry.LATEST)
         lines += served(use_case)
+        if rehearses:
+            lines += rehearsal.rehearsed(config, use_case, table, Path(PREDICTIONS))
         tracking.dataset(table.window.name, use_case.name, table.train, "training")
         tracking.metrics({name: spread.mean for name, spread in result.trained.metrics.items()})
         tracking.note("```\n" + "\n".join(lines) + "\n```")
     data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.promise)}
     champion = registry.holder(use_case.name, registry.PRODUCTION)
     return Answer(tuple(lines), {**data, "production": None if champion is None else champion.number})
+
+
+def _rehearses(use_case: UseCase, asked: str) -> bool:
+    """Whether to live the held-out window: where asked for, or by itself for a built-in table, which is nobody's."""
+    wanted = use_case.source.builtin is not None if asked == "auto" else console.yes(asked)
+    if wanted and not rehearsal.possible(use_case):
+        if asked == "auto":
+            return False
+        raise SettingsError("--rehearse needs a time column, and split.holdout with start and end: there the rows are.")
+    return wanted
 
 
 def _promoted(use_case: UseCase, number: str) -> list[str]:

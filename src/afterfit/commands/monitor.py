@@ -9,18 +9,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from afterfit import gathered, monitorpage, predlog, registry, sources, tracking, watched, windows
+from afterfit import gathered, monitorpage, policy, predlog, registry, sources, tracking, watched, windows
 from afterfit.bundle import Bundle
 from afterfit.commands.console import Answer
 from afterfit.errors import DataError, SettingsError
 from afterfit.estimate import Past
 from afterfit.gathered import Gathered
-from afterfit.monitoring import Served, observe, past_of
+from afterfit.monitoring import observe, past_of
 from afterfit.monitorpage import Step, drift_words, quality_words, said, service_words
 from afterfit.observation import Observation
+from afterfit.policy import Action, State
 from afterfit.predlog import PredictionLog
 from afterfit.usecase import UseCase, load_use_case
-from afterfit.watched import Watched
+from afterfit.watched import Entry, Watched
 from afterfit.windows import Cutter, Every
 
 SOURCE = "source"
@@ -33,10 +34,10 @@ NO_TIME = (
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look found: the observation, the rows it rests on, and its run."""
+    """What a look found: the observation, what the policy says of it, and its run."""
 
     seen: Observation
-    rows: Served
+    action: Action
     run_id: str
 
 
@@ -69,10 +70,10 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
             notes += _after_training(use_case, bundle, data, period)
             looked = monitored(use_case, bundle, data, period, now)
             notes += [f"{period.untimed:,} rows have no time in '{period.time}'."] if period.untimed else []
-        lines = [line for one in looked for line in described(use_case, one.seen, short=len(looked) > 1)]
-        told = [*lines, *notes]
+    lines = [line for one in looked for line in described(use_case, one.seen, short=len(looked) > 1)]
+    told = [*lines, *notes, action_words(use_case, looked[-1].action)]
     if place is not None:
-        place.write_text(page_of(use_case, looked[-1].seen, notes), "utf-8")
+        place.write_text(page_of(use_case, looked[-1], notes), "utf-8")
     return Answer(tuple(told), {"use_case": use_case.name, "windows": [_data(one) for one in looked], "notes": notes})
 
 
@@ -122,18 +123,46 @@ def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched]
         past=known_by(before, str(bundle.version), one, delay),
         seed=use_case.seed,
     )
-    past = past_of(use_case, bundle, one.rows, end=one.end)
-    step = step_of(one)
-    mine = Watched(
-        "", one.name, one.start, one.end, str(bundle.version), step, complete, watched.metrics_of(seen), past
-    )
-    others = [old for old in before if (old.start, old.end) != (one.start, one.end)]
+    past, step = past_of(use_case, bundle, one.rows, end=one.end), step_of(one)
+    place = watched.place_of(one.name, one.start, one.end)
+    others = [old for old in before if watched.place_of(old.name, old.start, old.end) != place]
+    action, causes = to_do(use_case, bundle, seen, [old for old in others if old.step < step])
+    version, metrics = str(bundle.version), watched.metrics_of(seen)
+    mine = Watched("", one.name, one.start, one.end, version, step, complete, metrics, past, causes)
     before[:] = sorted([*others, mine], key=lambda old: (old.step, old.name))
     texts = {
-        "observation.json": json.dumps(seen.to_dict(), indent=1, default=str),
-        "monitor.html": _page(use_case, seen, before, []),
+        "observation.json": json.dumps({**seen.to_dict(), "action": action.to_dict()}, indent=1, default=str),
+        "monitor.html": _page(use_case, seen, action, before),
     }
-    return Looked(seen, one.rows, watched.record(use_case.name, seen, past, step, texts))
+    run_id = watched.record(use_case.name, Entry(seen, past, step, action, causes), texts)
+    return Looked(seen, action, run_id)
+
+
+def to_do(
+    use_case: UseCase, bundle: Bundle, seen: Observation, earlier: Sequence[Watched]
+) -> tuple[Action, tuple[str, ...]]:
+    """What the policy says of a window, as far as one version's windows tell, and the keys of all that is wrong.
+
+    How production compares with what it replaced is known to the loop only, so that nothing is rolled back from here.
+
+    Args:
+        use_case: its policy.
+        bundle: the version.
+        seen: the window.
+        earlier: windows before it.
+    """
+    window, mine = bundle.manifest.window, [old for old in earlier if old.version == seen.version]
+    known = sum(int(old.metrics.get("outcomes", 0)) for old in mine) + seen.outcomes
+    state = State(
+        seen.version,
+        trained_rows=int(window["rows"] or 0),
+        outcomes=known,
+        windows=len(mine) + 1,
+        told=mine[-1].causes if mine else (),
+    )
+    history = [*(old.remembered(seen.promise) for old in mine), seen]
+    action = policy.decide(history, state, use_case.policy)
+    return action, tuple(cause.key for cause in policy.found(history, use_case.policy))
 
 
 def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: timedelta) -> list[Past]:
@@ -215,10 +244,7 @@ def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> l
     lines = [f"{use_case.name}, version {seen.version}, {seen.name}: {', '.join(parts)}."]
     if promise and promise.get("low") is not None:
         lines.append(f"  promised: {promise['mean']:.3f} [{promise['low']:.3f}, {promise['high']:.3f}]")
-    known = f", known up to {seen.known_up_to:%Y-%m-%d %H:%M}" if seen.known_up_to else ""
-    lines.append(
-        f"  outcomes: {seen.outcomes:,} of {seen.rows:,} rows{known}; {'complete' if seen.complete else 'more to come'}"
-    )
+    lines.append(f"  {outcomes_words(seen)}")
     reasons = dict.fromkeys(one.reason for one in [*seen.estimated.values(), *seen.realised.values()] if one.reason)
     lines += [f"  {reason}" for reason in reasons]
     lines += [
@@ -230,18 +256,32 @@ def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> l
     return [*lines, *([f"  {service_words(seen)}"] if seen.service else [])]
 
 
-def page_of(use_case: UseCase, seen: Observation, notes: Sequence[str]) -> str:
+def outcomes_words(seen: Observation) -> str:
+    """Which outcomes are known, in one line."""
+    known = f", known up to {seen.known_up_to:%Y-%m-%d %H:%M}" if seen.known_up_to else ""
+    rest = "complete" if seen.complete else "more to come"
+    return f"outcomes: {seen.outcomes:,} of {seen.rows:,} rows{known}; {rest}"
+
+
+def action_words(use_case: UseCase, action: Action) -> str:
+    """What is to be done and why, in one sentence."""
+    return f"Policy {use_case.policy.preset}: {action.kind.replace('_', ' ')}. {action.reason}"
+
+
+def page_of(use_case: UseCase, looked: Looked, notes: Sequence[str]) -> str:
     """The page of a window, with the series as MLflow has it now."""
-    return _page(use_case, seen, watched.windows(use_case.name), notes)
+    return _page(use_case, looked.seen, looked.action, watched.windows(use_case.name), notes)
 
 
-def _page(use_case: UseCase, seen: Observation, series: Sequence[Watched], notes: Sequence[str]) -> str:
-    steps = [
-        Step(one.name, one.metrics) for one in series if seen.end is None or one.end is None or one.end <= seen.end
-    ]
-    lines = described(use_case, seen)[:3]
-    return monitorpage.render(f"{use_case.name}: {seen.name}", seen, steps, [line.strip() for line in lines], notes)
+def _page(
+    use_case: UseCase, seen: Observation, action: Action, series: Sequence[Watched], notes: Sequence[str] = ()
+) -> str:
+    until = [one for one in series if seen.end is None or one.end is None or one.end <= seen.end]
+    first, *_ = described(use_case, seen)
+    lines = [first, outcomes_words(seen), action_words(use_case, action)]
+    steps = [Step(one.name, one.metrics) for one in until]
+    return monitorpage.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
 
 
 def _data(one: Looked) -> dict[str, Any]:
-    return {**one.seen.to_dict(), "run_id": one.run_id}
+    return {**one.seen.to_dict(), "action": one.action.to_dict(), "run_id": one.run_id}

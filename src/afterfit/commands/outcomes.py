@@ -34,7 +34,11 @@ def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answ
     use_case = load_use_case(config)
     if by not in {"", "prediction_id", "key"}:
         raise SettingsError(f"--by must be prediction_id or key, and came as '{by}'.")
-    log = predlog.required(use_case, folder)
+    return load(use_case, data, by, predlog.required(use_case, folder))
+
+
+def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> Answer:
+    """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log."""
     source = Source(path=data) if data else use_case.source
     name, count = f"table-{uuid.uuid4().hex}", Count()
     for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):

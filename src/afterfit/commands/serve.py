@@ -24,15 +24,20 @@ def command(
     log: str = "",
     durability: str = "",
     access: str = "stdout",
+    model: str = "",
 ) -> Answer:
     """Serve; see scripts/serve.py for the options. Returns when the server was stopped and its log sealed."""
-    plan = Plan(config, alias, "", shadow, log, durability, access)
+    plan = Plan(config, "" if model else alias, "", shadow, log, durability, access, model)
     use_case = plan.use_case
     folder = use_case.log.folder or os.environ.get("AFTERFIT_LOG", "").strip()
     if not 1 <= workers <= 64 or workers != int(workers):
         raise SettingsError(f"workers must be a whole number from 1 to 64; got {workers:g}.")
     if not 0 <= port <= 65_535 or port != int(port):
         raise SettingsError(f"port must be a whole number from 0 to 65535; got {port:g}.")
+    if shadow and model:
+        raise SettingsError(
+            "A shadow follows an alias of the registry, and --model goes without one: give one of the two."
+        )
     if shadow and not folder:
         raise SettingsError(
             "A shadow answers into the prediction log: name one with --log, or log.folder in the settings."
@@ -40,9 +45,8 @@ def command(
 
     def told(address: str, seconds: float) -> None:
         kept = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"
-        sys.stderr.write(
-            f"Serving {use_case.name}@{alias} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n"
-        )
+        what = f"{use_case.name}@{plan.alias}" if plan.alias else f"{use_case.name} from {model}"
+        sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n")
         sys.stderr.flush()
 
     Processes(plan, host, int(port), int(workers), told).run()
@@ -51,7 +55,7 @@ def command(
 
     place = predlog.log_of(use_case)
     lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
-    return Answer(lines, {"use_case": use_case.name, "alias": alias})
+    return Answer(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
 
 
 def _sealed(place: "PredictionLog") -> str:

@@ -1,7 +1,5 @@
 """Train one model of a use case, log what a person needs to judge it, and register it as a version."""
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,35 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from sklearn.inspection import permutation_importance
 from tqdm import tqdm
 
-from afterfit import data, registry, report, tracking
+from afterfit import data, making, registry, report, tracking
 from afterfit.builders import BUILDERS, trusted_packages
-from afterfit.bundle import Bundle, Manifest, code_digest, save
+from afterfit.bundle import Bundle, Manifest
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
+from afterfit.making import PACKAGES, Table, example_of, finite, plain, settings_digest
 from afterfit.metrics import evaluate, metric
 from afterfit.registry import Version
-from afterfit.training import Problem, Trained, pose, reference, train, unseen
+from afterfit.training import Problem, Trained, train
 from afterfit.usecase import UseCase, load_use_case
 
-PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
+__all__ = ["PACKAGES", "Table", "command", "example_of", "load_table", "manifest_of", "plain", "settings_digest"]
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
-EXAMPLE_ROWS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A use case's training table, ready to train on, and what was left out on the way."""
-
-    problem: Problem
-    window: data.Window
-    train: data.Fingerprint
-    left_out: Mapping[str, int]
-    marks: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +53,7 @@ def load_table(use_case: UseCase) -> Table:
     end = max((w.end for w in ends if w.end), default=None) if len(ends) == 2 and all(w.end for w in ends) else None
     window = data.load(use_case, start=start, end=end)
     rows, _ = data.split(use_case, window.frame)
-    frame = window.frame.iloc[rows].reset_index(drop=True)
-    classes = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else None
-    y = data.encode_target(use_case, frame[use_case.target], classes or ())
-    problem = pose(use_case, frame, y, classes)
-    left_out = dict(window.dropped)
-    if problem.refused:
-        left_out["refused by the contract"] = problem.refused
-    marks = data.kept_marks(data.row_marks(use_case, frame))
-    return Table(problem, window, data.fingerprint(frame, use_case.time), left_out, marks)
+    return making.table(use_case, window, rows)
 
 
 def command(config: str, builder: str = "", params_from: str = "", register: bool = True) -> Answer:  # noqa: FBT001, FBT002 - an option of the command line
@@ -115,16 +92,7 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        manifest, profiles = manifest_of(table, builder, params, trained), reference(table.problem, trained)
-        bundle = save(
-            trained.scorer,
-            manifest,
-            example_of(table),
-            folder,
-            rows=table.marks,
-            reference=profiles,
-            unseen=unseen(table.problem, trained),
-        )
+        bundle = making.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)
@@ -200,62 +168,8 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
 
 
 def manifest_of(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
-    """What is known of a version besides its estimator."""
-    use_case = table.problem.use_case
-    promise = {
-        name: {"mean": _none(s.mean), "sd": _none(s.sd), "low": _none(s.low), "high": _none(s.high)}
-        for name, s in trained.metrics.items()
-    }
-    window = {
-        "name": table.window.name,
-        "sha256": table.train.sha256,
-        "rows": table.train.rows,
-        "start": table.train.start,
-        "end": table.train.end,
-    }
-    return Manifest(
-        name=use_case.name,
-        task=use_case.task,
-        target=use_case.target,
-        builder=builder,
-        params=dict(params),
-        settings=settings_digest(use_case),
-        window=window,
-        time=use_case.time,
-        key=use_case.key,
-        promise=promise,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        packages={name: installed(name) for name in PACKAGES},
-        code=code_digest(tracking.PACKAGE),
-    )
-
-
-def _none(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def settings_digest(use_case: UseCase) -> str:
-    """Sha256 of a use case's settings, whatever the order and comments of its file."""
-    return hashlib.sha256(json.dumps(use_case.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def example_of(table: Table) -> list[dict[str, Any]]:
-    """A few training rows as a client would send them, private columns left out."""
-    rows = table.problem.frame.iloc[:: max(len(table.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
-    private = set(table.problem.use_case.columns.private)
-    return [
-        {str(name): None if name in private else plain(value) for name, value in row.items()}
-        for row in rows.to_dict(orient="records")
-    ]
-
-
-def plain(value: Any) -> Any:
-    """A cell as JSON carries it: dates as ISO text, missing as None, NumPy scalars as Python's."""
-    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
-        return None
-    if isinstance(value, pd.Timestamp | datetime):
-        return value.isoformat()
-    return value.item() if isinstance(value, np.generic) else value
+    """What is known of a version besides its estimator, as of now."""
+    return making.manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
 
 
 def requirements() -> list[str]:
@@ -293,7 +207,7 @@ def summary(result: Result) -> dict[str, Any]:
         "left_out": dict(table.left_out),
         "sha256": table.train.sha256,
         "metrics": result.bundle.manifest.promise,
-        "dummy": {name: _none(spread.mean) for name, spread in result.trained.dummy.items()},
+        "dummy": {name: finite(spread.mean) for name, spread in result.trained.dummy.items()},
         "digest": result.bundle.digest,
         "version": None if version is None else version.number,
     }

@@ -4,11 +4,12 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -30,7 +31,7 @@ def application(service: Service, doors: Doors, shared: Path) -> FastAPI:
         doors: the quick doors, which read bodies and check tokens here too.
         shared: the folder that the server's processes share.
     """
-    app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _errors(app, service)
     _health(app, service)
     _facts(app, service, doors, shared)
@@ -125,31 +126,41 @@ def _writable(folder: Path) -> bool:
 
 
 def _facts(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
-    @app.get("/model", include_in_schema=False)
+    """What tells of the model needs the predicting token, where one is set; counts and health are open."""
+
+    def admitted(request: Request) -> None:
+        doors.tokens.check_page(head_of(request.scope).bearer, request.headers.get("authorization", ""))
+
+    guarded = [Depends(admitted)]
+
+    @app.get("/model", include_in_schema=False, dependencies=guarded)
     async def model() -> Response:
         return _json(describe.model(service.engine, service.alias, service.since))
 
-    @app.get("/openapi.json", include_in_schema=False)
+    @app.get("/openapi.json", include_in_schema=False, dependencies=guarded)
     async def openapi() -> Response:
         return _json(describe.openapi(service.name, service.engine, doors.tokens))
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        return Response(await asyncio.to_thread(exposed), headers={"content-type": PROMETHEUS})
+        text = service.text(doors.in_flight)
+        with suppress(OSError):  # what was told once stays told when this process is gone: a sum must not fall
+            tally.write(shared, text)
+        return Response(await asyncio.to_thread(exposed, text), headers={"content-type": PROMETHEUS})
 
-    def exposed() -> bytes:
+    def exposed(text: bytes) -> bytes:
         own = tally.Tally()
-        own.merge(service.text(doors.in_flight), alive=True)
+        own.merge(text, alive=True)
         return tally.exposed(tally.joined(shared, own))
 
-    @app.get("/", include_in_schema=False)
+    @app.get("/", include_in_schema=False, dependencies=guarded)
     async def front() -> Response:
         own = tally.Tally()
         own.merge(service.text(doors.in_flight), alive=True)
         html, policy = page.front(service, tally.joined(shared, own), _ledger(shared))
         return Response(html, media_type="text/html", headers={"content-security-policy": policy, **page.HEADERS})
 
-    @app.get("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False, dependencies=guarded)
     async def docs() -> Response:
         html, policy = page.docs(service, describe.openapi(service.name, service.engine, doors.tokens))
         return Response(html, media_type="text/html", headers={"content-security-policy": policy, **page.HEADERS})
@@ -180,7 +191,9 @@ def _taking(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
     @app.post("/webhook", include_in_schema=False)
     async def called(request: Request) -> Response:
         body = await read(request)
-        webhook.check(doors.tokens.webhook, request.headers, body, time.time())
+        await asyncio.to_thread(webhook.check, doors.tokens.webhook, request.headers, body, time.time(), shared)
+        if webhook.sets_alias(body, service.name, service.alias):
+            await asyncio.to_thread((shared / webhook.AGAIN).touch)
         await asyncio.to_thread((shared / "poke").touch)
         return _json({"status": "taken"})
 

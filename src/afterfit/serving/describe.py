@@ -1,11 +1,12 @@
 """What is served, as data: the model's story, and an OpenAPI description with the use case's own columns."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from afterfit.columns import Column
+from afterfit.bundle import Bundle
+from afterfit.columns import PLACEHOLDERS, Column
 from afterfit.serving.bodies import CSV, FORMS, JSON, PARQUET
 from afterfit.serving.engine import Engine
 from afterfit.serving.refusal import CODES, Refusal
@@ -27,6 +28,7 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
         raise Refusal(503, "No version is loaded yet.")
     bundle = engine.bundle
     told = asdict(bundle.manifest)
+    told["window"] = {**told["window"], "name": _shown(str(told["window"].get("name", "")))}
     return {
         "name": told.pop("name"),
         "version": bundle.version,
@@ -35,20 +37,52 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
         "serving_since": datetime.fromtimestamp(since, timezone.utc).isoformat(timespec="seconds"),
         "compiled": engine.compiled is not None,
         **told,
-        "contract": bundle.scorer.contract.to_dict(),
-        "example": [dict(row) for row in bundle.example],
+        "contract": _contract(bundle),
+        "example": examples(bundle),
     }
+
+
+def _shown(source: str) -> str:
+    """A source's name without the folders of the machine that trained on it."""
+    return source if "://" in source else source.replace("\\", "/").rpartition("/")[2]
+
+
+def examples(bundle: Bundle) -> list[dict[str, Any]]:
+    """The example rows as anybody may see them: in private columns stands a made value of the kind."""
+    columns = bundle.scorer.contract.columns
+    hidden = {one.name: PLACEHOLDERS[one.kind] for one in columns if one.private}
+    whole = {one.name for one in columns if one.kind == "integer"}  # a table with gaps holds them as floats
+    return [
+        {name: int(value) if name in whole and _is_whole(value) else value for name, value in {**row, **hidden}.items()}
+        for row in bundle.example
+    ]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _contract(bundle: Bundle) -> dict[str, Any]:
+    """The contract without what training showed of private columns."""
+    unseen: dict[str, Any] = {"categories": (), "low": None, "high": None, "earliest": None, "latest": None}
+    told = bundle.scorer.contract.to_dict()
+    shown = [replace(one, **unseen) if one.private else one for one in bundle.scorer.contract.columns]
+    return {**told, "columns": [one.to_dict() for one in shown]}
 
 
 def _column(column: Column, example: Any) -> Schema:
     told: Schema = {"anyOf": [{"type": TYPES[column.kind]}, {"type": "null"}]}
     if column.kind == "datetime":
         told["anyOf"][0]["format"] = "date-time"
-    if column.kind in {"number", "integer"} and column.low is not None:
+    if column.private:
+        told["description"] = "Private: nothing is told of its values."
+    elif column.kind in {"number", "integer"} and column.low is not None:
         told["description"] = (
             f"Trained on {column.low:g} to {column.high:g}; values outside are answered with a warning."
         )
-    if column.kind == "category" and not column.private:
+    elif column.kind == "datetime" and column.earliest is not None:
+        told["description"] = f"Trained on {column.earliest} to {column.latest}."
+    elif column.kind == "category":
         some = ", ".join(column.categories[:NAMED])
         more = f" and {len(column.categories) - NAMED} more" if len(column.categories) > NAMED else ""
         told["description"] = f"Known: {some}{more}; others are answered with a warning."
@@ -59,7 +93,7 @@ def _column(column: Column, example: Any) -> Schema:
 
 def row_schema(engine: Engine) -> Schema:
     """A row: the contract's columns."""
-    example = dict(engine.bundle.example[0]) if engine.bundle.example else {}
+    example = next(iter(examples(engine.bundle)), {})
     columns = engine.bundle.scorer.contract.columns
     return {
         "type": "object",
@@ -111,7 +145,7 @@ def openapi(name: str, engine: Engine | None, tokens: Tokens) -> dict[str, Any]:
             "version": engine.bundle.version or "-",
             "description": f"Predicts {manifest.target} ({manifest.task}).",
         },
-        "paths": {**_predicting(engine, secured=secured["predict"]), **_others(secured=secured["outcomes"])},
+        "paths": {**_predicting(engine, secured=secured["predict"]), **_others(secured)},
         "components": {"schemas": schemas},
     }
     if any(secured.values()):
@@ -176,7 +210,7 @@ def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
         "maxProperties": 1,
         "additionalProperties": False,
     }
-    example = [dict(row) for row in engine.bundle.example[:2]]
+    example = examples(engine.bundle)[:2]
     taken = {
         JSON: {"schema": records, "example": {"dataframe_records": example}},
         CSV: {"schema": {"type": "string"}},
@@ -192,15 +226,20 @@ def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
     }
 
 
-def _others(*, secured: bool) -> dict[str, Any]:
-    def get(name: str, summary: str, kind: str = JSON) -> dict[str, Any]:
+def _others(secured: Mapping[str, bool]) -> dict[str, Any]:
+    def get(name: str, summary: str, kind: str = JSON, *, guarded: bool = False) -> dict[str, Any]:
         content = {kind: {"schema": {"type": "string"} if kind != JSON else {}}}
-        return {"get": {"operationId": name, "summary": summary, "responses": _responses(content, (503,))}}
+        told = {"operationId": name, "summary": summary}
+        if guarded:
+            return {"get": {**told, "responses": _responses(content, (401, 503)), "security": [{"bearer": []}]}}
+        return {"get": {**told, "responses": _responses(content, (503,))}}
 
     taken = {JSON: {"schema": _one_or_many("Outcome")}}
     return {
-        "/outcomes": _operation("outcomes", "True targets of predictions.", taken, _of("Taken"), secured=secured),
-        "/model": get("model", "What is served."),
+        "/outcomes": _operation(
+            "outcomes", "True targets of predictions.", taken, _of("Taken"), secured=secured["outcomes"]
+        ),
+        "/model": get("model", "What is served.", guarded=secured["predict"]),
         "/live": get("live", "Whether the process lives."),
         "/ready": get("ready", "Whether predictions can be given."),
         "/metrics": get("metrics", "Counts in Prometheus' format.", "text/plain"),

@@ -29,12 +29,15 @@ class Follower:
         shared: the folder that the server's processes share.
         keeping: what the log keeps.
         told: takes a sentence for the operator.
+
+    Attributes:
+        settled: whether it was once told what to serve, and has loaded or refused it.
     """
 
     def __init__(self, service: Service, shared: Path, keeping: Keeping, told: Told) -> None:
         self._service, self._shared, self._keeping, self._told = service, shared, keeping, told
-        self._refused: set[tuple[str, str]] = set()
-        self._seen = ""
+        self._refused: set[tuple[str, ...]] = set()
+        self._seen, self.settled = "", False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -67,6 +70,7 @@ class Follower:
         self._seen = mark
         self._service.registry = target["registry"]
         self._serve(target.get("served"))
+        self.settled = True
         if self._service.shadow is not None:
             self._follow_shadow(target.get("shadow"))
 
@@ -78,17 +82,21 @@ class Follower:
             made = loaded(wanted, self._keeping)
             try_out(made, service.engine, list(service.recent))
         except AfterfitError as error:
-            self._refuse(wanted, error)
+            if self._wanted() == wanted:  # else it was replaced while it was read, and its files may be gone
+                self._refuse(wanted, error)
             return
         service.take(made, wanted["bundle"])
         how = "compiled" if made.compiled else "as it is"
         self._told(f"Version {wanted['version']} is in service (process {os.getpid()}, {how}).")
 
+    def _wanted(self) -> Any:
+        return orjson.loads((self._shared / TARGET).read_bytes()).get("served")
+
     def _refuse(self, wanted: Mapping[str, str], error: AfterfitError) -> None:
         self._refused.add(_mark(wanted))
         self._service.refuse(wanted["version"])
         note = {**wanted, "reason": str(error)}
-        part = self._shared / f"refused-{os.getpid()}-{wanted['version']}.part"
+        part = self._shared / f"refused-{os.getpid()}-{wanted['version']}-{wanted.get('attempt', 1)}.part"
         part.write_bytes(orjson.dumps(note))
         part.replace(part.with_suffix(".json"))
         kept = self._service.engine.bundle.version if self._service.engine else None
@@ -111,14 +119,15 @@ class Follower:
             self._told(f"Version {wanted['version']} cannot answer in the shadow: {error}")
 
 
-def _mark(wanted: Mapping[str, str]) -> tuple[str, str]:
-    return wanted["version"], wanted["digest"]
+def _mark(wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """What is not tried twice: a version as it was fetched; fetched anew, it is."""
+    return wanted["version"], wanted["digest"], str(wanted.get("attempt", 1))
 
 
 def _same(known: Engine | None, wanted: Mapping[str, str] | None) -> bool:
     if known is None or wanted is None:
         return known is None and wanted is None
-    return (known.bundle.version, known.bundle.digest) == _mark(wanted)
+    return (known.bundle.version, known.bundle.digest) == (wanted["version"], wanted["digest"])
 
 
 def loaded(wanted: Mapping[str, str], keeping: Keeping) -> Engine:
@@ -139,7 +148,7 @@ def try_out(made: Engine, old: Engine | None, recent: Sequence[Row]) -> None:
     Raises:
         BundleError: an example gets no prediction, or a row which the old version predicts.
     """
-    examples: list[Any] = [dict(row) for row in made.bundle.example]
+    examples: list[Any] = list(made.bundle.example)
     try:
         for answer in [*(made.answers([row])[0] for row in examples), *made.answers(examples)]:
             if answer["error"] is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from afterfit.serving import describe
 from afterfit.serving.service import Service
 from afterfit.serving.tally import Tally
 
@@ -19,20 +20,23 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+MOST_LINES = 40
+"""Lines of the form's field."""
 Cells = Sequence[Any]
 
 
 def front(service: Service, tally: Tally, ledger: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The first page and its content security policy: what is served, counts, decisions, a form that predicts."""
     bundle = service.engine.bundle if service.engine else None
-    example = dict(bundle.example[0]) if bundle and bundle.example else {}
+    example = next(iter(describe.examples(bundle)), {}) if bundle else {}
     return _filled(
         "serving.html",
         title=html.escape(service.name),
         served=_table(_served(service)),
-        counts=_table(_counts(service, tally)),
+        counts=_table(_counts(service, tally), "numbers"),
         ledger=_table(_decisions(ledger)) if ledger else "<p>No decision is known here.</p>",
         example=html.escape(json.dumps(example, indent=1, ensure_ascii=False)),
+        lines=str(min(len(example) + 3, MOST_LINES)),
     )
 
 
@@ -72,11 +76,11 @@ def _filled(page: str, **values: str) -> tuple[str, str]:
     return text, policy
 
 
-def _table(rows: Sequence[Cells]) -> str:
+def _table(rows: Sequence[Cells], kind: str = "words") -> str:
     head, *body = rows
     top = "".join(f"<th scope=col>{html.escape(str(cell))}</th>" for cell in head)
     lines = ["<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in body]
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f"<table class={kind}><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _served(service: Service) -> list[Cells]:
@@ -86,14 +90,14 @@ def _served(service: Service) -> list[Cells]:
     bundle = service.engine.bundle
     window = bundle.manifest.window
     known = service.registry
-    trained = f"{window.get('rows', 0):,} rows, {window.get('start') or '-'} to {window.get('end') or '-'}"
+    span = f" from {_minute(window['start'])} to {_minute(window['end'])}" if window.get("start") else ""
     return [
         *rows,
         ("version", f"{bundle.version} ({service.alias})"),
         ("serving since", _moment(service.since)),
         ("predicts", f"{bundle.manifest.target} ({bundle.manifest.task})"),
         ("model", f"{bundle.manifest.builder}{', compiled' if service.engine.compiled else ''}"),
-        ("trained", f"{bundle.manifest.created[:19]} on {trained}"),
+        ("trained", f"{_minute(bundle.manifest.created)} on {window.get('rows', 0):,} rows{span}"),
         ("digest", bundle.digest[:16]),
         ("prediction log", _log(service)),
         ("registry", "answers" if known.get("reachable") else "does not answer; what is loaded goes on"),
@@ -108,6 +112,11 @@ def _log(service: Service) -> str:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _minute(moment: Any) -> str:
+    """An ISO time to the minute, as a person reads it."""
+    return str(moment).replace("T", " ")[:16]
 
 
 def _counts(service: Service, tally: Tally) -> list[Cells]:

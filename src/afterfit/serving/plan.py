@@ -19,6 +19,7 @@ class Plan:
         log: the prediction log's folder; empty: as the use case says.
         durability: of the log; empty: as the use case says.
         access: where the access log goes: stdout, none, or a file.
+        model: the folder of one version, as MLflow downloads it, which is served without a registry; empty for none.
     """
 
     config: str
@@ -28,6 +29,7 @@ class Plan:
     log: str = ""
     durability: str = ""
     access: str = "stdout"
+    model: str = ""
 
     @cached_property
     def use_case(self) -> UseCase:

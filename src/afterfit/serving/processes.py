@@ -17,10 +17,12 @@ from typing import Any
 
 import orjson
 
-from afterfit.errors import SettingsError, UnknownVersionError
+from afterfit.errors import BundleError, SettingsError, UnknownVersionError
+from afterfit.serving.folder import version_in
 from afterfit.serving.plan import Plan
 
 BACKLOG = 2048
+TARGET = "target.json"
 LOOK = 0.1
 LONGEST_PAUSE = 30.0
 """Seconds between starts of a process that dies again and again."""
@@ -78,6 +80,7 @@ class Processes:
         Raises:
             SettingsError: the address cannot be listened at.
             UnknownVersionError: nothing holds the alias.
+            BundleError: the folder that is served alone holds no version, or one that fails its checks.
         """
         started = time.monotonic()
         listening = _bound(self.host, self.port)
@@ -99,24 +102,30 @@ class Processes:
         text = replace(self.plan, shared=str(shared)).to_json()
         place = listening.fileno()
         worker = [sys.executable, "-m", "afterfit.serving.start", "worker", text, str(place)]
-        watcher = _Process([sys.executable, "-m", "afterfit.serving.start", "watcher", text])
         workers = [_Process(worker, (place,)) for _ in range(self.workers)]
+        beside = [_Process([sys.executable, "-m", "afterfit.serving.start", "watcher", text])]
+        if self.plan.model:  # nobody has to be asked what should be served
+            beside = []
+            served = version_in(Path(self.plan.model).absolute(), self.plan.use_case.name)
+            (shared / TARGET).write_bytes(orjson.dumps({"served": served, "shadow": None, "registry": {}}))
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
         ready = False
         try:
             while not self._stopping:
-                for process in (watcher, *workers):
+                for process in (*beside, *workers):
                     process.look(environment)
                 _check_target(shared)
+                if self.plan.model and not ready:
+                    _check_refused(shared)
                 if not ready and all(_is_ready(shared, one) for one in workers):
                     ready = True
                     self.told(_address(listening), time.monotonic() - started)
                 time.sleep(LOOK)
         finally:
-            self._end(watcher, workers)
+            self._end([*workers, *beside])
 
-    def _end(self, watcher: _Process, workers: list[_Process]) -> None:
-        running = [one.running for one in (*workers, watcher) if one.running is not None]
+    def _end(self, processes: list[_Process]) -> None:
+        running = [one.running for one in processes if one.running is not None]
         for process in running:
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -135,11 +144,16 @@ def _is_ready(shared: Path, process: _Process) -> bool:
 
 def _check_target(shared: Path) -> None:
     try:
-        target: dict[str, Any] = orjson.loads((shared / "target.json").read_bytes())
+        target: dict[str, Any] = orjson.loads((shared / TARGET).read_bytes())
     except (OSError, ValueError):
         return
     if target["registry"].get("fatal"):
         raise UnknownVersionError(target["registry"]["fatal"])
+
+
+def _check_refused(shared: Path) -> None:
+    for file in shared.glob("refused-*.json"):
+        raise BundleError(orjson.loads(file.read_bytes())["reason"])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -38,6 +38,7 @@ class Refusal(AfterfitError):  # noqa: N818 - it is an answer
     def __init__(self, status: int, message: str, code: str = "", detail: Any = None) -> None:
         super().__init__(message)
         self.status, self.code, self.detail = status, code or CODES[status], detail
+        self.asks = b"Bearer"
 
     @property
     def body(self) -> bytes:
@@ -49,4 +50,4 @@ class Refusal(AfterfitError):  # noqa: N818 - it is an answer
         """What belongs to the status beside the body."""
         if self.status in {429, 503}:
             return [(b"retry-after", str(RETRY).encode())]
-        return [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
+        return [(b"www-authenticate", self.asks)] if self.status == 401 else []

@@ -46,6 +46,7 @@ class Service:
         tally: the event loop's counts.
         behind: the batch thread's counts.
         shadow: the version that answers behind it, where there is one.
+        backlog: answers in this process's spool that were not sealed when they were counted last.
         stopping: no new request is taken.
         registry: what is known of the registry: reachable, checked, error.
         faults: where unexpected errors are told, with the request's id.
@@ -64,6 +65,7 @@ class Service:
     tally: Tally = field(default_factory=Tally)
     behind: Tally = field(default_factory=Tally)
     shadow: Shadow | None = None
+    backlog: int = 0
     stopping: bool = False
     registry: Mapping[str, Any] = field(default_factory=dict)
     faults: Callable[[str, BaseException], None] = lambda *_: None
@@ -173,6 +175,8 @@ class Service:
     def _gauges(self, in_flight: int) -> dict[tuple[str, ...], float]:
         now = time.time()
         found: dict[tuple[str, ...], float] = {("workers",): 1, ("in_flight",): in_flight}
+        if self.log is not None:
+            found["log_backlog",] = self.backlog
         if self.engine is not None:
             bundle = self.engine.bundle
             found["model_info", self.name, self.alias, bundle.version or "", bundle.digest[:12]] = 1

@@ -60,7 +60,7 @@ MEASURES: Mapping[str, Measure] = {
     "log_failures": Measure("counter", "Times the prediction log could not be written."),
     "outcomes": Measure("counter", "Outcomes taken."),
     "in_flight": Measure("gauge", "Requests being answered."),
-    "log_backlog": Measure("gauge", "Answers in this machine's spools that are not sealed yet."),
+    "log_backlog": Measure("gauge", "Answers of the running processes that are not sealed yet."),
     "model_info": Measure("gauge", "1 for what is served.", ("name", "alias", "version", "digest"), joined="max"),
     "seconds_since_reload": Measure("gauge", "Seconds since the newest change of version.", (), joined="min"),
     "seconds_since_registry": Measure("gauge", "Seconds since the registry last answered.", (), joined="max"),

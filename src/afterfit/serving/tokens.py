@@ -1,5 +1,7 @@
 """Bearer tokens: one for predicting, one for outcomes; from files or the environment, compared in constant time."""
 
+import base64
+import binascii
 import hmac
 import os
 from dataclasses import dataclass
@@ -35,6 +37,32 @@ class Tokens:
         wanted = self.predict if purpose == "predict" else self.outcomes
         if wanted is not None and not hmac.compare_digest(wanted, given):
             raise Refusal(401, "This needs the header 'Authorization: Bearer …' with the right token.")
+
+    def check_page(self, bearer: bytes, authorization: str) -> None:
+        """Let a reader in who knows the predicting token: as a program says it, or as a browser asks a person for it.
+
+        A browser's answer (any name, the token as password) opens pages only: it would send it along with requests
+        that other sites make it send, which must neither predict nor bring outcomes.
+
+        Raises:
+            Refusal: 401, and the browser asks.
+        """
+        try:
+            self.check("predict", bearer or _password(authorization))
+        except Refusal as error:
+            error.asks = b'Bearer, Basic realm="any name; the token as the password", charset="UTF-8"'
+            raise
+
+
+def _password(authorization: str) -> bytes:
+    """The password of HTTP's basic scheme (RFC 7617); empty where there is none."""
+    scheme, _, said = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(said.strip(), validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def tokens_of_environment() -> Tokens:

@@ -31,8 +31,12 @@ from afterfit.serving.tokens import tokens_of_environment
 
 TICK = 0.1
 """Seconds between looks at requests that take too long."""
+COUNT = 2.0
+"""Seconds between counts of the answers that are not sealed yet."""
 WRITE = 0.5
 """Seconds between writes of the counts for the other processes."""
+LONGEST_LOAD = 60.0
+"""Seconds after which a worker that has no version yet answers all the same, with 503."""
 
 
 class Worker:
@@ -73,8 +77,21 @@ class Worker:
         self.follower.start()
         if self.service.log is not None:
             self._sealer.start()
-        _Server(config, self).run(sockets=[listening])
+        if self._has_something_to_say():
+            _Server(config, self).run(sockets=[listening])
         self.close()
+
+    def _has_something_to_say(self) -> bool:
+        """Leave the shared socket to other workers until a version is loaded here, or there is none to load.
+
+        Returns:
+            False where a signal said to stop meanwhile.
+        """
+        until = time.monotonic() + LONGEST_LOAD
+        while not self.follower.settled and time.monotonic() < until:
+            if _told_to_stop.wait(0.01):
+                return False
+        return not _told_to_stop.is_set()
 
     async def tick(self) -> None:
         """Runs beside the requests."""
@@ -100,13 +117,19 @@ class Worker:
                 file.touch()
 
     def _seal(self) -> None:
-        service = self.service
-        while not self._stop.wait(service.limits.seal_seconds):
-            if service.log is not None and service.place is not None:
-                try:
+        """Seal every so often; in between, count what waits for it."""
+        service, sealed = self.service, time.monotonic()
+        while service.log is not None and service.place is not None:
+            seconds = service.limits.seal_seconds
+            if self._stop.wait(min(seconds, COUNT)):
+                return
+            try:
+                if time.monotonic() - sealed >= seconds:
+                    sealed = time.monotonic()
                     predlog.seal(service.place, [service.log])
-                except AfterfitError as error:
-                    _fault("seal", error)
+                service.backlog = service.log.backlog
+            except AfterfitError as error:
+                _fault("seal", error)
 
     def close(self) -> None:
         """End the threads, write what is in memory; the log is sealed by whoever started this process."""
@@ -155,6 +178,7 @@ def _tell(sentence: str) -> None:
 
 
 _told: dict[str, float] = {}
+_told_to_stop = threading.Event()
 
 
 def _fault(identity: str, error: BaseException) -> None:
@@ -170,7 +194,9 @@ def _fault(identity: str, error: BaseException) -> None:
 
 
 def _stay(number: int, frame: FrameType | None) -> None:
-    """A signal that uvicorn has obeyed already."""
+    """A signal that uvicorn has obeyed already, or one that comes before uvicorn is there to obey it."""
+    del number, frame
+    _told_to_stop.set()
 
 
 def main(text: str, descriptor: str) -> None:

@@ -20,7 +20,7 @@ Stretches = list[npt.NDArray[np.intp]]
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class ErrorMap:
     """Errors of rows unseen.
 
     Attributes:
@@ -62,7 +62,7 @@ class Unseen:
         return json.dumps(told, separators=(",", ":"), allow_nan=False) + "\n"
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> "Unseen":
+    def from_dict(cls, saved: Mapping[str, Any]) -> "ErrorMap":
         """From what `to_json` wrote, parsed.
 
         Raises:
@@ -82,14 +82,14 @@ def beside(matrix: FloatArray, predictions: Predictions) -> FloatArray:
     return np.column_stack([matrix, answer])
 
 
-def learn_unseen(  # noqa: PLR0917 - by name in the one place that calls it
+def learn_errormap(  # noqa: PLR0917 - by name in the one place that calls it
     matrix: FloatArray,
     y: npt.NDArray[Any],
     predictions: Predictions,
     times: npt.NDArray[Any] | None,
     shares: tuple[float, ...],
     stretches: int,
-) -> Unseen | None:
+) -> ErrorMap | None:
     """Learn from n rows that the models answering were not fitted on.
 
     Args:
@@ -112,7 +112,7 @@ def learn_unseen(  # noqa: PLR0917 - by name in the one place that calls it
     folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
     if len(predictions.classes) > 2 or not all(fold.off for fold in folds):
         chosen = (predictions.prediction != y).astype(float)
-        return Unseen(cut(beside(matrix, predictions), chosen), {}, folds if times is not None else ())
+        return ErrorMap(cut(beside(matrix, predictions), chosen), {}, folds if times is not None else ())
     table = [
         shifts.shifted(answers.probabilities[part], answers.centre, np.array(fold.off))
         for part, fold in zip(parts, folds, strict=True)
@@ -121,17 +121,19 @@ def learn_unseen(  # noqa: PLR0917 - by name in the one place that calls it
     regions = cut(columns, y - positive)
     trust = _trust(columns, y, positive, parts)
     off = _odds_off(regions(columns), y, positive)
-    return Unseen(regions, {leaf: (trust * value,) for leaf, value in off.items()}, folds if times is not None else ())
+    return ErrorMap(
+        regions, {leaf: (trust * value,) for leaf, value in off.items()}, folds if times is not None else ()
+    )
 
 
-def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, times: Any, parts: Stretches) -> Unseen:
+def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, times: Any, parts: Stretches) -> ErrorMap:
     error = y - predictions.prediction
     regions = cut(columns, np.abs(error))
     leaves = regions(columns)
     points = {int(leaf): points_of(error[leaves == leaf]) for leaf in np.unique(leaves)}
     answers = Answers(predictions, np.array([points[leaf] for leaf in leaves.tolist()]), np.empty(0), times)
     folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
-    return Unseen(regions, points, folds if times is not None else ())
+    return ErrorMap(regions, points, folds if times is not None else ())
 
 
 def _odds_off(leaves: npt.NDArray[np.intp], y: npt.NDArray[Any], positive: FloatArray) -> dict[int, float]:

@@ -1,0 +1,207 @@
+"""The loop's world as it is: versions in the registry, decisions in the ledger, rows of the source or the log.
+
+Each change leaves a mark first, and looks for its own mark before it is made again.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from afterfit import data, gate, history, journal, ledger, predlog, registry, tracking
+from afterfit.commands import promote, rollback
+from afterfit.commands.promote import Asked, Judged
+from afterfit.commands.train import requirements
+from afterfit.errors import DataError
+from afterfit.estimate import Past
+from afterfit.gate import Finding, Verdict
+from afterfit.history import Work
+from afterfit.journal import Page
+from afterfit.loop import Candidate, Looked, Recipe
+from afterfit.policy import Duel, Span
+from afterfit.predlog import PredictionLog
+from afterfit.registry import PRODUCTION, STAGING, Version
+from afterfit.usecase import UseCase
+
+STEP = "afterfit.step"
+"""The tag of a version with the run of the step that trained it."""
+VERDICT = "verdict.json"
+
+
+@dataclass(slots=True)
+class Live:
+    """The world of one step.
+
+    Attributes:
+        use_case: whose.
+        work: does what is measured and trained, on the rows that there are.
+        page: the step's page in the journal.
+        folder: where bundles are kept while they are used.
+    """
+
+    use_case: UseCase
+    work: Work
+    page: Page
+    folder: Path
+
+    def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
+        """Builder and parameters of a version."""
+        manifest = registry.load_bundle(self._version(version)).manifest
+        return manifest.builder, manifest.params
+
+    def trained(self, version: str) -> Candidate:
+        """What a version was trained on."""
+        return trained(self._version(version))
+
+    def look(self, version: str, span: Span, past: Sequence[Past], now: datetime) -> Looked:
+        """Observe a window of a version."""
+        return self.work.ask(history.look, self._folder(version), span, tuple(past), now)
+
+    def duel(self, champion: str, previous: str, span: Span, now: datetime) -> Duel:
+        """Compare two versions on a window's known outcomes."""
+        return self.work.ask(history.duel, self._folder(champion), self._folder(previous), span, now)
+
+    def train(self, recipe: Recipe) -> Candidate:
+        """Train and register; the version that this step has registered already, where it has."""
+        known = registry.tagged(self.use_case.name, STEP, self.page.run_id)
+        if known is not None:
+            return trained(known)
+        model = self.work.ask(history.train, recipe)
+        bundle = history.loaded(model.folder)
+        name = f"retrain for {self.page.window}"
+        told = {"afterfit.use_case": self.use_case.name, STEP: self.page.run_id}
+        with tempfile.TemporaryDirectory() as scratch, tracking.run(self.use_case.name, name, told):
+            folder = Path(shutil.copytree(model.folder, Path(scratch) / "bundle"))  # MLflow keeps it under its name
+            tracking.params({"builder": model.builder, **model.params})
+            means = {key: values["mean"] for key, values in bundle.manifest.promise.items()}
+            tracking.metrics({key: value for key, value in means.items() if value is not None})
+            uri, _ = tracking.log_bundle(folder, bundle, requirements(), model.params)
+        tags = {
+            "afterfit.builder": model.builder,
+            "afterfit.trained_until": bundle.manifest.window["end"] or "",
+            "afterfit.rows": str(model.rows),
+            STEP: self.page.run_id,
+        }
+        said = f"{model.builder}, retrained for {self.page.window} on {model.rows:,} rows"
+        return trained(registry.register(uri, self.use_case.name, bundle.digest, tags, said))
+
+    def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
+        """What the gate says of it; as it was said, where it was said already."""
+        if self.page.marks.get("judged") == candidate:
+            return verdict_of(journal.read(self.page, VERDICT))
+        found = self.work.ask(history.judge, self._folder(candidate), self._folder(champion), now)
+        version, book = self._version(candidate), ledger.entries(self.use_case.name)
+        more: list[Finding] = [promote.barred(version, book)]
+        if self.use_case.gate.approval:
+            more.append(gate.approval(version.tags.get(promote.APPROVED, "").strip(), promote.APPROVED))
+        verdict = gate.judge([*found.findings, *more])
+        journal.write(self.page, VERDICT, verdict.to_dict())
+        self.page = journal.mark(self.page, judged=candidate)
+        return verdict
+
+    def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
+        """To staging, then to production, each a decision in the ledger; what is there already is not done again."""
+        passed = replace(verdict, decision="PROMOTE")
+        self._decide(candidate, champion, STAGING, passed, Asked())
+        trial = verdict.decision != "PROMOTE"
+        return self._decide(candidate, champion, PRODUCTION, verdict, Asked(force=trial, reason=reason))
+
+    def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
+        """Record the refusal; a candidate that is only held goes to staging."""
+        if verdict.decision == "HOLD":
+            self._decide(candidate, champion, STAGING, replace(verdict, decision="PROMOTE"), Asked())
+        self._decide(candidate, champion, PRODUCTION, verdict, Asked(reason=reason))
+
+    def roll_back(self, champion: str, previous: str, reason: str) -> bool:
+        """Put the previous version back, unless it is there already."""
+        book = ledger.entries(self.use_case.name)
+        if champion in ledger.rolled_back(book) and ledger.holder(book, PRODUCTION) == previous:
+            return True
+        return rollback.command_for(self.use_case, reason, previous).exit_code == 0
+
+    def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, asked: Asked) -> bool:
+        name, book = self.use_case.name, ledger.entries(self.use_case.name)
+        for entry in book:
+            told = entry.decision
+            if (told.action, told.version, told.alias) == ("promotion", candidate, to) and entry.state == "done":
+                return entry.counts
+        version, held = self._version(candidate), self._version(champion)
+        span = {"rows": sum(one.n or 0 for one in verdict.findings if one.code == "better"), "start": "", "end": ""}
+        found = Judged(verdict, held, {**span, "window": self.page.window})
+        decided = promote.decision(self.use_case, version, to, found, asked)
+        entry, _ = ledger.record(name, decided, book[-1].number if book else 0)
+        return entry.counts
+
+    def _version(self, number: str) -> Version:
+        return registry.version(self.use_case.name, number)
+
+    def _folder(self, number: str) -> Path:
+        """A checked copy of a version's bundle, in a folder of its number."""
+        place = self.folder / number
+        if not place.is_dir():
+            version = self._version(number)
+            registry.load_bundle(version)
+            draft = self.folder / f"{number}.part"
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(registry.bundle_folder(version), draft)
+            draft.replace(place)
+        return place
+
+
+def trained(version: Version) -> Candidate:
+    """What a version was trained on."""
+    window = registry.load_bundle(version).manifest.window
+    end = window["end"]
+    return Candidate(version.number, int(window["rows"]), None if end is None else datetime.fromisoformat(end))
+
+
+def verdict_of(saved: Mapping[str, Any]) -> Verdict:
+    """A verdict from what `to_dict` wrote."""
+    findings = tuple(
+        Finding(**{**one, "interval": None if one["interval"] is None else tuple(one["interval"])})
+        for one in saved["findings"]
+    )
+    return Verdict(saved["decision"], findings)
+
+
+def rows_of(use_case: UseCase) -> data.Window:
+    """The rows that there are: as they were served, from the log's first row on, and before it those of the source.
+
+    Where columns are private the log has their hashes only, which nothing can be trained on: then all are the source's.
+    """
+    log = predlog.log_of(use_case)
+    served = None if log is None or use_case.columns.private else logged(use_case, log)
+    frame = data.read(use_case.source, use_case.root, columns=data.wanted(use_case))
+    known = data.window(use_case, frame, data.describe(use_case.source), waiting=True)
+    if served is None:
+        return known
+    first = served[str(use_case.time)].min()
+    older = known.frame[known.frame[str(use_case.time)] < first]
+    both = pd.concat([older, served[[name for name in older.columns if name in served.columns]]], ignore_index=True)
+    return data.window(use_case, both, f"{known.name} and the prediction log", waiting=True)
+
+
+def logged(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
+    """The log's rows with their outcomes as the target, the last answer of a key only; None where it has none.
+
+    Raises:
+        DataError: the use case's time column is not among the features that were served.
+    """
+    time, parts = str(use_case.time), []
+    for table in predlog.read(log):
+        frame = predlog.features_of(table).to_pandas()
+        frame[use_case.target] = table["outcome"].to_pandas() if "outcome" in table.column_names else None
+        parts.append(frame)
+    if not parts:
+        return None
+    whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    if time not in whole.columns:
+        raise DataError(f"The prediction log of {use_case.name} has no '{time}': send the time column with each row.")
+    whole[time] = pd.to_datetime(whole[time], format="ISO8601").astype("datetime64[us]")
+    keys = [name for name in use_case.key if name in whole.columns]
+    return whole.drop_duplicates(keys, keep="last") if keys else whole

@@ -1,0 +1,54 @@
+"""Steps for ever: as many as are due, then a pause."""
+
+import sys
+import time
+
+import pandas as pd
+
+from afterfit.commands import step
+from afterfit.commands.console import Answer
+from afterfit.errors import SettingsError, StoreError
+
+IDLE = frozenset({"nothing is due", "busy"})
+
+
+def command(config: str, every: str = "1h", folder: str = "steps", rounds: int = 0) -> Answer:
+    """Step whenever a window is over; see scripts/loop.py for the options."""
+    pause = seconds(every)
+    taken, looks = 0, 0
+    while True:
+        looks += 1
+        taken += caught_up(config, folder)
+        if rounds and looks >= rounds:
+            return Answer((f"{taken} steps in {looks} looks.",), {"steps": taken, "looks": looks})
+        time.sleep(pause)
+
+
+def seconds(every: str) -> float:
+    """A length of time such as 15min, 1h or 1d, in seconds.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        found = pd.Timedelta(every.strip()).total_seconds()
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise SettingsError(f"--every '{every}' must be a length of time, such as 15min, 1h or 1d.")
+    return float(found)
+
+
+def caught_up(config: str, folder: str) -> int:
+    """Take the steps that are due; a store that is away for once is said, and does not end the loop."""
+    taken = 0
+    while True:
+        try:
+            answer = step.command(config, folder=folder)
+        except StoreError as error:
+            print(f"loop: {error} It is tried again after the pause.", file=sys.stderr)  # noqa: T201 - it goes on
+            return taken
+        if answer.data["outcome"] in IDLE:
+            return taken
+        taken += 1
+        print("\n".join(answer.lines), flush=True)  # noqa: T201 - each step speaks as it ends

@@ -1,0 +1,183 @@
+"""The held-out window as production would live it: served, logged, monitored, a step, a refusal, the way back."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from afterfit import data, predlog, registry, tracking
+from afterfit.bundle import Bundle
+from afterfit.commands import monitor, outcomes, promote, rollback, step
+from afterfit.commands.train import Table, plain, train_and_register
+from afterfit.errors import StoreError
+from afterfit.sections import Log
+from afterfit.server_trial import free_port
+from afterfit.usecase import UseCase
+
+ROWS = 1_000
+"""Rows a request."""
+PATIENCE = 60.0
+"""Seconds until the server must be ready."""
+WRONG = "dummy"
+"""The builder of the candidate that must be refused."""
+SERVE = """import sys
+from afterfit.commands import serve
+serve.command(sys.argv[1], port=int(sys.argv[2]), log=sys.argv[3], access="none")
+"""
+
+
+def possible(use_case: UseCase) -> bool:
+    """Whether there is a window after training to live: it needs times, and an end of the held-out one."""
+    held = use_case.split.holdout
+    return use_case.time is not None and held is not None and held.start is not None and held.end is not None
+
+
+def rehearsed(config: str, use_case: UseCase, table: Table, place: Path) -> list[str]:
+    """Live the held-out window.
+
+    Args:
+        config: the use case's name or file, for the server.
+        use_case: its settings.
+        table: the training rows, for the candidate that is refused.
+        place: the folder of the prediction log.
+
+    Returns:
+        What happened, a line each.
+    """
+    use_case = use_case.model_copy(update={"log": Log(folder=str(place.resolve()), durability="acknowledged")})
+    held = use_case.split.holdout
+    assert held is not None  # noqa: S101 - for the reader; `possible` has looked
+    assert held.end is not None  # noqa: S101 - as above
+    lines = _served(config, use_case, data.load(use_case, start=held.start, end=held.end).frame, place)
+    champion = registry.version(use_case.name, registry.PRODUCTION)
+    bundle = registry.load_bundle(champion)
+    now = held.end + timedelta(hours=use_case.gate.label_delay_hours)
+    period = monitor.period_of(use_case, "", held.start, held.end)
+    looked = monitor.monitored(use_case, bundle, "", period, now)
+    lines += ["", *(line for one in looked for line in monitor.described(use_case, one.seen))]
+    lines += ["", *_refused(use_case, table)]  # while there are rows that neither was trained on
+    lines += ["", *_stepped(use_case, now)]
+    return [*lines, "", *_back(use_case, champion.number)]
+
+
+def _served(config: str, use_case: UseCase, frame: pd.DataFrame, place: Path) -> list[str]:
+    """Post all rows to a really started server, then load their outcomes into its log."""
+    rows = _rows(use_case, registry.load_bundle(registry.version(use_case.name, registry.PRODUCTION)), frame)
+    warned, began = 0, time.monotonic()
+    with _server(config, place) as connection:
+        ready, began = time.monotonic() - began, time.monotonic()
+        for first in range(0, len(rows), ROWS):
+            for answer in _post(connection, rows[first : first + ROWS]):
+                warned += bool(answer["warnings"])
+        took = time.monotonic() - began
+    said = (
+        f"The server was ready after {ready:.1f} s and answered {len(rows):,} rows of {_month(use_case)} in {took:.1f} "
+        f"s, {warned:,} with a warning; all are in the prediction log in {place}."
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        late = str(Path(folder) / "outcomes.parquet")
+        frame[[*use_case.key, use_case.target]].to_parquet(late)
+        told = outcomes.load(use_case, late, "key", predlog.required(use_case))
+    return [said, *told.lines]
+
+
+def _month(use_case: UseCase) -> str:
+    held = use_case.split.holdout
+    return f"{held.start:%Y-%m-%d} to {held.end:%Y-%m-%d}" if held and held.start and held.end else ""
+
+
+def _rows(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as a client would send them: features, time and key; nothing where a value is missing."""
+    names = dict.fromkeys([*bundle.scorer.contract.names, *([use_case.time] if use_case.time else []), *use_case.key])
+    table = frame[[name for name in names if name in frame.columns]]
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): plain(value) for name, value in row.items()} for row in records]
+
+
+@contextmanager
+def _server(config: str, place: Path) -> Iterator[http.client.HTTPConnection]:
+    """A running server of the version in production, ready; it is stopped as an operator would, and seals its log."""
+    port = free_port()
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+    source = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-c", SERVE, config, str(port), str(place.resolve())]
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        try:
+            _wait(server, connection)
+            yield connection
+        except (OSError, http.client.HTTPException) as error:
+            log.seek(0)
+            raise StoreError(f"The server does not answer: {error}. It said: {log.read()[-600:]}") from error
+        finally:
+            connection.close()
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _wait(server: "subprocess.Popen[bytes]", connection: http.client.HTTPConnection) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            connection.request("GET", "/ready")
+            if connection.getresponse().read() and _ready(connection):
+                return
+        except OSError:
+            connection.close()
+        time.sleep(0.1)
+    raise OSError("it was not ready in time" if server.poll() is None else f"it ended with code {server.returncode}")
+
+
+def _ready(connection: http.client.HTTPConnection) -> bool:
+    connection.request("GET", "/ready")
+    response = connection.getresponse()
+    response.read()
+    return response.status == 200
+
+
+def _post(connection: http.client.HTTPConnection, rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    connection.request("POST", "/predict", json.dumps(rows), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    body = response.read()
+    if response.status != 200:
+        raise StoreError(f"The server answered {response.status}: {body[:300].decode(errors='replace')}")
+    answered: list[Mapping[str, Any]] = json.loads(body)
+    return answered
+
+
+def _stepped(use_case: UseCase, now: Any) -> list[str]:
+    answer = step.stepped(use_case, "1mo", now, Path("steps") / use_case.name)
+    return list(answer.lines[:-1])  # the last one is for schedulers
+
+
+def _refused(use_case: UseCase, table: Table) -> list[str]:
+    """A candidate that must not get in, and why it does not."""
+    with tracking.run(use_case.name, f"train {WRONG}"):
+        result = train_and_register(table, WRONG, {})
+    number = result.version.number if result.version else registry.LATEST
+    answer = promote.judged(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
+    return [line for line in answer.lines if not line.startswith("  +")]
+
+
+def _back(use_case: UseCase, first: str) -> list[str]:
+    """Production back to the first version, where another one is there now."""
+    current = registry.version(use_case.name, registry.PRODUCTION).number
+    if current == first:
+        return [f"Version {current} is still in production: there is nothing to roll back."]
+    return list(rollback.command_for(use_case, "Rehearsal: the way back is known before it is needed.", first).lines)

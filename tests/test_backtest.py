@@ -1,0 +1,162 @@
+"""The loop on history: what policies do where the world changes and where it does not, and that nobody looks ahead."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from afterfit import backtest, history
+from afterfit.backtest import Trial
+from afterfit.data import Window, fingerprint
+from afterfit.history import History, Work
+from afterfit.loop import Recipe
+from afterfit.sections import Policy, TrainOn
+from afterfit.usecase import UseCase
+from afterfit.windows import Every
+
+BEGIN, FIRST = datetime.fromisoformat("2024-01-01"), datetime.fromisoformat("2024-01-29")
+WEEKS, PER_DAY = 9, 40
+PARAMS = {"max_iter": 12, "min_samples_leaf": 20}
+
+
+def use_case(**changes):
+    given = {
+        "name": "changing",
+        "task": "classification",
+        "target": "late",
+        "time": "when",
+        "key": ["id"],
+        "source": {"path": "none.csv"},
+        "columns": {"features": ["size", "other"]},
+        "split": {"folds": 3},
+        "metrics": {"primary": "roc_auc"},
+        "candidates": [{"builder": "hist_gradient_boosting", "params": PARAMS}],
+        "gate": {"smallest_holdout": 50, "tolerance": 0.02},
+    }
+    return UseCase.model_validate({**given, **changes})
+
+
+def table(seed=0, change="2024-02-12", weeks=WEEKS):
+    """What decides is `size` before the change and `other` after it."""
+    rng = np.random.default_rng(seed)
+    rows = weeks * 7 * PER_DAY
+    when = pd.Timestamp(BEGIN) + pd.to_timedelta(np.arange(rows) * 24 * 60 // PER_DAY, unit="min")
+    size, other = rng.normal(size=rows), rng.normal(size=rows)
+    decides = np.where(when < pd.Timestamp(change), size, other)
+    late = decides + rng.normal(scale=0.7, size=rows) > 0
+    return pd.DataFrame(
+        {"when": when.astype("datetime64[us]"), "id": np.arange(rows), "size": size, "other": other, "late": late}
+    )
+
+
+def lived(folder, policies, frame=None, delay=0.0, case=None):
+    """The stories of some policies; each step's decision as (window, what came of it, the reason)."""
+    frame = table() if frame is None else frame
+    case = use_case() if case is None else case
+    case = case.model_copy(update={"gate": case.gate.model_copy(update={"label_delay_hours": delay})})
+    known = History.of(case, Window(frame, fingerprint(frame, "when"), {}, "made"), Path(folder))
+    spans = history.spans(known, Every(1, "w"), FIRST, BEGIN + timedelta(weeks=WEEKS))
+    recipe = Recipe("hist_gradient_boosting", PARAMS, 0, TrainOn(), 100, FIRST)
+    work = Work(known)
+    return backtest.run(Trial(tuple(spans), recipe, policies), work), work
+
+
+def policy(preset, **changes):
+    return Policy.model_validate({"preset": preset, "minimum_outcomes": 100, **changes})
+
+
+def decisions(story):
+    return [(entry.turn.span.name, entry.done.outcome, entry.turn.action.reason) for entry in story.entries]
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory):
+    policies = {name: policy(name) for name in ("never", "calendar", "on-performance", "cautious")}
+    found, work = lived(tmp_path_factory.mktemp("models"), policies)
+    return {story.name: story for story in found}, work
+
+
+def test_a_world_that_changed_is_found_alarmed_once_and_learnt_anew(stories):
+    told = stories[0]["on-performance"]
+    assert told.retrainings >= 1
+    assert told.mean("roc_auc") > stories[0]["never"].mean("roc_auc") + 0.02
+    alarms = [cause.key for entry in stories[0]["never"].entries for cause in entry.turn.action.causes]
+    assert alarms.count("realised roc_auc") == 1
+
+
+def test_the_policy_that_never_retrains_never_does_and_has_one_version(stories):
+    assert {entry.version for entry in stories[0]["never"].entries} == {"1"}
+
+
+def test_what_the_last_window_would_lead_to_is_not_trained_for_nothing(stories):
+    assert all(story.entries[-1].done.outcome == "over" for story in stories[0].values())
+
+
+def test_models_that_two_policies_train_alike_are_trained_once(stories):
+    _, work = stories
+    asked = [key for key in work._asked if key[0] == "train"]
+    folders = {entry.model.folder for story in stories[0].values() for entry in story.entries}
+    assert len(folders) <= len(asked)
+    assert sum(story.retrainings for story in stories[0].values()) + 1 > len(asked)
+
+
+def test_the_ranking_recommends_what_is_not_surely_worse_and_trains_less(stories):
+    ranking = backtest.ranked(list(stories[0].values()), stories[1])
+    means = [story.mean("roc_auc") for story in ranking.stories]
+    assert means == sorted(means, reverse=True)
+    chosen = next(story for story in ranking.stories if story.name == ranking.recommended)
+    assert ranking.against_best[chosen.name].high >= 0
+    assert chosen.retrainings <= ranking.stories[0].retrainings
+
+
+def test_a_difference_of_a_policy_from_itself_is_nothing(stories):
+    one = stories[0]["calendar"]
+    found = backtest.difference(one, one, stories[1])
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("delay", "number"), [(24.0, 2), (7 * 24.0, 3)])
+def test_outcomes_that_are_not_known_yet_change_no_decision(tmp_path, delay, number):
+    """Every outcome later than the label delay allows at some window's end is turned round: what was decided stays."""
+    frame = table()
+    policies = {name: policy(name) for name in ("calendar", "cautious")}
+    honest, _ = lived(tmp_path / "honest", policies, frame, delay)
+    end = honest[0].entries[number].turn.span.end
+    late = (frame["when"] > pd.Timestamp(end - timedelta(hours=delay))).to_numpy()
+    poisoned = frame.assign(late=np.where(late, ~frame["late"].to_numpy(), frame["late"].to_numpy()))
+    fooled, _ = lived(tmp_path / "poisoned", policies, poisoned, delay)
+    for mine, theirs in zip(honest, fooled, strict=True):
+        assert decisions(mine)[: number + 1] == decisions(theirs)[: number + 1]
+
+
+def test_poison_that_is_known_in_time_does_change_decisions(tmp_path):
+    frame = table()
+    policies = {"cautious": policy("cautious")}
+    honest, _ = lived(tmp_path / "honest", policies, frame, 24.0)
+    early = (frame["when"] < pd.Timestamp(honest[0].entries[1].turn.span.end - timedelta(days=2))).to_numpy()
+    early = early & (frame["when"] >= pd.Timestamp(FIRST)).to_numpy()
+    poisoned = frame.assign(late=np.where(early, ~frame["late"].to_numpy(), frame["late"].to_numpy()))
+    fooled, _ = lived(tmp_path / "poisoned", policies, poisoned, 24.0)
+    assert decisions(honest[0])[:2] != decisions(fooled[0])[:2]
+
+
+def test_an_interrupted_backtest_goes_on_with_the_models_it_has(tmp_path):
+    policies = {"calendar": policy("calendar")}
+    first, _ = lived(tmp_path, policies)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("told.json")}
+    again, _ = lived(tmp_path, policies)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("told.json")} == before
+    assert decisions(first[0]) == decisions(again[0])
+
+
+def test_a_candidate_trained_on_poisoned_rows_is_refused(tmp_path):
+    """The newest fortnight's outcomes are noise: the last fold shows it, and production stays."""
+    frame = table(change="2030-01-01")
+    noise = (frame["when"] >= pd.Timestamp(FIRST)).to_numpy()
+    random = np.random.default_rng(1).random(len(frame)) > 0.5
+    poisoned = frame.assign(late=np.where(noise, random, frame["late"].to_numpy()))
+    (story,), _ = lived(tmp_path, {"calendar": policy("calendar", trial=False)}, poisoned)
+    assert story.count("promoted", "on trial") == 0
+    assert {entry.version for entry in story.entries} == {"1"}

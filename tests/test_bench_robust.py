@@ -1,0 +1,51 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "bench"))
+
+
+@pytest.mark.slow
+def test_promotions_under_load_lose_no_request_and_every_answer_is_its_versions_own():
+    import reload
+
+    found = reload.measure(seconds=6.0, every=2.0, workers=1, connections=2, grace=5.0, builders=("", "linear"))
+    assert found["promotions"] >= 1
+    assert found["requests"] > 100
+    assert (found["failed"], found["wrong"], found["not in production at their time"]) == (0, 0, 0), found
+
+
+def test_answers_of_the_wrong_version_time_or_number_are_counted():
+    import reload
+
+    held = [reload.Held("1", 0.0, 10.0), reload.Held("2", 9.0, float("inf"))]
+
+    def answer(version, sent, answered):
+        return {"version": version, "sent": sent, "answered": answered}
+
+    early, late = answer("2", 8.0, 8.5), answer("1", 13.5, 13.6)
+    good = [answer("1", 1, 1.1), answer("1", 12.5, 12.6), answer("2", 8.9, 9.1), answer("2", 20, 20.1)]
+    assert reload.out_of_time([*good, early, late], held, 3.0) == [early, late]
+    assert reload.lags([*good, late], held) == [3.5]
+
+
+@pytest.mark.slow
+def test_rubbish_and_requests_made_from_the_description_neither_fail_nor_end_a_real_server():
+    import fuzz
+
+    found = fuzz.measure(bodies=600, examples=3, seed=1)
+    assert found["bodies"] == 600
+    assert found["made from the description"] > 20
+    assert found["faults"] == []
+    assert found["the worker lived"]
+    assert found["megabytes at the end"] > 50
+
+
+def test_a_fault_is_seen_as_one():
+    import fuzz
+
+    assert fuzz.fault(500, b"{}", "/predict").startswith("500 at /predict")
+    assert not fuzz.fault(503, b'{"code": "a", "message": "b", "detail": null}', "/predict")
+    assert "another form" in fuzz.fault(400, b'{"error": 1}', "/predict")
+    assert "must not" in fuzz.fault(422, b'{"code": "a", "message": "in /tmp/x", "detail": null}', "/predict")

@@ -1,0 +1,268 @@
+"""The live step over a real MLflow store: it does what the backtest said, once, whatever happens to it."""
+
+import http.server
+import json
+import threading
+from typing import ClassVar
+
+import pytest
+import yaml
+
+from afterfit import journal, ledger, registry
+from afterfit.commands import loop as looping
+from afterfit.commands import step
+from afterfit.errors import SettingsError
+from afterfit.usecase import load_use_case
+from test_backtest import PARAMS, decisions, lived, policy, table
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+NOW = "2024-03-04"
+
+
+def settings(folder, **changes):
+    """The made table as a file, and a use case over it whose first training ends where the backtest's does."""
+    table().to_csv(folder / "changing.csv", index=False)
+    given = {
+        "name": "changing",
+        "task": "classification",
+        "target": "late",
+        "time": "when",
+        "key": ["id"],
+        "source": {"path": "changing.csv"},
+        "columns": {"features": ["size", "other"]},
+        "split": {"folds": 3, "train": {"end": "2024-01-29"}},
+        "metrics": {"primary": "roc_auc"},
+        "candidates": [{"builder": "hist_gradient_boosting", "params": PARAMS}],
+        "gate": {"smallest_holdout": 50, "tolerance": 0.02},
+        "policy": {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"},
+    }
+    file = folder / "changing.yaml"
+    file.write_text(yaml.safe_dump({**given, **changes}))
+    return str(file)
+
+
+def in_production(config):
+    """Train the first version and put it into production."""
+    from afterfit.commands import train
+
+    train.command(config)
+    version = registry.version("changing", "1")
+    decision = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
+    return ledger.record("changing", decision, 0)[0].counts and version
+
+
+def run_all(config):
+    """Steps until none is due; what each came to."""
+    told = []
+    while True:
+        answer = step.command(config, now=NOW)
+        if answer.data["outcome"] in looping.IDLE:
+            return told
+        told.append((answer.data["window"], answer.data["outcome"], answer.data["action"]["reason"]))
+
+
+@pytest.mark.parametrize("preset", ["calendar", "cautious"])
+def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, preset):
+    config = settings(store, policy={"preset": preset, "minimum_outcomes": 100, "every": "1w"})
+    in_production(config)
+    told = run_all(config)
+    (story,), _ = lived(store / "backtest", {preset: policy(preset)})
+    expected = decisions(story)
+    assert told[:-1] == expected[:-1]
+    assert told[-1][2] == expected[-1][2]
+    book = ledger.entries("changing")
+    kept = [entry.decision for entry in book if entry.decision.alias == "production" and entry.number > 1]
+    assert [decision.moves for decision in kept] == [
+        outcome in {"promoted", "on trial"} for _, outcome, _ in told if outcome not in {"nothing", "alarm"}
+    ]
+
+
+def test_a_step_without_a_version_in_production_says_what_to_do(store):
+    config = settings(store)
+    with pytest.raises(SettingsError, match="train and promote"):
+        step.command(config, now=NOW)
+
+
+def test_a_window_that_is_not_over_is_not_looked_at(store):
+    config = settings(store)
+    in_production(config)
+    answer = step.command(config, now="2024-02-01")
+    assert answer.data["outcome"] == "nothing is due"
+    assert answer.exit_code == 0
+    assert journal.pages("changing") == []
+
+
+class DiedError(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.mark.parametrize(
+    "place", ["journal.mark", "registry.register", "ledger.record", "journal.close", "journal.write"]
+)
+def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twice(store, monkeypatch, place):
+    from importlib import import_module
+
+    config = settings(store)
+    in_production(config)
+    module, name = place.split(".")
+    owner = import_module(f"afterfit.{module}")
+    real = getattr(owner, name)
+    for number in range(1, 9):
+        calls = []
+
+        def dies(*arguments, _number=number, _calls=calls, **options):
+            _calls.append(1)
+            if len(_calls) == _number:
+                raise DiedError
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, dies)
+        try:
+            step.command(config, now="2024-02-05")
+        except DiedError:
+            continue
+        break
+    monkeypatch.setattr(owner, name, real)
+    assert step.command(config, now="2024-02-05").data["outcome"] == "nothing is due"
+    pages = journal.pages("changing")
+    assert [page.done for page in pages] == [True]
+    versions = [registry.version("changing", "latest").number]
+    assert versions == ["2"]
+    moved = [e.decision.alias for e in ledger.entries("changing") if e.decision.version == "2" and e.state == "done"]
+    assert moved == ["staging", "production"]
+
+
+def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
+    from dataclasses import replace
+    from datetime import datetime
+
+    from afterfit.commands import live, train
+    from afterfit.commands.live import Live
+    from afterfit.history import History, Work
+    from afterfit.loop import act, begin
+    from afterfit.policy import Action, Span
+
+    config = settings(store)
+    in_production(config)
+    train.command(config)
+    ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
+    use_case = load_use_case(config)
+    work = Work(History.of(use_case, live.rows_of(use_case), store / "work"))
+    (store / "versions").mkdir()
+    page = journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
+    world = Live(use_case, work, page, store / "versions")
+    state = replace(begin(world.trained("2")), previous="1")
+    span = Span("w", *(datetime.fromisoformat(page.marks[key]) for key in ("start", "end")))
+    action = Action("roll_back", "Version 2 is surely worse.")
+    done = act(span, action, state, use_case.policy, world)
+    assert (done.outcome, done.state.champion, done.state.previous) == ("rolled back", "1", "")
+    assert registry.holder("changing", "production").number == "1"
+    again = act(span, action, state, use_case.policy, world)
+    assert again.state == done.state
+    rolled = [entry for entry in ledger.entries("changing") if entry.decision.action == "rollback"]
+    assert len(rolled) == 1
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Keeps what came, and answers with the statuses that it is told to."""
+
+    came: ClassVar = []
+    statuses: ClassVar = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.statuses.pop(0) if self.statuses else 204
+        self.came.append((status, body, dict(self.headers)))
+        self.send_response(status)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Quiet."""
+
+
+@pytest.fixture
+def receiver():
+    Receiver.came, Receiver.statuses = [], []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/alarms", Receiver
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(store, receiver, monkeypatch):
+    from afterfit.alarms import SIGNATURE, signature
+
+    monkeypatch.setenv("ALARM_KEY", "secret")
+    told = {"webhook": receiver[0], "secret": "ALARM_KEY"}
+    policy_ = {"preset": "never", "minimum_outcomes": 100, "every": "1w", "fall": 0.05, "alarm": ["realised"]}
+    config = settings(store, alarms=told, policy=policy_)
+    in_production(config)
+    run_all(config)
+    assert len(receiver[1].came) == 1
+    _, body, headers = receiver[1].came[0]
+    assert headers[SIGNATURE] == signature(b"secret", body)
+    assert json.loads(body)["causes"][0]["key"] == "realised roc_auc"
+
+
+def test_an_alarm_that_is_refused_is_tried_again_and_one_that_may_have_arrived_is_not(receiver):
+    from pathlib import Path
+
+    from afterfit import alarms
+    from afterfit.errors import AlarmError
+    from afterfit.sections import Alarms
+
+    waited = []
+    told = alarms.message("changing", "2024-02", {"kind": "alarm", "reason": "", "causes": [{"key": "drift"}]}, "1")
+    receiver[1].statuses[:] = [500, 503]
+    alarms.send(Alarms(webhook=receiver[0]), told, Path(), waited.append)
+    assert [status for status, _, _ in receiver[1].came] == [500, 503, 204]
+    assert waited == [1.0, 2.0]
+    receiver[1].statuses[:] = [500] * 4
+    with pytest.raises(AlarmError, match="status 500"):
+        alarms.send(Alarms(webhook=receiver[0]), told, Path(), waited.append)
+    with pytest.raises(AlarmError, match="cannot be reached"):
+        alarms.send(Alarms(webhook="http://127.0.0.1:9/", tries=1), told, Path(), waited.append)
+
+
+def test_a_command_gets_the_alarm_on_its_standard_input(tmp_path):
+    from afterfit import alarms
+    from afterfit.errors import AlarmError
+    from afterfit.sections import Alarms
+
+    told = {"id": "1", "causes": []}
+    alarms.send(Alarms(command=("sh", "-c", "cat > got.json")), told, tmp_path, lambda _: None)
+    assert json.loads((tmp_path / "got.json").read_text()) == told
+    with pytest.raises(AlarmError, match="ended with 3: no"):
+        alarms.send(Alarms(command=("sh", "-c", "echo no >&2; exit 3"), tries=1), told, tmp_path, lambda _: None)
+
+
+def test_two_steps_at_once_are_one_step(store):
+    from afterfit.lock import locked
+
+    config = settings(store)
+    in_production(config)
+    with locked("changing.step-lock", "somebody"):
+        answer = step.command(config, now="2024-02-05")
+    assert answer.data["outcome"] == "busy"
+    assert "somebody" in answer.lines[0]
+    assert answer.exit_code == 0
+
+
+def test_the_loop_steps_until_nothing_is_due_and_ends_after_its_rounds(store, capsys):
+    config = settings(store, policy={"preset": "never", "minimum_outcomes": 100, "every": "1w"})
+    in_production(config)
+    answer = looping.command(config, every="1s", rounds=1)
+    assert answer.data == {"steps": 5, "looks": 1}
+    assert capsys.readouterr().out.count('"exit_code"') == 5
+    with pytest.raises(SettingsError, match="length of time"):
+        looping.command(config, every="soon")
+
+
+def test_the_use_cases_policy_is_read_with_its_presets(store):
+    use_case = load_use_case(settings(store, policy={"preset": "on-drift", "cooldown": 5}))
+    assert use_case.policy.retrain == ("drift",)
+    assert use_case.policy.cooldown == 5
+    with pytest.raises(SettingsError, match="no preset 'careful'"):
+        load_use_case(settings(store, policy={"preset": "careful"}))
