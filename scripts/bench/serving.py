@@ -83,11 +83,13 @@ def many(rows):
     return [json.dumps({"dataframe_records": (rows * (MANY // len(rows) + 1))[:MANY]})]
 
 
-def asked(port, path, bodies, connections, seconds):
+def asked(name, side, bodies, connections, seconds):
     """One measurement after a short warm-up."""
+    port, path = side
     load.ask(port, path, bodies, connections, min(1.0, seconds))
     found = load.ask(port, path, bodies, connections, seconds)
-    assert found.failed == 0, f"{found.failed} of {found.requests} requests failed at {path}"
+    assert found.failed == 0, f"{found.failed} of {found.requests} requests failed at {name}"
+    assert found.requests, f"{name} answered nothing in {seconds:g} s"
     return found
 
 
@@ -118,8 +120,7 @@ def measure(seconds=5.0, rounds=2, peers=None, params=None):
             found[what] = dict.fromkeys(names)
             for _ in range(rounds):
                 for name in names:
-                    port, path = sides[name]
-                    result = asked(port, path, bodies(name), connections, seconds)
+                    result = asked(name, sides[name], bodies(name), connections, seconds)
                     found[what][name] = best(found[what][name], result)
         for name, process in list(found.pop("_processes").items()):
             found["megabytes"][name] = servers.memory(process)
