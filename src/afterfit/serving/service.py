@@ -18,6 +18,8 @@ from afterfit.spool import Spool
 
 MOST_KEPT = 200
 """Columns of a row above which it is not kept for trying new versions."""
+LONGEST_KEPT = 100
+"""Characters of a name or text above which the same holds."""
 FOREIGN = "other"
 """The label of columns that the contract does not know: their names are the clients' own, and without end."""
 NOT_WRITTEN = "The prediction cannot be logged at the moment, and is not given without that. Try again."
@@ -124,7 +126,7 @@ class Service:
     def _after(
         self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Sequence[bytes] | None, arrived: float
     ) -> None:
-        self.recent.extend(row for row in rows[-20:] if len(row) <= MOST_KEPT)
+        self.recent.extend(row for row in rows[-20:] if is_small(row))
         if self.shadow is not None:
             self.shadow.offer(rows, answers, bodies, arrived)
 
@@ -179,6 +181,16 @@ class Service:
             found["registry_up",] = float(bool(self.registry.get("reachable")))
             found["seconds_since_registry",] = now - float(self.registry.get("answered") or now)
         return found
+
+
+def is_small(row: Row) -> bool:
+    """Whether a row may be kept: few columns, short names and texts, nothing nested."""
+    return len(row) <= MOST_KEPT and all(
+        len(name) <= LONGEST_KEPT
+        and not isinstance(value, list | dict)
+        and not (isinstance(value, str) and len(value) > LONGEST_KEPT)
+        for name, value in row.items()
+    )
 
 
 def version_of(engine: Engine) -> str:
