@@ -1,4 +1,8 @@
-"""A small made table, and a bundle trained on it: two classes, numbers, categories, a date, gaps."""
+"""A small made table, and a bundle trained on it: two classes, numbers, categories, a date, gaps; and benchmarks."""
+
+import importlib.util
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +12,20 @@ from afterfit.bundle import Manifest, save
 from afterfit.training import pose, train
 from afterfit.usecase import UseCase
 
+BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 BOOSTER = {"max_iter": 20, "min_samples_leaf": 5}
+
+
+def bench_module(name):
+    """A benchmark under a name of its own: scripts of commands have some of the same names."""
+    if str(BENCH) not in sys.path:
+        sys.path.append(str(BENCH))  # behind the commands' scripts; benchmarks import each other
+    full = f"bench_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, BENCH / f"{name}.py")
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
 
 
 def made_table(rows=300, seed=0):

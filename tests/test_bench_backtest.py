@@ -1,29 +1,19 @@
 """The benchmarks of the loop run, small: a backtest over two processes, and steps that are killed."""
 
 import argparse
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from made import BENCH, bench_module
 from test_step import settings
-
-BENCH = Path(__file__).parents[1] / "scripts" / "bench"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.slow
 def test_a_backtest_over_two_processes_is_measured_and_leaves_no_rows_behind(tmp_path):
-    bench = load("backtest")
+    bench = bench_module("backtest")
     options = argparse.Namespace(
         config=settings(tmp_path, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w"}),
         policies="never,own",

@@ -1,29 +1,16 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).parents[1] / "scripts" / "bench"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+from made import bench_module
 
 
 @pytest.fixture(scope="module")
 def comparison():
-    return load("comparison")
+    return bench_module("comparison")
 
 
 def test_the_speed_bench_measures_both_ways():
-    seconds = load("gate").speed(rows=300, resamples=100)
+    seconds = bench_module("gate").speed(rows=300, resamples=100)
     assert len(seconds) == 3
     assert min(seconds.values()) > 0
 
@@ -59,7 +46,7 @@ def test_hours_are_drawn_whole(comparison):
 
 
 def test_the_whole_gate_is_counted_by_verdict():
-    rates = load("gate_rates")
+    rates = bench_module("gate_rates")
     found = rates.line("rows", 0.0, rows=600, windows=2, seed=0, population_rows=20_000)
     assert found["PROMOTE"] + found["HOLD"] + found["REJECT"] == pytest.approx(1.0)
     assert 0 <= found["point"] <= 1

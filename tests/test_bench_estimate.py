@@ -1,14 +1,10 @@
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "bench"))
+from made import bench_module
 
 
 def test_made_data_with_each_kind_of_shift_are_estimated_and_counted(monkeypatch, capsys):
-    import estimate
-
+    estimate = bench_module("estimate")
     monkeypatch.setattr(estimate, "STRETCH", 200)
     monkeypatch.setattr(estimate, "WINDOWS", 3)
     found = estimate.made(1, 1_000)
@@ -20,8 +16,6 @@ def test_made_data_with_each_kind_of_shift_are_estimated_and_counted(monkeypatch
 
 @pytest.mark.slow
 def test_monitor_is_timed_as_a_process():
-    import loop
-
-    seconds, peak = loop.measured([2_000])[2_000]
+    seconds, peak = bench_module("loop").measured([2_000])[2_000]
     assert seconds > 0
     assert peak > 50

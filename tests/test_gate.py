@@ -129,3 +129,12 @@ def test_calibration_is_judged_beside_a_champion_and_only_told_without_one():
     assert gate.calibrated(0.3, 0.01, 0.1, 0.05, 500).outcome == "fail"
     assert gate.calibrated(0.3, 0.01, 0.1, 0.3, 500).outcome == "pass"
     assert gate.calibrated(0.1, 0.01, 0.1, 0.0, 500).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("champion", "outcome"), [(None, "fail"), ((0.01, 0.1), "fail"), ((-0.2, -0.1), "not applicable")]
+)
+def test_where_the_champion_does_not_beat_the_dummy_either_the_dummy_bars_nobody(champion, outcome):
+    found = gate.beats_dummy("roc_auc", -0.03, (-0.1, 0.03), 100, champion=champion)
+    assert found.outcome == outcome
+    assert ("The champion does not surely beat it" in found.sentence) is (outcome == "not applicable")

@@ -25,7 +25,7 @@ from afterfit.errors import LogError
 from afterfit.logstore import Folder
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "bench"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "bench"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -20,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parent))
 from comparison import TRUTHS, settings, share_for
 
 from afterfit.bundle import Manifest, load, save

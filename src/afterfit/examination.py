@@ -241,11 +241,11 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
     confidence = gate.confidence_left(settings.confidence, number)
     yield gate.fresh(number, confidence)
 
-    def compare(by: Metric, other: Predictions, **margins: float) -> Comparison:
+    def compare(by: Metric, other: Predictions, better: Predictions = ours, **margins: float) -> Comparison:
         return compare_performance(
             held.y,
             other,
-            ours,
+            better,
             by,
             blocks=held.times,
             margin=margins.get("margin", 0.0),
@@ -254,8 +254,14 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
             seed=case.use_case.seed,
         )
 
-    dummy = compare(case.metric, bundle.scorer.constant(len(held.y)))
-    yield gate.beats_dummy(dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence)
+    constant = bundle.scorer.constant(len(held.y))
+    dummy = compare(case.metric, constant)
+    beside = None
+    if theirs is not None and dummy.interval[0] <= 0:
+        beside = compare(case.metric, constant, theirs).interval
+    yield gate.beats_dummy(
+        dummy.metric, dummy.difference, dummy.interval, dummy.n, confidence=confidence, champion=beside
+    )
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)

@@ -146,11 +146,19 @@ def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
 
 
 def beats_dummy(
-    metric: str, difference: float, interval: tuple[float, float], n: int, confidence: float = 0.95
+    metric: str,
+    difference: float,
+    interval: tuple[float, float],
+    n: int,
+    *,
+    confidence: float = 0.95,
+    champion: tuple[float, float] | None = None,
 ) -> Finding:
     """The candidate is better than the dummy, which gives every row the same answer.
 
-    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low.
+    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low. Where the champion
+    does not surely beat the dummy on these rows either, the world is another one than both have learnt: then the bar
+    says nothing, and to stay with the champion for that would be to stay with it for ever.
 
     Args:
         metric: its name.
@@ -158,6 +166,7 @@ def beats_dummy(
         interval: of the difference.
         n: rows behind it.
         confidence: of the interval.
+        champion: the interval of the champion's difference from the dummy, or None.
     """
     if interval[0] > 0:
         outcome: Outcome = "pass"
@@ -165,6 +174,9 @@ def beats_dummy(
         outcome = "fail" if interval[1] < 0 or difference <= 0 else "unsure"
     said = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
     sentence = f"{said} the dummy: difference {_difference(metric, difference, interval, confidence)}."
+    if outcome != "pass" and champion is not None and champion[0] <= 0:
+        outcome = "not applicable"
+        sentence += " The champion does not surely beat it on these rows either."
     return Finding("beats_dummy", outcome, sentence, difference, 0.0, interval, n)
 
 
