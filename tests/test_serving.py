@@ -323,6 +323,17 @@ def test_no_bytes_whatever_make_the_server_fail(lasting, body, path, kind):
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
+def test_rows_that_could_be_of_any_size_are_answered_and_not_kept_in_memory(service, doors):
+    odd = [{"carrier": "x" * 10_000}, {"x" * 10_000: 1}, {"distance": [0] * 10_000}, {str(k): 1 for k in range(1_000)}]
+    assert asked(doors, "/predict", [{**ROW, **one} for one in odd]).status_code == 200
+    assert not service.recent
+    for size in range(1_000, 1_300):
+        service.engine.bundle.scorer.contract.check_row({"y" * size: 1})
+    assert sum(len(name) for names in service.engine.bundle.scorer.contract._unknown for name in names) < 10_000
+    assert asked(reopened(doors), "/predict", ROW).status_code == 200
+    assert len(service.recent) == 1
+
+
 def test_large_bodies_and_many_rows_are_too_large(bundle, tmp_path):
     doors = made_doors(made_service(bundle, tmp_path, log=False, body_bytes=1000, rows=3), tmp_path)
     assert asked(doors, "/predict", b" " * 1001).status_code == 413

@@ -84,12 +84,13 @@ def test_a_version_that_was_altered_is_refused_and_the_old_one_goes_on(following
     shutil.copytree(versions["2"]["bundle"], tmp_path / "altered")
     with (tmp_path / "altered" / "example.json").open("a") as file:
         file.write(" ")
-    target(tmp_path, {**versions["2"], "bundle": str(tmp_path / "altered")})
+    target(tmp_path, {**versions["2"], "home": str(tmp_path), "bundle": str(tmp_path / "altered")})
     found.look()
     assert service.engine.bundle.version == "1"
     assert "refused" in told[-1]
     [note] = tmp_path.glob("refused-*.json")
     assert "digest" in json.loads(note.read_text())["reason"]
+    assert str(tmp_path) not in json.loads(note.read_text())["reason"]
     assert service.tally.counts["reloads_refused", "2"] == 1
 
 

@@ -134,7 +134,8 @@ def _plans(ours, theirs, sides):
         return load.records(theirs if name == "mlflow models serve" else ours)
 
     def plain_rows(name):
-        return [json.dumps(row) for row in ours] if sides[name][1] == "/predict" else single(name)
+        own = sides[name][1] == "/predict" and name not in servers.PEERS
+        return [json.dumps(row) for row in ours] if own else single(name)
 
     def thousand(name):
         return many(theirs if name == "mlflow models serve" else ours)

@@ -20,7 +20,18 @@ from afterfit.training import Problem, Trained, errormap, pose, reference
 from afterfit.usecase import UseCase
 
 PACKAGE = Path(__file__).parent
-PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
+PACKAGES = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "scikit-learn",
+    "scipy",
+    "skops",
+    "threadpoolctl",
+)
 EXAMPLE_ROWS = 3
 
 

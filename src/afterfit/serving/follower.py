@@ -95,12 +95,13 @@ class Follower:
     def _refuse(self, wanted: Mapping[str, str], error: AfterfitError) -> None:
         self._refused.add(_mark(wanted))
         self._service.refuse(wanted["version"])
-        note = {**wanted, "reason": str(error)}
+        reason = str(error).replace(wanted["home"], f"version {wanted['version']}")  # not where this server's copy lies
+        note = {**wanted, "reason": reason}
         part = self._shared / f"refused-{os.getpid()}-{wanted['version']}-{wanted.get('attempt', 1)}.part"
         part.write_bytes(orjson.dumps(note))
         part.replace(part.with_suffix(".json"))
         kept = self._service.engine.bundle.version if self._service.engine else None
-        self._told(f"Version {wanted['version']} is refused: {error} Served is version {kept or '-'}.")
+        self._told(f"Version {wanted['version']} is refused: {reason} Served is version {kept or '-'}.")
 
     def _follow_shadow(self, wanted: Mapping[str, str] | None) -> None:
         shadow = self._service.shadow

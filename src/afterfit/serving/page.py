@@ -150,8 +150,8 @@ def _sum(tally: Tally, name: str) -> float:
 
 
 def _decisions(ledger: Sequence[Mapping[str, Any]]) -> list[Cells]:
-    rows: list[Cells] = [("decision", "when", "verdict", "version", "alias", "by", "reason")]
+    rows: list[Cells] = [("decision", "when, UTC", "verdict", "version", "alias", "by", "reason")]
     for one in ledger:
         names = ("number", "time", "verdict", "version", "alias", "actor", "reason")
-        rows.append([one.get(name, "") for name in names])
+        rows.append([_minute(one.get(name, "")) if name == "time" else one.get(name, "") for name in names])
     return rows

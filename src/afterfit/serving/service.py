@@ -23,6 +23,8 @@ from afterfit.spool import Spool
 
 MOST_KEPT = 200
 """Columns of a row above which it is not kept for trying new versions."""
+LONGEST_KEPT = 100
+"""Characters of a name or text above which the same holds."""
 FOREIGN = "other"
 """The label of columns that the contract does not know: their names are the clients' own, and without end."""
 NOT_WRITTEN = "The prediction cannot be logged at the moment, and is not given without that. Try again."
@@ -127,7 +129,7 @@ class Service:
         self.faults("log", error)
 
     def _after(self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Bodies, arrived: float) -> None:
-        self.recent.extend(row for row in rows[-20:] if len(row) <= MOST_KEPT)
+        self.recent.extend(row for row in rows[-20:] if is_small(row))
         if self.shadow is not None:
             self.shadow.offer(rows, answers, bodies, arrived)
 
@@ -195,6 +197,16 @@ def _texts(batch: Sequence[Job]) -> list[bytes] | None:
             return None
         texts += job.bodies
     return texts
+
+
+def is_small(row: Row) -> bool:
+    """Whether a row may be kept: few columns, short names and texts, nothing nested."""
+    return len(row) <= MOST_KEPT and all(
+        len(name) <= LONGEST_KEPT
+        and not isinstance(value, list | dict)
+        and not (isinstance(value, str) and len(value) > LONGEST_KEPT)
+        for name, value in row.items()
+    )
 
 
 def version_of(engine: Engine) -> str:
