@@ -20,7 +20,11 @@ from afterfit.training import Problem, Trained, errormap, pose, reference
 from afterfit.usecase import UseCase
 
 PACKAGE = Path(__file__).parent
-PACKAGES = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops", "threadpoolctl")
+PACKAGES = (
+    "boto3", "mlflow", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops",
+    "threadpoolctl",
+)  # fmt: skip
+"""What the code that travels with a version imports."""
 EXAMPLE_ROWS = 3
 
 
