@@ -143,9 +143,11 @@ def test_a_version_requires_every_package_that_its_code_imports():
         for node in ast.walk(ast.parse((package / f"{module}.py").read_text("utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if names == ["afterfit"] and isinstance(node, ast.ImportFrom):
+                names = [f"afterfit.{a.name}" for a in node.names]
             foreign |= {name.split(".")[0] for name in names if not name.startswith("afterfit")}
             waiting |= {name.split(".")[1] for name in names if name.startswith("afterfit.")} - seen
-    distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+    distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "botocore": "boto3"}
     needed = {distributions.get(name, name) for name in foreign - set(sys.stdlib_module_names)}
     assert needed <= set(PACKAGES)
 

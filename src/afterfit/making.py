@@ -21,17 +21,10 @@ from afterfit.usecase import UseCase
 
 PACKAGE = Path(__file__).parent
 PACKAGES = (
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "pydantic",
-    "pyyaml",
-    "scikit-learn",
-    "scipy",
-    "skops",
+    "boto3", "mlflow", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops",
     "threadpoolctl",
-)
+)  # fmt: skip
+"""What the code that travels with a version imports."""
 EXAMPLE_ROWS = 3
 
 
