@@ -34,7 +34,7 @@ def test_a_backtest_over_two_processes_is_measured_and_leaves_no_rows_behind(tmp
 
 @pytest.mark.slow
 def test_a_killed_step_is_finished_by_the_next(tmp_path):
-    words = [sys.executable, str(BENCH / "crashes_step.py"), "--kills", "2"]
+    words = [sys.executable, str(BENCH / "crashes_step.py"), "--kills", "1"]
     env = {**os.environ, "PYTHONPATH": str(BENCH.parents[1] / "src"), "TMPDIR": str(tmp_path)}
     done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

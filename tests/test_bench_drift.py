@@ -1,28 +1,13 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).parents[1] / "scripts" / "bench"
+from made import bench_module
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    """Load a benchmark as it is run: with its own folder on the path."""
-    monkeypatch.syspath_prepend(str(BENCH))
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    yield load
-    for name in ("tables", "peers"):
-        sys.modules.pop(name, None)
+def bench():
+    """Load a benchmark."""
+    return bench_module
 
 
 def test_flights_windows_of_another_seed_hold_the_two_figures(bench, capsys):
