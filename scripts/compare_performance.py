@@ -14,6 +14,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--champion", default="production", help="what it is compared with, in the same words")
     parser.add_argument("--start", default="", help="rows from here on; empty: as the use case's gate")
     parser.add_argument("--end", default="", help="rows before this; empty: as the use case's gate")
+    parser.add_argument("--data", default="", help="`shadow`: the candidate's answers behind the champion's")
     return parser
 
 

@@ -10,8 +10,12 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from afterfit import registry, watched
+from afterfit import predlog, registry, watched
 from afterfit.commands import monitor, outcomes, score, train
+from afterfit.measures import metric
+from afterfit.serving.engine import Engine
+from afterfit.serving.keeping import Keeping
+from afterfit.usecase import load_use_case
 from conftest import made_table
 
 
@@ -206,3 +210,38 @@ def test_a_regression_is_watched_too(shared_store, write_use_case_in):
     for name in ("mae", "interval_coverage", "rmse"):
         one, real = window["estimated"][name], window["realised"][name]["value"]
         assert one["low"] <= real <= one["high"]
+
+
+def test_what_a_shadow_answered_is_compared_with_what_was_answered(sizes, command_line, monkeypatch, tmp_path):
+    monkeypatch.setenv("AFTERFIT_LOG", str(tmp_path / "log"))
+    use_case = load_use_case(sizes)
+    train.command(sizes, builder="linear")
+    log = predlog.required(use_case)
+    code, _, err = command_line("compare_performance", config=sizes, candidate=2, champion=1, data="shadow")
+    assert code == 2
+    assert "no request that version 1 answered with version 2 as its shadow" in err
+    rows = made_table(300, seed=5)
+    spool = log.spool()
+    for number, shadow in (("1", False), ("2", True)):
+        bundle = registry.load_bundle(registry.version("sizes", number))
+        keep = Keeping(("hour",))
+        answers = bundle.answers(rows[["size", "count", "colour"]])
+        for i, answer in enumerate(answers):
+            answer["prediction_id"] = f"id-{i}"
+        records = rows[["hour", "size", "count", "colour"]].to_dict("records")
+        spool.write(Engine(bundle, None, keep).entries(records, answers, 1_700_000_000_000_000, None, shadow=shadow))
+    late = tmp_path / "late.csv"
+    pd.DataFrame({"prediction_id": [f"id-{i}" for i in range(250)], "outcome": rows["outcome"][:250]}).to_csv(late)
+    assert command_line("outcomes", config=sizes, data=late)[0] == 0
+    options = {"candidate": 2, "champion": 1, "data": "shadow", "json": str(tmp_path / "found.json")}
+    code, out, err = command_line("compare_performance", config=sizes, **options)
+    assert code == 0, out + err
+    assert "Version 2 of sizes against version 1 on 250 rows (2024-01-01 00:00:00 to 2024-01-11 09:00:00):" in out
+    told = json.loads((tmp_path / "found.json").read_text())
+    y = (rows["outcome"][:250] == "yes").to_numpy().astype(int)
+    scores = [registry.load_bundle(registry.version("sizes", n)).scorer.score(rows[:250])[1] for n in ("1", "2")]
+    first = told["comparisons"][0]
+    expected = [metric("roc_auc")(y, one) for one in scores]
+    assert [first["champion"], first["candidate"]] == pytest.approx(expected)
+    assert told["left_out"] == {"not answered by both, or without an outcome": 50}
+    spool.close()

@@ -87,6 +87,68 @@ def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: Cutt
         yield Gathered(number, named(period, number, given.times), start, end, given)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Shadowed:
+    """What two versions answered to the same requests: the champion to those who asked, the candidate behind it.
+
+    Attributes:
+        y: (n,) outcomes, of rows that both answered and whose outcome is known.
+        times: (n,) their times, in order.
+        candidate: its n answers.
+        champion: its n answers.
+        left: rows that both were asked and that are not among these.
+    """
+
+    y: FloatArray
+    times: npt.NDArray[Any]
+    candidate: Predictions
+    champion: Predictions
+    left: int
+
+
+def from_shadow(
+    use_case: UseCase, bundles: tuple[Bundle, Bundle], log: PredictionLog, ends: tuple[datetime | None, datetime | None]
+) -> Shadowed:
+    """Rows of the log that the second version answered, with the first one as its shadow.
+
+    Args:
+        use_case: its time and target.
+        bundles: candidate and champion.
+        log: where their answers are.
+        ends: from when (included) to when (excluded), by the use case's time; by that of serving where it has none.
+    """
+    ours, theirs = _own(use_case, bundles[0], log, ends, shadow=True), _own(use_case, bundles[1], log, ends)
+    both = theirs.sort_values("\0clock", kind="stable").index.intersection(ours.index, sort=False)
+    ours, theirs = ours.loc[both], theirs.loc[both]
+    found = [_predictions(own, one.scorer.classes) for own, one in zip((ours, theirs), bundles, strict=True)]
+    y = outcomes(use_case, bundles[1].scorer.classes, theirs["\0outcome"])
+    keep = found[0][1] & found[1][1] & np.isfinite(y)
+    times = theirs["\0clock"].to_numpy().astype("datetime64[us]")[keep]
+    return Shadowed(y[keep], times, found[0][0].take(keep), found[1][0].take(keep), int((~keep).sum()))
+
+
+def _own(
+    use_case: UseCase,
+    bundle: Bundle,
+    log: PredictionLog,
+    ends: tuple[datetime | None, datetime | None],
+    *,
+    shadow: bool = False,
+) -> pd.DataFrame:
+    """The log's own columns of one version's answers, by prediction id, with the clock beside them."""
+    clock = use_case.time or "served"
+    read = predlog.read(log, start=ends[0], end=ends[1], time=clock, version=bundle.version, shadow=shadow)
+    names = [*OWN, "prediction_id"]
+    parts = [pd.DataFrame({f"\0{name}": [] for name in [*names, "clock"]}, dtype=object)]
+    for table in read:
+        own = table.select([name for name in names if name in table.column_names]).to_pandas()
+        times = own["time"] if clock == "served" else predlog.features_of(table)[clock].to_pandas()
+        own["clock"] = pd.to_datetime(times, format=None if clock == "served" else "ISO8601")
+        parts.append(own.rename(columns=lambda name: f"\0{name}"))
+    whole = parts[0] if len(parts) == 1 else pd.concat(parts[1:], ignore_index=True)
+    return whole.drop_duplicates("\0prediction_id", keep="last").set_index("\0prediction_id")
+
+
 def span(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> tuple[datetime | None, datetime | None]:
     """Where a window begins and ends: by its unit, else as asked, else where its rows (with these times) lie."""
     edges = period.edges(number)

@@ -1,20 +1,84 @@
 """Compare two versions, or a version with an alias, on the same rows of a window; nothing is decided or recorded."""
 
-from afterfit import registry
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from afterfit import gathered, predlog, registry
 from afterfit.commands.console import Answer
 from afterfit.commands.promote import moment
 from afterfit.compare import Comparison, compare_performance
-from afterfit.errors import DataError
+from afterfit.errors import DataError, SettingsError
 from afterfit.examination import HeldOut, held_out
+from afterfit.predictions import Predictions
 from afterfit.trials import defined
 from afterfit.usecase import UseCase, load_use_case
 
+SHADOW = "shadow"
+"""What --data says for answers that the candidate gave behind the champion's."""
 
-def command(
-    config: str, candidate: str = "latest", champion: str = "production", start: str = "", end: str = ""
+
+def command(  # noqa: PLR0917 - the options of the command line, by name
+    config: str,
+    candidate: str = "latest",
+    champion: str = "production",
+    start: str = "",
+    end: str = "",
+    data: str = "",
 ) -> Answer:
     """Compare; see scripts/compare_performance.py for the options."""
-    return command_for(load_use_case(config), (candidate, champion), (start, end))
+    if data not in {"", SHADOW}:
+        raise SettingsError(f"--data must be empty or '{SHADOW}', and came as '{data}'.")
+    look = command_for if not data else from_shadow
+    return look(load_use_case(config), (candidate, champion), (start, end))
+
+
+def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> Answer:
+    """The same on requests that the champion answered, with the candidate's answers behind them as its shadow.
+
+    Raises:
+        DataError: the log has no such answers whose outcomes are known.
+    """
+    ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
+    bundles = registry.load_bundle(ours), registry.load_bundle(theirs)
+    ends = moment(period[0], "--start"), moment(period[1], "--end")
+    found = gathered.from_shadow(use_case, bundles, predlog.required(use_case), ends)
+    if not len(found.y):
+        raise DataError(
+            f"The prediction log of {use_case.name} has no request that version {theirs.number} answered with version "
+            f"{ours.number} as its shadow and whose outcome is known ({found.left:,} without one). Serve with "
+            "--shadow, and load the outcomes."
+        )
+    y = found.y if bundles[1].scorer.classes is None else found.y.astype(np.intp)
+    held = HeldOut(pd.DataFrame(index=range(len(y))), y, found.times)
+    compared = _compared(use_case, (y, found.times), (found.candidate, found.champion))
+    data = {
+        "use_case": use_case.name,
+        "candidate": ours.number,
+        "champion": theirs.number,
+        "window": {"rows": len(y), "start": str(found.times[0]), "end": str(found.times[-1])},
+        "left_out": {"not answered by both, or without an outcome": found.left},
+        "comparisons": [one.to_dict() for one in compared],
+    }
+    return Answer(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
+
+
+def _compared(use_case: UseCase, rows: tuple[Any, Any], sides: tuple[Predictions, Predictions]) -> list[Comparison]:
+    """(outcomes, times) and the answers of (candidate, champion), by each metric of the use case."""
+    names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
+    return [
+        compare_performance(
+            rows[0],
+            sides[1],
+            sides[0],
+            name,
+            blocks=rows[1],
+            confidence=use_case.gate.confidence,
+            seed=use_case.seed,
+        )
+        for name in names
+    ]
 
 
 def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> Answer:
@@ -37,19 +101,7 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
             f"{held.inside:,} rows lie before the end of their training. Name a later window with --start and --end."
         )
     judged = held.take(keep)
-    names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
-    found = [
-        compare_performance(
-            judged.y,
-            scored[1][1].take(keep),
-            scored[0][1].take(keep),
-            name,
-            blocks=judged.times,
-            confidence=use_case.gate.confidence,
-            seed=use_case.seed,
-        )
-        for name in names
-    ]
+    found = _compared(use_case, (judged.y, judged.times), (scored[0][1].take(keep), scored[1][1].take(keep)))
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,
