@@ -90,13 +90,17 @@ def test_a_live_spool_is_left_to_its_process_and_a_dead_ones_is_taken_over(log):
 def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_path, durability):
     log = predlog.PredictionLog("sizes", tmp_path, str(tmp_path), durability)
     spool = log.spool()
-    for name in "abc":
+
+    def written(name):
         spool.write([entry(name)])
         while spool._queue or spool._taken:
             time.sleep(0.01)
+
+    for name in "abc":
+        written(name)
         spool.rotate()
         spool.rotate()  # an empty one has nothing to leave
-        spool.write([entry(f"{name}-after")])
+        written(f"{name}-after")
     assert predlog.seal(log).spools == 3
     assert ids(log) == ["a", "a-after", "b", "b-after", "c", "c-after"]
     spool.close()
