@@ -21,6 +21,8 @@ from afterfit.serving.shadow import Shadow
 from afterfit.serving.tally import Histogram, Tally
 from afterfit.spool import Spool
 
+NTH = 10
+"""Which of the requests of one row is kept for trying new versions: each so many-th, as the look at it costs time."""
 MOST_KEPT = 200
 """Columns of a row above which it is not kept for trying new versions."""
 LONGEST_KEPT = 100
@@ -50,6 +52,7 @@ class Service:
         shadow: the version that answers behind it, where there is one.
         backlog: answers in this process's spool that were not sealed when they were counted last.
         stopping: no new request is taken.
+        seen: batches answered; of requests of one row each tenth is kept among the recent ones.
         registry: what is known of the registry: reachable, checked, error.
         faults: where unexpected errors are told, with the request's id.
     """
@@ -69,6 +72,7 @@ class Service:
     shadow: Shadow | None = None
     backlog: int = 0
     stopping: bool = False
+    seen: int = 0
     registry: Mapping[str, Any] = field(default_factory=dict)
     faults: Callable[[str, BaseException], None] = lambda *_: None
 
@@ -129,7 +133,9 @@ class Service:
         self.faults("log", error)
 
     def _after(self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Bodies, arrived: float) -> None:
-        self.recent.extend(row for row in rows[-20:] if is_small(row))
+        self.seen += 1
+        if len(rows) > 1 or not self.recent or self.seen % NTH == 0:
+            self.recent.extend(row for row in rows[-20:] if is_small(row))
         if self.shadow is not None:
             self.shadow.offer(rows, answers, bodies, arrived)
 
