@@ -142,7 +142,8 @@ def service_words(seen: Observation) -> str:
         if one.p50 is None or one.p99 is None
         else f", {1000 * one.p50:.3g} ms at the median, {1000 * one.p99:.3g} ms at 99 %"
     )
-    return f"{one.answers:,} answers, {one.per_second:.3g} a second, {one.errors:,} with an error{late}."
+    rate = f"{one.per_second:,.0f}" if one.per_second >= 10 else f"{one.per_second:.2g}"
+    return f"{one.answers:,} answers, {rate} a second, {one.errors:,} with an error{late}."
 
 
 def _row(seen: Observation, name: str) -> dict[str, str]:
