@@ -144,3 +144,31 @@ def _write_use_case(folder, name="sizes", *, task="binary", time=True, table=Non
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**settings, **({"time": "hour"} if time else {}), **changes}))
     return file
+
+
+# --- S3 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """The address of an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def account(endpoint, monkeypatch, tmp_path):
+    """A client of it, with the credentials in the environment and nowhere else."""
+    import boto3
+
+    known = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**known, "AWS_ENDPOINT_URL": endpoint, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    return boto3.client("s3")

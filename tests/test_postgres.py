@@ -14,6 +14,7 @@ import pytest
 
 from afterfit import ledger
 from afterfit.errors import StoreError
+from afterfit.server_trial import free_port
 from test_ledger import FORK, consistent, make_versions, promote, promotion
 
 pytestmark = pytest.mark.slow
@@ -25,12 +26,6 @@ def postgres_programs():
     places = [Path(found).resolve().parent] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(port, process, seconds=90):

@@ -1,32 +1,16 @@
 """Sealed parts on S3: the same log; with S3 away answers wait in their spools."""
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from afterfit import predlog, sealing
 from afterfit.errors import LogError
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def log(endpoint, monkeypatch, tmp_path):
-    account = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**account, "AWS_ENDPOINT_URL": endpoint, "AWS_EC2_METADATA_DISABLED": "true"}.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
+def log(account, tmp_path):
     bucket = f"log-{tmp_path.name.replace('_', '-').lower()}"[:60].strip("-")
-    boto3.client("s3").create_bucket(Bucket=bucket)
+    account.create_bucket(Bucket=bucket)
     return predlog.PredictionLog("sizes", tmp_path, f"s3://{bucket}/deep/log/", keep_days=1)
 
 

@@ -135,8 +135,7 @@ def _wait(server: "subprocess.Popen[bytes]", connection: http.client.HTTPConnect
     deadline = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < deadline:
         try:
-            connection.request("GET", "/ready")
-            if connection.getresponse().read() and _ready(connection):
+            if _ready(connection):
                 return
         except OSError:
             connection.close()
