@@ -40,7 +40,7 @@ ROWS = [
     {"spool", "logids"},
     {"sealing", "logoutcomes"},
     {"logreader"},
-    {"compiled", "predlog", "making"},
+    {"compiled", "predlog", "making", "upkeep"},
     {"monitoring", "examination", "logrows"},
     {"servedlog", "gathered"},
     {"loop"},

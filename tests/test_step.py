@@ -128,8 +128,9 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
     assert [page.done for page in pages] == [True]
     versions = [registry.version("changing", "latest").number]
     assert versions == ["2"]
-    moved = [e.decision.alias for e in ledger.entries("changing") if e.decision.version == "2" and e.state == "done"]
-    assert moved == ["staging", "production"]
+    book = [entry for entry in ledger.entries("changing") if entry.decision.version == "2" and entry.state == "done"]
+    said = [entry.decision.reason for entry in book]
+    assert [entry.decision.alias for entry in book] == ["staging", "production"], said
 
 
 def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit import data, gate, trials
-from afterfit.bundle import Bundle, load
+from afterfit import data, gate, trials, upkeep
+from afterfit.bundle import Bundle
 from afterfit.compare import Comparison, compare_performance, compare_slices
 from afterfit.gate import Finding, Use
 from afterfit.measures import Metric, metric
@@ -26,7 +25,6 @@ from afterfit.usecase import UseCase
 DAMAGED_ROWS = 2_000
 """Rows on which columns are made missing, at most."""
 SLICE_RESAMPLES = 500
-THOUSAND = 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,7 +190,9 @@ def examine(case: Case) -> Iterator[Finding]:
         yield from _unseen(case)
         yield from _reference(case)
         yield from _answers(case)
-    yield from _service(case)
+    sides, settings = [side for side in (case.candidate, case.champion) if side is not None], case.use_case.gate
+    kept = [(side.bundle, side.folder) for side in sides]
+    yield from upkeep.findings(kept, larger=settings.larger, slower=settings.slower)
 
 
 def _unseen(case: Case) -> Iterator[Finding]:
@@ -352,26 +352,6 @@ def _robust(case: Case, held: HeldOut) -> Finding:
     frame = held.frame.iloc[rows].reset_index(drop=True)
     found = trials.falls(case.candidate.bundle.scorer, champion, frame, held.y[rows], case.metric)
     return gate.robust(found, case.metric.name, limit, len(rows))
-
-
-def _service(case: Case) -> Iterator[Finding]:
-    """What it costs to keep, load and ask, beside the champion in this process."""
-    settings, sides = case.use_case.gate, [side for side in (case.candidate, case.champion) if side is not None]
-    row = case.candidate.bundle.example[0]
-    frame = pd.DataFrame([dict(row)] * THOUSAND)
-    measured = {
-        "size": ([sum(file.stat().st_size for file in side.folder.iterdir()) / 1e6 for side in sides], "MB"),
-        "load time": (_milliseconds([partial(load, side.folder) for side in sides], 1), "ms"),
-        "one row": (_milliseconds([partial(side.bundle.answer, row) for side in sides], 30), "ms"),
-        "1,000 rows": (_milliseconds([partial(side.bundle.answers, frame) for side in sides], 3), "ms"),
-    }
-    for name, (values, unit) in measured.items():
-        limit = settings.larger if name == "size" else settings.slower
-        yield gate.service(name, values[0], values[1] if len(values) > 1 else None, unit, limit)
-
-
-def _milliseconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    return [1000 * taken for taken in trials.seconds(calls, repeats)]
 
 
 def policy(use_case: UseCase) -> str:

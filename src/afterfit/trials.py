@@ -1,7 +1,6 @@
 """What a gate measures beside the comparison: calibration, missing columns, equal models, and the cost of answering."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -154,17 +153,3 @@ def equal_models_spread(
         answers = predict(estimator, held_matrix, problem.classes, scorer.calibration, scorer.offsets)
         values.append(metric(held[1], answers))
     return float(max(abs(one - other) for one, other in combinations(values, 2)))
-
-
-def seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The shortest time of each call in seconds over `repeats`, in turns, so that all meet the same machine.
-
-    The shortest, for what else runs on the machine only ever adds.
-    """
-    taken: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats + 1):
-        for call, times in zip(calls, taken, strict=True):
-            started = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - started)
-    return [min(times[1:]) for times in taken]
