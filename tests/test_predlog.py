@@ -108,7 +108,8 @@ def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_
 
 def test_many_rows_are_sealed_in_several_parts(log, spool, monkeypatch):
     monkeypatch.setattr(sealing, "PART_ROWS", 10)
-    spool.write([entry(f"a{i:02}") for i in range(25)])
+    for first in range(0, 25, 5):
+        spool.write([entry(f"a{i:02}") for i in range(first, first + 5)])
     predlog.seal(log, [spool])
     assert [pq.read_metadata(log.store.path / name).num_rows for name in parts(log)] == [10, 10, 5]
     assert ids(log) == [f"a{i:02}" for i in range(25)]
