@@ -34,7 +34,7 @@ ROWS = [
     {"scorer", "draft"},
     {"training"},
     {"tuning", "trials"},
-    {"gate", "policy"},
+    {"gate", "policy", "estimatorfile", "codedigest"},
     {"bundle", "spoolfile", "bitvectors"},
     {"logstore", "logparts"},
     {"spool", "logids"},
