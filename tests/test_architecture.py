@@ -35,6 +35,7 @@ ROWS = [
     {"training"},
     {"tuning", "trials"},
     {"gate", "policy", "estimatorfile", "codedigest"},
+    {"soundness"},
     {"bundle", "spoolfile", "bitvectors"},
     {"logstore", "logparts"},
     {"spool", "logids"},

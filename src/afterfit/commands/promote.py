@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from afterfit import gate, ledger, registry, tracking
+from afterfit import gate, ledger, registry, soundness, tracking
 from afterfit.commands import console
 from afterfit.commands.console import HOLD, REJECT, Answer
 from afterfit.errors import BundleError, SettingsError
@@ -99,7 +99,7 @@ def judge(use_case: UseCase, candidate: Version, to: str, asked: Asked, book: Se
     try:
         ours = side(candidate)
     except BundleError as error:
-        return Judged(gate.judge([gate.does_not_load(str(error)), *findings]), champion, {})
+        return Judged(gate.judge([soundness.does_not_load(str(error)), *findings]), champion, {})
     theirs = None
     if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
         try:
