@@ -113,7 +113,7 @@ class Clients:
 
 
 def bodies_of(example):
-    """Single rows, and every eighth time twenty or a hundred of them: what the log has as rows of its own, and as one."""
+    """Single rows, and every eighth time twenty or a hundred: what the log has as rows of its own, and as one."""
     return [json.dumps(example if k % 8 else [example] * (100 if k % 16 else 20)) for k in range(64)]
 
 

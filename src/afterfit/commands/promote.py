@@ -14,6 +14,7 @@ from afterfit.gate import NEVER_FORCED, Finding, Use, Verdict
 from afterfit.ledger import Decision, Entry
 from afterfit.registry import PRODUCTION, STAGING, Version
 from afterfit.usecase import UseCase, load_use_case
+from afterfit.windows import moment
 
 EXIT = {"PROMOTE": 0, "HOLD": HOLD, "REJECT": REJECT}
 APPROVED = "approved_by"
@@ -65,18 +66,6 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
         tracking.note("```\n" + "\n".join(answer.lines) + "\n```")
         tracking.table(answer.data["findings"], "findings.json")
     return replace(answer, data={**answer.data, "run_id": active.info.run_id})
-
-
-def moment(text: str, option: str) -> datetime | None:
-    """An option that is a date or time, or None where it is empty.
-
-    Raises:
-        SettingsError: it is neither.
-    """
-    try:
-        return datetime.fromisoformat(text.strip()) if text.strip() else None
-    except ValueError as error:
-        raise SettingsError(f"{option} '{text}' is no date or time, such as 2013-07-01 or 2013-07-01T12:00.") from error
 
 
 def judged(use_case: UseCase, candidate: Version, to: str, asked: Asked | None = None) -> Answer:
