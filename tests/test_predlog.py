@@ -104,6 +104,17 @@ def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_
     spool.close()
 
 
+def test_a_part_is_put_together_from_pieces_whose_columns_differ(log, spool, monkeypatch):
+    monkeypatch.setattr(sealing, "PIECE_ROWS", 2)
+    sizes = [1, 2, 0.5, 3, "big", None]
+    for i, size in enumerate(sizes):
+        spool.write([entry(f"a{i}", features={"size": size} if size is not None else {"colour": "red"})])
+    assert predlog.seal(log, [spool]).parts == 1
+    table = read(log).sort_by("prediction_id")
+    assert table["size"].to_pylist() == ["1", "2", "0.5", "3", "big", None]
+    assert table["colour"].to_pylist() == [None] * 5 + ["red"]
+
+
 def test_many_rows_are_sealed_in_several_parts(log, spool, monkeypatch):
     monkeypatch.setattr(sealing, "PART_ROWS", 10)
     for first in range(0, 25, 5):
