@@ -212,19 +212,35 @@ class Bundle:
         matrix = np.array([self.scorer.encoder.encode_row(checked)])
         return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
 
-    def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
-        """Each row's answer from a checked frame and its predictions."""
+    def answered_frame(
+        self,
+        checked: Checked,
+        predictions: Predictions,
+        ids: Sequence[str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions.
+
+        Args:
+            checked: the frame of n rows.
+            predictions: theirs.
+            ids: the n prediction ids; new ones where None.
+            rows: numbers of the rows to answer; all where None.
+        """
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        text, version, unknown = os.urandom(16 * checked.size).hex(), self.version, checked.unknown
-        ids = [text[start : start + 32] for start in range(0, len(text), 32)]
+        version, unknown = self.version, checked.unknown
+        ids = fresh_ids(checked.size) if ids is None else ids
+        if rows is not None:
+            predictions, ids = predictions.take(np.asarray(rows, dtype=np.intp)), [ids[row] for row in rows]
         second, third, columns = _columns(predictions)
-        for row, (named, prediction, one, other) in enumerate(zip(ids, *columns, strict=True)):
+        places = range(checked.size) if rows is None else rows
+        for row, named, prediction, one, other in zip(places, ids, *columns, strict=True):
             notes = warnings.get(row) or []
             if unknown:
                 notes += [dict(note) for note in unknown]
             if prediction is None or row in errors:
                 faults = errors.get(row, [])
-                yield self.answered({} if faults else {"prediction": None}, notes, faults)
+                yield self.answered({} if faults else {"prediction": None}, notes, faults) | {"prediction_id": named}
                 continue
             yield {
                 "prediction_id": named,
@@ -260,6 +276,11 @@ class Bundle:
         return {"prediction": None, named: None, "confidence": None}
 
 
+def fresh_ids(count: int) -> list[str]:
+    """New prediction ids; the system is asked once."""
+    return os.urandom(16 * count).hex(",", 16).split(",") if count else []
+
+
 def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
     second, third, columns = _columns(predictions)
@@ -269,15 +290,13 @@ def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
 
 def _columns(predictions: Predictions) -> tuple[str, str, tuple[list[Any], list[Any], list[Any]]]:
     """The names of an answer's second and third part, and the three parts of all rows."""
+    finite = predictions.finite
     if predictions.classes is None:
-        values, n = predictions.prediction, len(predictions)
-        finite = np.isfinite(values)
-        for end in (predictions.lower, predictions.upper):
-            finite = finite if end is None else finite & np.isfinite(end)
+        n = len(predictions)
         ends = _list(predictions.lower, n), _list(predictions.upper, n)
-        return "lower", "upper", (_known(values.tolist(), finite), *ends)
+        return "lower", "upper", (_known(predictions.prediction.tolist(), finite), *ends)
     classes, table, confidence = predictions.classes, np.asarray(predictions.probabilities), predictions.confidence
-    labels = _known([classes[index] for index in predictions.prediction.tolist()], np.isfinite(table).all(axis=1))
+    labels = _known([classes[index] for index in predictions.prediction.tolist()], finite)
     sure = _list(confidence, len(labels))
     if len(classes) == 2:
         return "probability", "confidence", (labels, table[:, 1].tolist(), sure)

@@ -65,11 +65,18 @@ class Issue:
     error: bool
     show: Callable[[Rows], list[Any]]
 
+    @property
+    def alike(self) -> bool:
+        """Whether all of its rows have the same note, as none repeats its value."""
+        return self.column.private or self.show is _nothing
+
     def notes(self, rows: Rows | None = None) -> list[Note]:
         """The warnings or errors of these rows, by default of all rows."""
         rows = self.rows if rows is None else rows
-        values = [None] * len(rows) if self.column.private else self.show(rows)
-        return [note(self.column, self.code, value, error=self.error) for value in values]
+        if self.alike:
+            one = note(self.column, self.code, None, error=self.error)
+            return [one.copy() for _ in range(len(rows))]
+        return [note(self.column, self.code, value, error=self.error) for value in self.show(rows)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,12 +165,12 @@ def _of_parquet(body: bytes, most: int) -> list[Row]:
 def predictions_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
     """What /invocations answers."""
     text = text_of_all(answers)
-    return dumped({"predictions": answers}) if text is None else b'{"predictions":' + text + b"}"
+    return dumped({"predictions": list(answers)}) if text is None else b'{"predictions":' + text + b"}"
 
 
 def list_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
     """What /predict answers to a list of rows."""
-    return text_of_all(answers) or dumped(answers)
+    return text_of_all(answers) or dumped(list(answers))
 
 
 def dumped(content: Any) -> bytes:
