@@ -1,29 +1,24 @@
 """The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
 
 import hashlib
-import importlib
-import inspect
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import skops.io
-from sklearn.base import BaseEstimator
 
-from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
 from afterfit.errormap import ErrorMap
 from afterfit.errors import BundleError, DataError
+from afterfit.estimatorfile import dumped, read
 from afterfit.predictions import Predictions
 from afterfit.profiles import Profile
 from afterfit.reference import Reference
@@ -38,53 +33,6 @@ UNSEEN = "unseen.npz"
 """What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
 ERRORMAP = "errormap.json"
 """Where and by how much answers for rows unseen were off. Optional too."""
-_DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
-TRUSTED = frozenset(
-    {
-        "functools.partial",  # of functions that are themselves on a list, such as the next
-        "numpy.dtype",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.link.MultinomialLogit",
-        "sklearn._loss.link.IdentityLink",
-        "sklearn._loss.link.LogLink",
-        "sklearn._loss.loss.AbsoluteError",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss.loss.HalfMultinomialLoss",
-        "sklearn._loss.loss.HalfTweedieLoss",
-        "sklearn._loss.loss.HalfTweedieLossIdentity",
-        "sklearn._loss.loss.HalfSquaredError",
-        "sklearn._loss._loss.CyAbsoluteError",
-        "sklearn._loss._loss.CyHalfBinomialLoss",
-        "sklearn._loss._loss.CyHalfMultinomialLoss",
-        "sklearn._loss._loss.CyHalfSquaredError",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.calibration._TemperatureScaling",
-        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-        "sklearn.gaussian_process.kernels.ConstantKernel",
-        "sklearn.gaussian_process.kernels.Product",
-        "sklearn.gaussian_process.kernels.RBF",
-        "sklearn.neighbors._ball_tree.BallTree",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        "sklearn.tree._tree.Tree",
-        "sklearn.utils.validation.check_array",
-        *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in _DISTANCES),
-    }
-)
-"""Types beyond skops' own safe list that an estimator may hold. Fixed: a bundle cannot add to it.
-
-These are what scikit-learn's own models hold after fit. Each is named in full, because a rule such as "all that
-begins with sklearn." would also let in every function that scikit-learn's modules import.
-"""
-
-
-NO_MODELS = frozenset({"tests", "externals", "setup", "conftest", "experimental", "estimator_checks"})
-"""Parts of scikit-learn that have no estimators for use, as its own `all_estimators` leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +292,7 @@ def save(
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
             place in JSON, or the folder cannot be written.
     """
-    estimator = _dumped(scorer.estimator)
+    estimator = dumped(scorer.estimator)
     encoder = {key: value for key, value in scorer.encoder.to_dict().items() if key != "contract"}
     texts = {
         "contract.json": _json("contract.json", scorer.contract.to_dict()),
@@ -371,48 +319,6 @@ def save(
     return load(folder)
 
 
-def _dumped(estimator: Any) -> bytes:
-    what = f"The estimator {type(estimator).__name__}"
-    try:
-        written: bytes = skops.io.dumps(estimator)
-        unknown = _unknown_types(written)
-    except Exception as error:
-        raise BundleError(f"{what} cannot be written by skops: {error}") from error
-    if unknown:
-        raise BundleError(f"{what} {_not_allowed(unknown)}")
-    return written
-
-
-def _unknown_types(written: bytes) -> list[str]:
-    packages = trusted_packages()
-    types = set(skops.io.get_untrusted_types(data=written)) - TRUSTED
-    return sorted(name for name in types if name.split(".")[0] not in packages and not is_estimator(name))
-
-
-def is_estimator(name: str) -> bool:
-    """Whether a type is one of scikit-learn's public estimators, which skops trusts too.
-
-    skops holds them all against a list for which it imports all of scikit-learn; a process that starts quickly does
-    without that list, and imports the one package that the estimator is in.
-    """
-    parts = name.split(".")
-    public = list(takewhile(lambda part: not part.startswith("_"), parts[:-1]))
-    if parts[0] != "sklearn" or not public or parts[-1].startswith("_") or not NO_MODELS.isdisjoint(parts):
-        return False
-    try:
-        found = getattr(importlib.import_module(".".join(public)), parts[-1], None)
-    except ImportError:
-        return False
-    if not isinstance(found, type) or f"{found.__module__}.{found.__qualname__}" != name:
-        return False
-    return issubclass(found, BaseEstimator) and not inspect.isabstract(found) and found is not BaseEstimator
-
-
-def _not_allowed(unknown: Sequence[str]) -> str:
-    trust = f"Set {TRUST} to the packages that you trust." if any(not n.startswith("sklearn.") for n in unknown) else ""
-    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}. {trust}".rstrip()
-
-
 def load(folder: Path, expected_digest: str | None = None, version: str | None = None) -> Bundle:
     """Read a bundle; never unpickles.
 
@@ -437,7 +343,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         raise BundleError(
             f"The bundle in '{folder}' must have format {FORMAT}, which this release reads; got {came!r}."
         )
-    estimator = _estimator(folder / "estimator.skops")
+    estimator = read(folder / "estimator.skops")
     try:
         scorer = _scorer(folder, manifest, estimator)
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
@@ -479,52 +385,6 @@ def digest(folder: Path) -> str:
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")
         whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-def code_digest(package: Path) -> str:
-    """Sha256 over the names and contents of a package's files; caches left aside."""
-    whole = hashlib.sha256()
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            name = path.relative_to(package).as_posix()
-            whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return whole.hexdigest()
-
-
-def check_code(home: Path, expected: str, loader: str) -> None:
-    """Hold the code that travels with a model against what was logged.
-
-    Args:
-        home: the model's folder, with the package in `code/afterfit` and the file that MLflow runs beside MLmodel.
-        expected: the package's digest, as the bundle's manifest has it.
-        loader: the name of the file that MLflow runs, a copy of the one of that name in the package.
-
-    Raises:
-        BundleError: a file is missing, or another one than was logged.
-    """
-    package = home / "code" / "afterfit"
-    try:
-        same = code_digest(package) == expected and (home / loader).read_bytes() == (package / loader).read_bytes()
-    except OSError as error:
-        raise BundleError(f"The code that travels with the model in '{home}' is not whole: {error}") from error
-    if not same:
-        raise BundleError(
-            f"The code that travels with the model in '{home}' is not the code that it was logged with. "
-            "Train and register it again, or find out who changed it."
-        )
-
-
-def _estimator(path: Path) -> Any:
-    try:
-        written = path.read_bytes()
-        unknown = _unknown_types(written)
-        trusted = [*TRUSTED, *skops.io.get_untrusted_types(data=written)]  # all of them, once none is unknown
-        estimator = None if unknown else skops.io.loads(written, trusted=trusted)
-    except Exception as error:
-        raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
-    if unknown:
-        raise BundleError(f"The estimator in '{path}' {_not_allowed(unknown)}")
-    return estimator
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
