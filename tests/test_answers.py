@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.bundle import Bundle
+from afterfit.bundle import Bundle, fresh_ids
 from afterfit.contract import learn
 from afterfit.predictions import Predictions
 from afterfit.serving import bodies
@@ -147,3 +147,11 @@ def test_no_rows_have_no_answers():
     checked = replace(CONTRACT.check_columns({"count": []}, 0), issues=())
     answers = Answers(made_bundle(None, "1"), checked, Predictions.of_values([]))
     assert answers.text == b"[]"
+
+
+def test_ids_of_many_answers_differ_and_are_as_long_as_single_ones():
+    for count_of in (0, 1, 1024, 2500):
+        ids = [*fresh_ids(count_of), *fresh_ids(count_of)]
+        assert len(set(ids)) == 2 * count_of
+        assert {len(one) for one in ids} <= {32}
+        assert all(int(one, 16) for one in ids)

@@ -97,7 +97,7 @@ def _of_json(content: Any) -> list[Row]:
 def _records(value: Any, what: str, status: int = 422) -> list[Row]:
     if not isinstance(value, list):
         raise Refusal(status, f"{what} must be a row (a JSON object of column names to values) or a list of rows.")
-    for number, row in enumerate(value):
+    for number, row in enumerate(value) if {*map(type, value)} != {dict} else ():
         if not isinstance(row, dict):
             raise Refusal(
                 status,
