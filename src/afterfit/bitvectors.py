@@ -23,7 +23,7 @@ MOST_LEAVES = 64
 """Leaves of a tree that the bits of one word can stand for."""
 MOST_BYTES = 2**25
 """Of all tables together; larger ones would miss the caches that they are there to spare."""
-BLOCK = 2**19
+BLOCK = 2**18
 """Bytes of the words of the rows that are worked on together, so that what is between stays in the processor's cache.
 """
 PAIRED = 2**18
@@ -138,13 +138,14 @@ class Bitvectors:
 
     @property
     def block(self) -> int:
-        """Rows that are worked on together."""
+        """Most rows that are worked on together."""
         return max(BLOCK * 8 // (self.width * len(self._offsets)), 1)
 
     def rows(self, matrix: Floats) -> Floats:
         """(n, p) rows, best stored by columns, to (n, k) outputs."""
         out = np.empty((len(matrix), len(self.base)))
-        trees, block = len(self._offsets), self.block
+        trees = len(self._offsets)
+        block = -(-len(matrix) // max(-(-len(matrix) // self.block), 1)) or 1  # blocks of one size, none larger
         for first in range(0, len(matrix), block):
             some = matrix[first : first + block]
             left = np.empty((len(some), trees), dtype=_word(self.width))
