@@ -34,6 +34,8 @@ UNSEEN = "unseen.npz"
 ERRORMAP = "errormap.json"
 """Where and by how much answers for rows unseen were off. Optional too."""
 
+_PLACES = tuple(f"{place:04x}" for place in range(1024))
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -160,19 +162,35 @@ class Bundle:
         matrix = np.array([self.scorer.encoder.encode_row(checked)])
         return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
 
-    def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
-        """Each row's answer from a checked frame and its predictions."""
+    def answered_frame(
+        self,
+        checked: Checked,
+        predictions: Predictions,
+        ids: Sequence[str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions.
+
+        Args:
+            checked: the frame of n rows.
+            predictions: theirs.
+            ids: the n prediction ids; new ones where None.
+            rows: numbers of the rows to answer; all where None.
+        """
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        text, version, unknown = os.urandom(16 * checked.size).hex(), self.version, checked.unknown
-        ids = [text[start : start + 32] for start in range(0, len(text), 32)]
+        version, unknown = self.version, checked.unknown
+        ids = fresh_ids(checked.size) if ids is None else ids
+        if rows is not None:
+            predictions, ids = predictions.take(np.asarray(rows, dtype=np.intp)), [ids[row] for row in rows]
         second, third, columns = _columns(predictions)
-        for row, (named, prediction, one, other) in enumerate(zip(ids, *columns, strict=True)):
+        places = range(checked.size) if rows is None else rows
+        for row, named, prediction, one, other in zip(places, ids, *columns, strict=True):
             notes = warnings.get(row) or []
             if unknown:
                 notes += [dict(note) for note in unknown]
             if prediction is None or row in errors:
                 faults = errors.get(row, [])
-                yield self.answered({} if faults else {"prediction": None}, notes, faults)
+                yield self.answered({} if faults else {"prediction": None}, notes, faults) | {"prediction_id": named}
                 continue
             yield {
                 "prediction_id": named,
@@ -208,6 +226,15 @@ class Bundle:
         return {"prediction": None, named: None, "confidence": None}
 
 
+def fresh_ids(count: int) -> list[str]:
+    """New prediction ids: 112 random bits that up to 1,024 answers share, which the log packs, and each one's place."""
+    found: list[str] = []
+    for first in range(0, count, len(_PLACES)):
+        shared = os.urandom(14).hex()
+        found += [shared + place for place in _PLACES[: count - first]]
+    return found
+
+
 def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
     second, third, columns = _columns(predictions)
@@ -217,15 +244,13 @@ def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
 
 def _columns(predictions: Predictions) -> tuple[str, str, tuple[list[Any], list[Any], list[Any]]]:
     """The names of an answer's second and third part, and the three parts of all rows."""
+    finite = predictions.finite
     if predictions.classes is None:
-        values, n = predictions.prediction, len(predictions)
-        finite = np.isfinite(values)
-        for end in (predictions.lower, predictions.upper):
-            finite = finite if end is None else finite & np.isfinite(end)
+        n = len(predictions)
         ends = _list(predictions.lower, n), _list(predictions.upper, n)
-        return "lower", "upper", (_known(values.tolist(), finite), *ends)
+        return "lower", "upper", (_known(predictions.prediction.tolist(), finite), *ends)
     classes, table, confidence = predictions.classes, np.asarray(predictions.probabilities), predictions.confidence
-    labels = _known([classes[index] for index in predictions.prediction.tolist()], np.isfinite(table).all(axis=1))
+    labels = _known([classes[index] for index in predictions.prediction.tolist()], finite)
     sure = _list(confidence, len(labels))
     if len(classes) == 2:
         return "probability", "confidence", (labels, table[:, 1].tolist(), sure)
