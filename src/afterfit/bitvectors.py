@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -175,7 +176,7 @@ class Bitvectors:
                 left &= words[int(value) if 0 <= value < len(words) - 2 else -2]
         left &= (left ^ self._all) + self._ones  # the lowest bit of each word; none is 0, so that nothing is carried
         size = len(self._offsets) * self.width // 8
-        lowest = np.frombuffer(left.to_bytes(size, "little"), dtype=_word(self.width).newbyteorder("<"))
+        lowest = np.frombuffer(left.to_bytes(size, "little"), dtype=_little(self.width))
         found = self._found(lowest)
         return [b + float(np.add.reduce(found[part])) for b, part in zip(self.base, self._slices, strict=True)]
 
@@ -192,8 +193,14 @@ class Bitvectors:
         return np.column_stack(sums)
 
 
+@cache
 def _word(width: int) -> np.dtype[Any]:
     return np.dtype(f"uint{width}")
+
+
+@cache
+def _little(width: int) -> np.dtype[Any]:
+    return _word(width).newbyteorder("<")
 
 
 def bitvectors(trees: Sequence[Tree], base: Sequence[float], *, inclusive: bool = True) -> Bitvectors | None:
@@ -298,7 +305,7 @@ def _feature(at: int, tests: Sequence[_Test], trees: int, width: int, *, inclusi
     for test in tests:
         if not test.missing_passes:
             table[-1, test.tree] &= test.kept
-    little = table.astype(_word(width).newbyteorder("<"))
+    little = table.astype(_little(width))
     words = tuple(int.from_bytes(row.tobytes(), "little") for row in little)
     return _Feature(at, thresholds, table, () if thresholds is None else tuple(thresholds.tolist()), words)
 
