@@ -86,14 +86,10 @@ class Doors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await self.rest(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         arrived, head, path = time.perf_counter(), head_of(scope), scope["path"]
-        scope["state"] = {**scope.get("state", {}), "request_id": head.identity.decode()}
         self.in_flight += 1
         line = Line(scope, path, head.identity)
         try:
@@ -238,6 +234,7 @@ class Doors:
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", head.identity)]
             await send(message)
 
+        scope["state"] = {**scope.get("state", {}), "request_id": head.identity.decode()}
         await self.rest(scope, receive, noting)
 
     def tick(self) -> None:

@@ -159,7 +159,7 @@ class Engine:
             each = [text_of(row) for row in kept] if texts is None or isinstance(texts, bytes) else texts
             name = keeping.name
             return [
-                Entry(*fields(answer, time, version, shadow, name(row), text, seconds))
+                Entry._make(fields(answer, time, version, shadow, name(row), text, seconds))
                 for row, text, answer in zip(rows, each, answers, strict=True)
             ]
         found: list[Entry | Bulk] = []

@@ -72,6 +72,7 @@ class Worker:
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
             lifespan="off",
             timeout_graceful_shutdown=int(limits.stop_seconds) + 1,
         )
