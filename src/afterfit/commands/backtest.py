@@ -137,6 +137,7 @@ def tried(  # noqa: PLR0917 - one call, above
     """Let the policies live through the windows, and rank them."""
     last = moment(ends[1], "--end")
     work = Work(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
+    history.give_back()  # the rows are with the processes now
     try:
         known = work.history
         first, over = begin(use_case, known, ends[0]), last or history.after(known.times[-1])
