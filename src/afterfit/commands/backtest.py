@@ -160,8 +160,9 @@ def tried(  # noqa: PLR0917 - one call, above
 
 
 def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
+    """The rows that the live loop would have: also those whose outcome never came, which were answered all the same."""
     period = use_case.split.train
-    loaded = data.load(use_case, start=period.start if period else None, end=last)
+    loaded = data.load(use_case, start=period.start if period else None, end=last, waiting=True)
     return History.of(use_case, loaded, folder / use_case.name)
 
 
