@@ -118,6 +118,7 @@ def learn_errormap(  # noqa: PLR0917 - by name in the one place that calls it
         for part, fold in zip(parts, folds, strict=True)
     ]
     columns, positive = beside(matrix, predictions), np.concatenate(table)[:, 1]
+    del matrix  # as large as all that follows, and nobody else holds it
     regions = cut(columns, y - positive)
     trust = _trust(columns, y, positive, parts)
     off = _odds_off(regions(columns), y, positive)
