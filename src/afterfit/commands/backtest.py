@@ -160,10 +160,16 @@ def tried(  # noqa: PLR0917 - one call, above
 
 
 def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
-    """The rows that the live loop would have: also those whose outcome never came, which were answered all the same."""
+    return History.of(use_case, rows_of(use_case, last), folder / use_case.name)
+
+
+def rows_of(use_case: UseCase, end: datetime | None = None) -> data.Window:
+    """The source's rows as a loop has them, here and live: from where training begins, where the use case says it.
+
+    Rows whose outcome never came are among them, for they were answered all the same.
+    """
     period = use_case.split.train
-    loaded = data.load(use_case, start=period.start if period else None, end=last, waiting=True)
-    return History.of(use_case, loaded, folder / use_case.name)
+    return data.load(use_case, start=period.start if period else None, end=end, waiting=True)
 
 
 def begin(use_case: UseCase, known: History, start: str) -> datetime:

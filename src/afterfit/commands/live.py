@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from afterfit import data, gate, history, journal, ledger, predlog, registry, tracking
-from afterfit.commands import promote, rollback
+from afterfit.commands import backtest, promote, rollback
 from afterfit.commands.promote import Asked, Judged
 from afterfit.commands.train import requirements
 from afterfit.errors import DataError
@@ -172,19 +172,17 @@ def verdict_of(saved: Mapping[str, Any]) -> Verdict:
 def rows_of(use_case: UseCase) -> data.Window:
     """The rows that there are: as they were served, from the log's first row on, and before it those of the source.
 
-    None is from before the training's begin, where the use case names one: retraining does not reach back further.
     Where columns are private the log has their hashes only, which nothing can be trained on: then all are the source's.
     """
     log = predlog.log_of(use_case)
     served = None if log is None or use_case.columns.private else logged(use_case, log)
-    begin = use_case.split.train.start if use_case.split.train else None
-    known = data.load(use_case, start=begin, waiting=True)
+    known = backtest.rows_of(use_case)
     if served is None:
         return known
     first = served[str(use_case.time)].min()
     older = known.frame[known.frame[str(use_case.time)] < first]
     both = pd.concat([older, served[[name for name in older.columns if name in served.columns]]], ignore_index=True)
-    return data.window(use_case, both, f"{known.name} and the prediction log", start=begin, waiting=True)
+    return data.window(use_case, both, f"{known.name} and the prediction log", waiting=True)
 
 
 def logged(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
