@@ -16,8 +16,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import all_estimators
 from skops.io._utils import get_type_name
 
-from afterfit.bundle import FILES, is_estimator, load, save
+from afterfit.bundle import FILES, load, save
 from afterfit.errors import BundleError, SchemaError
+from afterfit.estimatorfile import is_estimator
 from afterfit.training import train
 from made import BOOSTER, bundled, made_table, manifest, posed, use_case
 

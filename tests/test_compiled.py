@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from afterfit.bitvectors import BLOCK, Bitvectors, Tree, bitvectors
+from afterfit.bitvectors import Bitvectors, Tree, bitvectors
 from afterfit.calibration import Calibration, Curve
 from afterfit.compiled import FEW, calibrated_row, compile_scorer, random_rows
 from afterfit.training import train
@@ -66,8 +66,9 @@ def test_many_rows_of_large_trees_go_to_the_estimator_itself():
 
 def test_many_rows_of_small_trees_are_looked_up_in_tables(trained):
     compiled = compile_scorer(trained.scorer, random_rows(trained.scorer.encoder, 3))
-    assert isinstance(compiled.raw_rows.__self__, Bitvectors)
-    rows = random_rows(trained.scorer.encoder, 3 * BLOCK + 7)
+    tables = compiled.raw_rows.__self__
+    assert isinstance(tables, Bitvectors)
+    rows = random_rows(trained.scorer.encoder, tables.block + 7)
     assert np.allclose(compiled.predict(rows).probabilities, trained.scorer.predict(rows).probabilities, rtol=1e-9)
 
 
@@ -157,6 +158,26 @@ def test_tables_of_bits_find_the_leaves_that_walking_finds(grown, rows, inclusiv
             expected[at, tree.output] += walked(tree, row, inclusive=inclusive)
     assert np.allclose(tables.rows(np.array(rows)), expected, atol=1e-12)
     assert np.allclose([tables.row(row) for row in rows], expected, atol=1e-12)
+
+
+def test_tables_of_pairs_and_blocks_of_rows_change_no_bit(trained, monkeypatch):
+    rows = random_rows(trained.scorer.encoder, 500)
+    whole = compile_scorer(trained.scorer, rows[:3]).raw_rows
+    monkeypatch.setattr("afterfit.bitvectors.PAIRED", 0)
+    monkeypatch.setattr("afterfit.bitvectors.BLOCK", 2**14)
+    parts = compile_scorer(trained.scorer, rows[:3]).raw_rows
+    assert len(parts.__self__._steps) == len(parts.__self__.features) > len(whole.__self__._steps)
+    assert parts.__self__.block < len(rows)
+    assert (parts(rows) == whole(rows)).all()
+    assert (parts(rows) == whole(np.asfortranarray(rows))).all()
+
+
+def test_trees_without_a_test_have_one_answer():
+    leaf = np.array([-1], dtype=np.int32)
+    one = Tree(leaf, leaf, leaf, np.zeros(1), leaf.astype(np.uint8), {}, frozenset(), np.array([2.5]), 0)
+    tables = bitvectors([one, one], [1.0])
+    assert tables.rows(np.zeros((3, 2))).tolist() == [[6.0]] * 3
+    assert tables.row([0.0, 0.0]) == [6.0]
 
 
 def test_large_trees_and_features_tested_in_two_ways_have_no_tables():

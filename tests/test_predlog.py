@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -23,9 +22,8 @@ from afterfit import logparts, predlog, sealing, spoolfile
 from afterfit.contract import learn
 from afterfit.errors import LogError
 from afterfit.logstore import Folder
+from made import bench_module
 from made_log import HOUR, NOON, entry, ids, outcome, read
-
-sys.path.append(str(Path(__file__).parents[1] / "scripts" / "bench"))
 
 
 @pytest.fixture
@@ -106,9 +104,21 @@ def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_
     spool.close()
 
 
+def test_a_part_is_put_together_from_pieces_whose_columns_differ(log, spool, monkeypatch):
+    monkeypatch.setattr(sealing, "PIECE_ROWS", 2)
+    sizes = [1, 2, 0.5, 3, "big", None]
+    for i, size in enumerate(sizes):
+        spool.write([entry(f"a{i}", features={"size": size} if size is not None else {"colour": "red"})])
+    assert predlog.seal(log, [spool]).parts == 1
+    table = read(log).sort_by("prediction_id")
+    assert table["size"].to_pylist() == ["1", "2", "0.5", "3", "big", None]
+    assert table["colour"].to_pylist() == [None] * 5 + ["red"]
+
+
 def test_many_rows_are_sealed_in_several_parts(log, spool, monkeypatch):
     monkeypatch.setattr(sealing, "PART_ROWS", 10)
-    spool.write([entry(f"a{i:02}") for i in range(25)])
+    for first in range(0, 25, 5):
+        spool.write([entry(f"a{i:02}") for i in range(first, first + 5)])
     predlog.seal(log, [spool])
     assert [pq.read_metadata(log.store.path / name).num_rows for name in parts(log)] == [10, 10, 5]
     assert ids(log) == [f"a{i:02}" for i in range(25)]
@@ -246,7 +256,7 @@ def test_every_acknowledged_answer_is_there_exactly_once_wherever_a_sealing_is_k
 
 
 def test_killed_processes_leave_every_acknowledged_answer_exactly_once(monkeypatch):
-    import crashes_log
+    crashes_log = bench_module("crashes_log")
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "src"))
     found = crashes_log.measure(kills=3, seed=1, longest=0.3)

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ import yaml
 
 from afterfit import registry
 from afterfit.serving import tally
+from made import bench_module
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "scripts" / "bench"))
 RULES = ROOT / "scripts" / "prometheus"
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 
@@ -75,7 +74,7 @@ def kept(shared_store, write_use_case_in):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
 def test_a_real_prometheus_agrees_with_the_clients_count_over_two_workers(kept):
-    import prometheus
+    prometheus = bench_module("prometheus")
 
     expected, found, falls, health = prometheus.measure(*kept, seconds=3)
     assert expected["rows"] > expected["requests with 200"] > 0 < expected["requests with 400"]
@@ -86,7 +85,7 @@ def test_a_real_prometheus_agrees_with_the_clients_count_over_two_workers(kept):
 
 @pytest.mark.slow
 def test_what_was_acknowledged_before_a_kill_is_in_the_log_exactly_once(kept):
-    import crashes_serving
+    crashes_serving = bench_module("crashes_serving")
 
     found = crashes_serving.measure(*kept, kills=3, seed=1, longest=0.6)
     assert found["kills"] == 3

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from afterfit import tracking
-from afterfit.bundle import code_digest, save
+from afterfit.bundle import save
+from afterfit.codedigest import code_digest
 from afterfit.commands.train import requirements
 from serving_client import JSON, asked, made_doors, made_service, reopened
 

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -34,10 +33,8 @@ def largest_file(size):
 
 
 def written(spool):
-    with sqlite3.connect(f"{spool.path.as_uri()}?mode=ro", uri=True) as connection:
-        found = [name for (name,) in connection.execute("SELECT prediction_id FROM answers ORDER BY id")]
-    connection.close()
-    return found
+    with spoolfile.snapshot(spool.path) as connection:
+        return [row[0] for row in spoolfile.rows(connection, "answers", spoolfile.unsealed(connection, "answers"))]
 
 
 @pytest.fixture
@@ -97,7 +94,7 @@ def test_buffered_entries_wait_for_a_full_disk_and_none_is_lost_or_doubled(tmp_p
     spool = Spool(tmp_path, durability="buffered", use_case="sizes")
     with largest_file(200_000):
         for i in range(3000):
-            spool.write([entry(f"a{i}")])
+            spool.write([entry(f"a{i}", features={"odd": os.urandom(50).hex()})])
         deadline = time.monotonic() + 10
         while spool.fault is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -245,6 +242,44 @@ def test_answers_that_are_written_together_come_back_one_by_one(tmp_path, durabi
     spool.close()
     assert predlog.seal(log).answers == 2
     assert ids(log) == list("abcdefghi")
+
+
+def test_answers_to_many_requests_are_few_records_and_come_back_as_they_were(spool):
+    some = [
+        entry(
+            f"{'ab'[i // 20]}{i:02}",
+            NOON + i,
+            version="78"[i // 20],
+            shadow=i % 37 == 36,
+            key=[i, "k"] if i % 3 else None,
+            features={"size": i, "colour": 'é"\n'},
+            prediction=b'"late"',
+            probability=None,
+            probabilities=b'{"late":0.75,"not":0.25}',
+            lower=-0.1,
+            warnings=b'[{"column":"size"}]' if i % 5 else None,
+            error=b'{"code":"infinite"}' if i % 7 else None,
+            seconds=None if i % 11 else 0.25 + i,
+        )
+        for i in range(40)
+    ]
+    spool.write(some)
+    with spoolfile.snapshot(spool.path) as connection:
+        assert spoolfile.rows(connection, "answers", spoolfile.unsealed(connection, "answers")) == [*map(tuple, some)]
+        (records,) = connection.execute("SELECT count(*) FROM answers").fetchone()
+    assert records == 1 + 1 + 1 + 3
+    assert spool.backlog == 40
+
+
+@pytest.mark.parametrize("odd", [{"key": "half \ud800"}, {"lower": 2**70}])
+def test_what_json_does_not_know_is_written_one_by_one_or_refused(spool, odd):
+    some = [entry(f"a{i}") for i in range(20)]
+    some[7] = some[7]._replace(**odd)
+    with pytest.raises(LogError, match="a row of the prediction log cannot be written"):
+        spool.write(some)
+    assert written(spool) == []
+    spool.write([one for one in some if one.prediction_id != "a7"])
+    assert len(written(spool)) == 19
 
 
 def test_a_record_of_many_is_sealed_with_its_last_answer_once(tmp_path, monkeypatch):

@@ -5,10 +5,11 @@ import json
 import threading
 from typing import ClassVar
 
+import mlflow
 import pytest
 import yaml
 
-from afterfit import journal, ledger, registry
+from afterfit import journal, ledger, registry, watched
 from afterfit.commands import loop as looping
 from afterfit.commands import step
 from afterfit.errors import SettingsError
@@ -89,6 +90,19 @@ def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
     assert replayed.fingerprint == lived.fingerprint
     assert replayed.fingerprint.start == "2024-01-08T00:00:00"
     assert replayed.frame["late"].isna().any()
+
+
+def test_each_step_leaves_its_window_in_the_series_with_its_page(store):
+    config = settings(store)
+    in_production(config)
+    for _ in range(2):
+        step.command(config, now=NOW)
+    found = watched.windows("changing")
+    assert [one.name for one in found] == ["2024-01-29", "2024-02-05"]
+    for one in found:
+        page = mlflow.artifacts.load_text(f"runs:/{one.run_id}/monitor.html")
+        assert one.name in page
+        assert "Policy calendar: " in page
 
 
 def test_a_step_without_a_version_in_production_says_what_to_do(store):

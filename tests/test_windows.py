@@ -128,3 +128,4 @@ def test_a_moment_with_a_zone_is_turned_to_utc():
     cutter = Cutter(None, "when", moment("2013-01-02T00:00+01:00", "--start"))
     assert windows(cutter, frame) == {"all rows": [1]}
     assert np.datetime64("2013-01-01T23:30") == cutter.first
+    assert moment("2013-01-02T00:00+01:00", "--now") == moment("2013-01-01T23:00", "--now")

@@ -113,8 +113,8 @@ class Clients:
 
 
 def bodies_of(example):
-    """Single rows, and every eighth time twenty of them."""
-    return [json.dumps(example if k % 8 else [example] * 20) for k in range(64)]
+    """Single rows, and every eighth time twenty or a hundred: what the log has as rows of its own, and as one."""
+    return [json.dumps(example if k % 8 else [example] * (100 if k % 16 else 20)) for k in range(64)]
 
 
 def quick_settings(config, folder):

@@ -31,8 +31,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from afterfit import tracking
-from afterfit.bundle import TRUSTED, save
+from afterfit.bundle import save
 from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
+from afterfit.estimatorfile import TRUSTED
 from afterfit.server_trial import serving
 from afterfit.training import train
 from afterfit.usecase import load_use_case

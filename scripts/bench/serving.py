@@ -27,8 +27,9 @@ import servers
 from mlflow.models import infer_signature
 
 from afterfit import registry, tracking
-from afterfit.bundle import TRUSTED, save
+from afterfit.bundle import save
 from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
+from afterfit.estimatorfile import TRUSTED
 from afterfit.server_trial import serving as mlflow_serving
 from afterfit.training import train
 from afterfit.usecase import load_use_case

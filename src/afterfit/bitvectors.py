@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -23,8 +24,11 @@ MOST_LEAVES = 64
 """Leaves of a tree that the bits of one word can stand for."""
 MOST_BYTES = 2**25
 """Of all tables together; larger ones would miss the caches that they are there to spare."""
-BLOCK = 512
-"""Rows that are worked on together, so that what is between stays in the processor's cache."""
+BLOCK = 2**18
+"""Bytes of the words of the rows that are worked on together, so that what is between stays in the processor's cache.
+"""
+PAIRED = 2**18
+"""Bytes up to which two features' tables become one of all their pairs, which halves the look-ups."""
 EXPONENT = 23, 127, np.dtype(np.int32), np.dtype(np.float32)
 LONG_EXPONENT = 52, 1023, np.dtype(np.int64), np.dtype(np.float64)
 """Where a float has its exponent, which of a power of two is the number of its bit."""
@@ -80,6 +84,40 @@ class _Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class _Step:
+    """What one look-up finds: one feature's table, or two features' with a row for each pair of their rows."""
+
+    table: Bits
+    one: _Feature
+    other: _Feature | None = None
+
+    def take(self, rows: Floats, out: Bits) -> None:
+        """The words (n, trees) of (n, p) rows of values."""
+        places = self.one.places(rows[:, self.one.at])
+        if self.other is not None:
+            places *= len(self.other.table)
+            places += self.other.places(rows[:, self.other.at])
+        np.take(self.table, places, axis=0, out=out, mode="clip")
+
+
+def _steps(features: Sequence[_Feature]) -> tuple[_Step, ...]:
+    """The look-ups of all features: small tables joined with large ones."""
+    ranked = sorted(features, key=lambda feature: len(feature.table))
+    steps: list[_Step] = []
+    while ranked:
+        one = ranked.pop(0)
+        fitting = [other for other in ranked if len(other.table) * one.table.nbytes <= PAIRED]
+        if not fitting:
+            steps.append(_Step(one.table, one))
+            continue
+        other = fitting[-1]
+        ranked = [feature for feature in ranked if feature is not other]
+        pairs = one.table[:, None] & other.table[None]
+        steps.append(_Step(pairs.reshape(-1, one.table.shape[1]), one, other))
+    return tuple(steps)
+
+
+@dataclass(frozen=True, slots=True)
 class Bitvectors:
     """Trees as tables; safe to use from several threads.
 
@@ -92,26 +130,37 @@ class Bitvectors:
     features: tuple[_Feature, ...]
     width: int
     base: tuple[float, ...]
+    _steps: tuple[_Step, ...]
     _leaves: Floats
-    _offsets: npt.NDArray[np.int64]
+    _offsets: npt.NDArray[Any]
     _slices: tuple[slice, ...]
     _ones: int
     _all: int
 
+    @property
+    def block(self) -> int:
+        """Most rows that are worked on together."""
+        return max(BLOCK * 8 // (self.width * len(self._offsets)), 1)
+
     def rows(self, matrix: Floats) -> Floats:
-        """(n, p) rows to (n, k) outputs."""
+        """(n, p) rows, best stored by columns, to (n, k) outputs."""
         out = np.empty((len(matrix), len(self.base)))
         trees = len(self._offsets)
-        for first in range(0, len(matrix), BLOCK):
-            some = matrix[first : first + BLOCK]
-            left = np.full((len(some), trees), np.iinfo(_word(self.width)).max, dtype=_word(self.width))
+        block = -(-len(matrix) // max(-(-len(matrix) // self.block), 1)) or 1  # blocks of one size, none larger
+        for first in range(0, len(matrix), block):
+            some = matrix[first : first + block]
+            left = np.empty((len(some), trees), dtype=_word(self.width))
             taken = np.empty_like(left)
-            for one in self.features:
-                np.take(one.table, one.places(some[:, one.at]), axis=0, out=taken, mode="clip")
+            if self._steps:
+                self._steps[0].take(some, left)
+            else:
+                left.fill(np.iinfo(left.dtype).max)
+            for one in self._steps[1:]:
+                one.take(some, taken)
                 np.bitwise_and(left, taken, out=left)
             np.negative(left, out=taken)
             np.bitwise_and(left, taken, out=left)
-            out[first : first + BLOCK] = self._summed(self._found(left))
+            out[first : first + block] = self._summed(self._found(left))
         return out
 
     def row(self, values: Sequence[float]) -> list[float]:
@@ -127,22 +176,31 @@ class Bitvectors:
                 left &= words[int(value) if 0 <= value < len(words) - 2 else -2]
         left &= (left ^ self._all) + self._ones  # the lowest bit of each word; none is 0, so that nothing is carried
         size = len(self._offsets) * self.width // 8
-        lowest = np.frombuffer(left.to_bytes(size, "little"), dtype=_word(self.width).newbyteorder("<"))
+        lowest = np.frombuffer(left.to_bytes(size, "little"), dtype=_little(self.width))
         found = self._found(lowest)
         return [b + float(np.add.reduce(found[part])) for b, part in zip(self.base, self._slices, strict=True)]
 
     def _found(self, lowest: Bits) -> Floats:
         """What the leaves add, (..., trees), from words of one bit each."""
         shift, _, whole, real = LONG_EXPONENT if self.width == 64 else EXPONENT
-        return self._leaves.take((lowest.astype(real).view(whole) >> shift) + self._offsets)
+        places = lowest.astype(real).view(whole)
+        places >>= shift
+        places += self._offsets
+        return self._leaves.take(places)
 
     def _summed(self, found: Floats) -> Floats:
         sums = [b + found[:, part].sum(axis=1) for b, part in zip(self.base, self._slices, strict=True)]
         return np.column_stack(sums)
 
 
+@cache
 def _word(width: int) -> np.dtype[Any]:
     return np.dtype(f"uint{width}")
+
+
+@cache
+def _little(width: int) -> np.dtype[Any]:
+    return _word(width).newbyteorder("<")
 
 
 def bitvectors(trees: Sequence[Tree], base: Sequence[float], *, inclusive: bool = True) -> Bitvectors | None:
@@ -174,13 +232,14 @@ def bitvectors(trees: Sequence[Tree], base: Sequence[float], *, inclusive: bool 
     features = tuple(_feature(at, tests[at], len(ranked), width, inclusive=inclusive) for at in sorted(tests))
     counts = [sum(tree.output == k for tree in ranked) for k in range(len(base))]
     ends = np.cumsum([0, *counts]).tolist()
-    _, bias, _, _ = LONG_EXPONENT if width == 64 else EXPONENT
-    offsets = np.arange(len(ranked), dtype=np.int64) * width - bias
+    _, bias, whole, _ = LONG_EXPONENT if width == 64 else EXPONENT
+    offsets = np.arange(len(ranked), dtype=whole) * width - bias
     ones = sum(1 << (width * number) for number in range(len(ranked)))
     return Bitvectors(
         features,
         width,
         tuple(float(one) for one in base),
+        _steps(features),
         values.ravel(),
         offsets,
         tuple(slice(a, b) for a, b in pairwise(ends)),
@@ -246,7 +305,7 @@ def _feature(at: int, tests: Sequence[_Test], trees: int, width: int, *, inclusi
     for test in tests:
         if not test.missing_passes:
             table[-1, test.tree] &= test.kept
-    little = table.astype(_word(width).newbyteorder("<"))
+    little = table.astype(_little(width))
     words = tuple(int.from_bytes(row.tobytes(), "little") for row in little)
     return _Feature(at, thresholds, table, () if thresholds is None else tuple(thresholds.tolist()), words)
 

@@ -1,8 +1,9 @@
-"""Many answers of one request as one record of a spool: written in one piece, told apart only when they are read.
+"""Many answers as one record of a spool: written in one piece, told apart only when they are read.
 
 A request of a thousand rows is in the log as two texts, its rows and its answers, which costs a tenth of a thousand
-records. The record takes the row numbers of all its answers, of which its own is the last, so that ranges, backlogs and
-what is sealed are counted in answers whatever the records are.
+records; so are the answers to many requests of one row that are written at once. The record takes the row numbers of
+all its answers, of which its own is the last, so that ranges, backlogs and what is sealed are counted in answers
+whatever the records are.
 """
 
 import json
@@ -15,21 +16,23 @@ import pyarrow as pa
 Record = tuple[Any, ...]
 RECORDS = "dataframe_records"
 """Where MLflow's servers take a list of rows."""
+TIME, KEY, FEATURES, SECONDS = 1, 4, 5, 14
+"""Where a spool's row has them; see `fields`."""
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class Bulk(NamedTuple):
-    """Answers that were given together.
+    """Answers that are written together.
 
     Attributes:
         size: how many.
-        time: microseconds since 1970 UTC, when they were answered.
+        time: microseconds since 1970 UTC, when they were answered, or the first of them.
         version: which version of the model answered.
         shadow: whether they were given behind others.
         keys: JSON list of their keys, each a text or null; None where there are none.
         features: JSON list of their rows, as the log may hold them; or such a list as it came, under `RECORDS`.
         answers: JSON list of the answers.
-        seconds: from request to answer.
+        seconds: from request to answer; or of answers to several requests a JSON list of each one's time and seconds.
     """
 
     size: int
@@ -39,7 +42,7 @@ class Bulk(NamedTuple):
     keys: bytes | None
     features: bytes
     answers: bytes
-    seconds: float | None
+    seconds: float | bytes | None
 
     def record(self) -> Record:
         """As a row of the spool: without a prediction id, its texts in place of one answer's."""
@@ -56,10 +59,44 @@ def told_apart(record: Record) -> list[Record]:
     rows, given = loaded(unpacked(features)), loaded(unpacked(answers))
     rows = rows[RECORDS] if isinstance(rows, dict) else rows
     names = [None] * len(rows) if keys is None else loaded(keys)
+    moments = loaded(seconds) if isinstance(seconds, bytes) else [(time, seconds)] * len(rows)
     return [
-        fields(answer, time, version, shadow, key, text_of(row), seconds)
-        for row, answer, key in zip(rows, given, names, strict=True)
+        fields(answer, at, version, shadow, key, text_of(row), took)
+        for row, answer, key, (at, took) in zip(rows, given, names, moments, strict=True)
     ]
+
+
+def together(records: Sequence[Record]) -> Bulk | None:
+    """Answers to several requests, all of one version and all shadows or none, as one.
+
+    None where one of them holds what JSON does not know: they are to be written one by one.
+    """
+    _, time, version, shadow, *_ = records[0]
+    keys = [record[KEY] for record in records]
+    try:
+        named = orjson.dumps(keys) if any(keys) else None
+        features = list_of([record[FEATURES] for record in records])
+        answers = orjson.dumps([_answer(record) for record in records], option=DUMP)
+        moments = orjson.dumps([(record[TIME], record[SECONDS]) for record in records], option=DUMP)
+    except TypeError:
+        return None
+    return Bulk(len(records), time, version, shadow, named, features, answers, moments)
+
+
+def _answer(record: Record) -> dict[str, Any]:
+    """What `fields` was given, with texts in the places of what they say."""
+    identity, _, _, _, _, _, prediction, probability, shares, lower, upper, confidence, warnings, error, _ = record
+    return {
+        "prediction_id": identity,
+        "prediction": prediction and orjson.Fragment(prediction),
+        "probability": probability,
+        "probabilities": shares and orjson.Fragment(shares),
+        "lower": lower,
+        "upper": upper,
+        "confidence": confidence,
+        "warnings": warnings and orjson.Fragment(warnings),
+        "error": error and orjson.Fragment(error),
+    }
 
 
 def ids_of(answers: bytes) -> set[str]:

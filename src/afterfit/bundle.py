@@ -1,29 +1,24 @@
 """The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
 
 import hashlib
-import importlib
-import inspect
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import skops.io
-from sklearn.base import BaseEstimator
 
-from afterfit.builders import TRUST, trusted_packages
 from afterfit.calibration import Calibration
 from afterfit.checks import Checked
 from afterfit.encoder import Encoder
 from afterfit.errormap import ErrorMap
 from afterfit.errors import BundleError, DataError
+from afterfit.estimatorfile import dumped, read
 from afterfit.predictions import Predictions
 from afterfit.profiles import Profile
 from afterfit.reference import Reference
@@ -38,53 +33,8 @@ UNSEEN = "unseen.npz"
 """What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
 ERRORMAP = "errormap.json"
 """Where and by how much answers for rows unseen were off. Optional too."""
-_DISTANCES = ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski", "SEuclidean")
-TRUSTED = frozenset(
-    {
-        "functools.partial",  # of functions that are themselves on a list, such as the next
-        "numpy.dtype",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.link.MultinomialLogit",
-        "sklearn._loss.link.IdentityLink",
-        "sklearn._loss.link.LogLink",
-        "sklearn._loss.loss.AbsoluteError",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss.loss.HalfMultinomialLoss",
-        "sklearn._loss.loss.HalfTweedieLoss",
-        "sklearn._loss.loss.HalfTweedieLossIdentity",
-        "sklearn._loss.loss.HalfSquaredError",
-        "sklearn._loss._loss.CyAbsoluteError",
-        "sklearn._loss._loss.CyHalfBinomialLoss",
-        "sklearn._loss._loss.CyHalfMultinomialLoss",
-        "sklearn._loss._loss.CyHalfSquaredError",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.calibration._TemperatureScaling",
-        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-        "sklearn.gaussian_process.kernels.ConstantKernel",
-        "sklearn.gaussian_process.kernels.Product",
-        "sklearn.gaussian_process.kernels.RBF",
-        "sklearn.neighbors._ball_tree.BallTree",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        "sklearn.tree._tree.Tree",
-        "sklearn.utils.validation.check_array",
-        *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in _DISTANCES),
-    }
-)
-"""Types beyond skops' own safe list that an estimator may hold. Fixed: a bundle cannot add to it.
 
-These are what scikit-learn's own models hold after fit. Each is named in full, because a rule such as "all that
-begins with sklearn." would also let in every function that scikit-learn's modules import.
-"""
-
-
-NO_MODELS = frozenset({"tests", "externals", "setup", "conftest", "experimental", "estimator_checks"})
-"""Parts of scikit-learn that have no estimators for use, as its own `all_estimators` leaves them out."""
+_PLACES = tuple(f"{place:04x}" for place in range(1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,19 +162,35 @@ class Bundle:
         matrix = np.array([self.scorer.encoder.encode_row(checked)])
         return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
 
-    def answered_frame(self, checked: Checked, predictions: Predictions) -> Iterator[dict[str, Any]]:
-        """Each row's answer from a checked frame and its predictions."""
+    def answered_frame(
+        self,
+        checked: Checked,
+        predictions: Predictions,
+        ids: Sequence[str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions.
+
+        Args:
+            checked: the frame of n rows.
+            predictions: theirs.
+            ids: the n prediction ids; new ones where None.
+            rows: numbers of the rows to answer; all where None.
+        """
         warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        text, version, unknown = os.urandom(16 * checked.size).hex(), self.version, checked.unknown
-        ids = [text[start : start + 32] for start in range(0, len(text), 32)]
+        version, unknown = self.version, checked.unknown
+        ids = fresh_ids(checked.size) if ids is None else ids
+        if rows is not None:
+            predictions, ids = predictions.take(np.asarray(rows, dtype=np.intp)), [ids[row] for row in rows]
         second, third, columns = _columns(predictions)
-        for row, (named, prediction, one, other) in enumerate(zip(ids, *columns, strict=True)):
+        places = range(checked.size) if rows is None else rows
+        for row, named, prediction, one, other in zip(places, ids, *columns, strict=True):
             notes = warnings.get(row) or []
             if unknown:
                 notes += [dict(note) for note in unknown]
             if prediction is None or row in errors:
                 faults = errors.get(row, [])
-                yield self.answered({} if faults else {"prediction": None}, notes, faults)
+                yield self.answered({} if faults else {"prediction": None}, notes, faults) | {"prediction_id": named}
                 continue
             yield {
                 "prediction_id": named,
@@ -260,6 +226,15 @@ class Bundle:
         return {"prediction": None, named: None, "confidence": None}
 
 
+def fresh_ids(count: int) -> list[str]:
+    """New prediction ids: 112 random bits that up to 1,024 answers share, which the log packs, and each one's place."""
+    found: list[str] = []
+    for first in range(0, count, len(_PLACES)):
+        shared = os.urandom(14).hex()
+        found += [shared + place for place in _PLACES[: count - first]]
+    return found
+
+
 def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
     second, third, columns = _columns(predictions)
@@ -269,15 +244,13 @@ def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
 
 def _columns(predictions: Predictions) -> tuple[str, str, tuple[list[Any], list[Any], list[Any]]]:
     """The names of an answer's second and third part, and the three parts of all rows."""
+    finite = predictions.finite
     if predictions.classes is None:
-        values, n = predictions.prediction, len(predictions)
-        finite = np.isfinite(values)
-        for end in (predictions.lower, predictions.upper):
-            finite = finite if end is None else finite & np.isfinite(end)
+        n = len(predictions)
         ends = _list(predictions.lower, n), _list(predictions.upper, n)
-        return "lower", "upper", (_known(values.tolist(), finite), *ends)
+        return "lower", "upper", (_known(predictions.prediction.tolist(), finite), *ends)
     classes, table, confidence = predictions.classes, np.asarray(predictions.probabilities), predictions.confidence
-    labels = _known([classes[index] for index in predictions.prediction.tolist()], np.isfinite(table).all(axis=1))
+    labels = _known([classes[index] for index in predictions.prediction.tolist()], finite)
     sure = _list(confidence, len(labels))
     if len(classes) == 2:
         return "probability", "confidence", (labels, table[:, 1].tolist(), sure)
@@ -325,7 +298,7 @@ def save(
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
             place in JSON, or the folder cannot be written.
     """
-    estimator = _dumped(scorer.estimator)
+    estimator = dumped(scorer.estimator)
     encoder = {key: value for key, value in scorer.encoder.to_dict().items() if key != "contract"}
     texts = {
         "contract.json": _json("contract.json", scorer.contract.to_dict()),
@@ -352,48 +325,6 @@ def save(
     return load(folder)
 
 
-def _dumped(estimator: Any) -> bytes:
-    what = f"The estimator {type(estimator).__name__}"
-    try:
-        written: bytes = skops.io.dumps(estimator)
-        unknown = _unknown_types(written)
-    except Exception as error:
-        raise BundleError(f"{what} cannot be written by skops: {error}") from error
-    if unknown:
-        raise BundleError(f"{what} {_not_allowed(unknown)}")
-    return written
-
-
-def _unknown_types(written: bytes) -> list[str]:
-    packages = trusted_packages()
-    types = set(skops.io.get_untrusted_types(data=written)) - TRUSTED
-    return sorted(name for name in types if name.split(".")[0] not in packages and not is_estimator(name))
-
-
-def is_estimator(name: str) -> bool:
-    """Whether a type is one of scikit-learn's public estimators, which skops trusts too.
-
-    skops holds them all against a list for which it imports all of scikit-learn; a process that starts quickly does
-    without that list, and imports the one package that the estimator is in.
-    """
-    parts = name.split(".")
-    public = list(takewhile(lambda part: not part.startswith("_"), parts[:-1]))
-    if parts[0] != "sklearn" or not public or parts[-1].startswith("_") or not NO_MODELS.isdisjoint(parts):
-        return False
-    try:
-        found = getattr(importlib.import_module(".".join(public)), parts[-1], None)
-    except ImportError:
-        return False
-    if not isinstance(found, type) or f"{found.__module__}.{found.__qualname__}" != name:
-        return False
-    return issubclass(found, BaseEstimator) and not inspect.isabstract(found) and found is not BaseEstimator
-
-
-def _not_allowed(unknown: Sequence[str]) -> str:
-    trust = f"Set {TRUST} to the packages that you trust." if any(not n.startswith("sklearn.") for n in unknown) else ""
-    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}. {trust}".rstrip()
-
-
 def load(folder: Path, expected_digest: str | None = None, version: str | None = None) -> Bundle:
     """Read a bundle; never unpickles.
 
@@ -418,7 +349,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         raise BundleError(
             f"The bundle in '{folder}' must have format {FORMAT}, which this release reads; got {came!r}."
         )
-    estimator = _estimator(folder / "estimator.skops")
+    estimator = read(folder / "estimator.skops")
     try:
         scorer = _scorer(folder, manifest, estimator)
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
@@ -460,52 +391,6 @@ def digest(folder: Path) -> str:
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")
         whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-def code_digest(package: Path) -> str:
-    """Sha256 over the names and contents of a package's files; caches left aside."""
-    whole = hashlib.sha256()
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            name = path.relative_to(package).as_posix()
-            whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return whole.hexdigest()
-
-
-def check_code(home: Path, expected: str, loader: str) -> None:
-    """Hold the code that travels with a model against what was logged.
-
-    Args:
-        home: the model's folder, with the package in `code/afterfit` and the file that MLflow runs beside MLmodel.
-        expected: the package's digest, as the bundle's manifest has it.
-        loader: the name of the file that MLflow runs, a copy of the one of that name in the package.
-
-    Raises:
-        BundleError: a file is missing, or another one than was logged.
-    """
-    package = home / "code" / "afterfit"
-    try:
-        same = code_digest(package) == expected and (home / loader).read_bytes() == (package / loader).read_bytes()
-    except OSError as error:
-        raise BundleError(f"The code that travels with the model in '{home}' is not whole: {error}") from error
-    if not same:
-        raise BundleError(
-            f"The code that travels with the model in '{home}' is not the code that it was logged with. "
-            "Train and register it again, or find out who changed it."
-        )
-
-
-def _estimator(path: Path) -> Any:
-    try:
-        written = path.read_bytes()
-        unknown = _unknown_types(written)
-        trusted = [*TRUSTED, *skops.io.get_untrusted_types(data=written)]  # all of them, once none is unknown
-        estimator = None if unknown else skops.io.loads(written, trusted=trusted)
-    except Exception as error:
-        raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
-    if unknown:
-        raise BundleError(f"The estimator in '{path}' {_not_allowed(unknown)}")
-    return estimator
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Compiled:
     def predict_compiled(self, matrix: Floats) -> Predictions:
         """The same, whatever the number of rows."""
         classes, calibration, offsets = self.scorer.classes, self.scorer.calibration, self.scorer.offsets
-        rows = np.ascontiguousarray(matrix, dtype=np.float64)
+        rows = np.asarray(matrix, dtype=np.float64)
         raw = self.raw_rows(rows.astype(np.float32).astype(np.float64) if self.single else rows)
         if classes is None:
             values = raw[:, 0]
@@ -195,6 +195,7 @@ def _caller(model: Any, *, raw: bool) -> tuple[Callable[[Floats], Floats], Calla
     def rows(matrix: Floats) -> Floats:
         if matrix.shape[1] != width:
             raise ValueError(f"Rows of {width} features are expected; got {matrix.shape[1]}.")
+        matrix = np.ascontiguousarray(matrix)
         found = np.zeros((len(matrix), outputs))
         pointer = ctypes.POINTER(ctypes.c_double)
         data, out = matrix.ctypes.data_as(pointer), found.ctypes.data_as(pointer)

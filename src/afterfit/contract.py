@@ -123,10 +123,18 @@ class Contract:
         issues: list[Issue] = []
         for column in self.columns:
             came = columns.get(column.name)
-            one = check_series(None, column, size) if came is None else check_values(came, column)
+            one = (
+                check_series(None, column, size)
+                if came is None
+                else check_values(came, column, self._code_of[column.name])
+            )
             values[column.name] = one[0]
             issues += one[1]
         return Checked(size, values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(columns))
+
+    @cached_property
+    def _code_of(self) -> dict[str, dict[str, int]]:
+        return {one.name: {text: code for code, text in enumerate(one.categories)} for one in self.columns}
 
     @cached_property
     def _check_row(self) -> RowChecker:

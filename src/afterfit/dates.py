@@ -34,6 +34,9 @@ _ISO = re.compile(
     re.ASCII,
 )
 _PLAIN = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$"  # the ISO texts that numpy reads alike
+_FORM = np.frombuffer(b"0000-00-00T00:00:00\n", dtype=np.uint8)[:, None]
+_ABOVE = np.frombuffer(b"9999-99-99T99:99:99\n", dtype=np.uint8)[:, None] - _FORM  # how far above it a text may be
+_ABOVE[10] = 255  # "T" or a space
 MANY = 100  # distinct values from which on the plain ones are worth a way of their own
 _PEOPLE = re.compile(
     r"(\d{1,4})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})"
@@ -216,6 +219,28 @@ def _plain_stamps(values: Sequence[Any]) -> npt.NDArray[np.int64] | None:
     return stamps if stamps.min() >= EARLIEST else None
 
 
+def plain_datetimes(values: Sequence[Any]) -> Array64 | None:
+    """(n,) of texts that all are like 2013-01-31T14:05:00 and valid; None for anything else.
+
+    One look at the bytes of all of them: each has its digits and marks where the form has them.
+    """
+    try:
+        raw = np.frombuffer(("\n".join(values) + "\n").encode("ascii"), dtype=np.uint8)
+    except (TypeError, UnicodeEncodeError):
+        return None
+    if len(raw) != len(values) * len(_FORM):
+        return None
+    places = np.ascontiguousarray(raw.reshape(len(values), len(_FORM)).T)
+    between = places[10]
+    if not ((between == ord("T")) | (between == ord(" "))).all() or not (places - _FORM <= _ABOVE).all():
+        return None
+    try:
+        stamps = np.array(values, dtype="datetime64[us]")
+    except ValueError:  # the 30th of February
+        return None
+    return stamps if stamps.min().astype(np.int64) >= EARLIEST else None
+
+
 def to_datetimes(
     series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS, pattern: str | None = None
 ) -> tuple[Array64, Mask]:
@@ -224,7 +249,7 @@ def to_datetimes(
         return _native(series)
     codes, values = distinct(series)
     plain = _plain_stamps(values)
-    if plain is not None:
+    if plain is not None and frozenset(marks).isdisjoint(values):
         return np.append(plain, _NAT)[codes].view("datetime64[us]"), np.zeros(len(codes), dtype=np.bool_)
     stamps = np.full(len(values) + 1, _NAT, dtype=np.int64)  # the last one answers for code -1
     bad = np.zeros(len(values) + 1, dtype=np.bool_)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit import data, gate, trials, upkeep
+from afterfit import data, gate, soundness, trials, upkeep
 from afterfit.bundle import Bundle
 from afterfit.compare import Comparison, compare_performance, compare_slices
 from afterfit.gate import Finding, Use
@@ -177,8 +177,8 @@ def last_fold(
 def examine(case: Case) -> Iterator[Finding]:
     """Every finding about a candidate whose bundle was loaded; none stops the others."""
     bundle, held = case.candidate.bundle, case.held
-    yield gate.loads(bundle.digest)
-    yield gate.example_answered([bundle.answer(row) for row in bundle.example])
+    yield soundness.loads(bundle.digest)
+    yield soundness.example_answered([bundle.answer(row) for row in bundle.example])
     if case.champion is None:
         yield gate.no_champion()
     else:
@@ -212,7 +212,7 @@ def _reference(case: Case) -> Iterator[Finding]:
     frame = cleaned(case.held.frame, case.use_case.columns.missing_marks)
     profiles = [side.bundle.profile for side in (case.candidate, case.champion)]
     ours, theirs = ({} if one is None else distances(one, one.measure(frame)) for one in profiles)
-    yield gate.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))
+    yield soundness.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))
 
 
 def _answers(case: Case) -> Iterator[Finding]:
@@ -220,9 +220,9 @@ def _answers(case: Case) -> Iterator[Finding]:
     checked, ours = case.candidate.bundle.scorer.score(held.frame)
     ours = ours if case.unseen is None else case.unseen
     good = ~checked.bad
-    yield gate.answers_all(int(checked.bad.sum()), len(held.y))
+    yield soundness.answers_all(int(checked.bad.sum()), len(held.y))
     undefined = good & ~trials.defined(ours)
-    yield gate.finite(int(undefined.sum()), int(good.sum()))
+    yield soundness.finite(int(undefined.sum()), int(good.sum()))
     keep = good & ~undefined
     theirs = None
     if case.champion is not None:
@@ -235,7 +235,7 @@ def _answers(case: Case) -> Iterator[Finding]:
 
 def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
     bundle, settings = case.candidate.bundle, case.use_case.gate
-    yield gate.varies(trials.constant(ours), len(held.y))
+    yield soundness.varies(trials.constant(ours), len(held.y))
     use = case.use
     number = 1 if use is None else gate.uses(case.past, use)
     confidence = gate.confidence_left(settings.confidence, number)
@@ -265,7 +265,7 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
     yield from _calibrated(case, held, ours, theirs)
     if theirs is not None and case.champion is not None:
         yield from _against_champion(case, held, ours, theirs, compare)
-    yield _robust(case, held) if case.unseen is None else gate.not_robust_here()
+    yield _robust(case, held) if case.unseen is None else soundness.not_robust_here()
 
 
 def _against_champion(
@@ -338,7 +338,7 @@ def _calibrated(case: Case, held: HeldOut, ours: Predictions, theirs: Prediction
     error, chance = trials.calibration_error(held.y, ours)
     beside = None if theirs is None else trials.calibration_error(held.y, theirs)[0]
     if np.isfinite(error):
-        yield gate.calibrated(error, chance, case.use_case.gate.calibration_error, beside, len(held.y))
+        yield soundness.calibrated(error, chance, case.use_case.gate.calibration_error, beside, len(held.y))
 
 
 def _robust(case: Case, held: HeldOut) -> Finding:
@@ -351,7 +351,7 @@ def _robust(case: Case, held: HeldOut) -> Finding:
     champion = None if case.champion is None else case.champion.bundle.scorer
     frame = held.frame.iloc[rows].reset_index(drop=True)
     found = trials.falls(case.candidate.bundle.scorer, champion, frame, held.y[rows], case.metric)
-    return gate.robust(found, case.metric.name, limit, len(rows))
+    return soundness.robust(found, case.metric.name, limit, len(rows))
 
 
 def policy(use_case: UseCase) -> str:

@@ -106,8 +106,7 @@ def _copied(
                 seen[path.stem, kind] = left.first - 1
                 for first in range(left.first, left.last + 1, PART_ROWS):
                     last = min(first + PART_ROWS - 1, left.last)
-                    rows = spoolfile.rows(connection, kind, Range(first, last))
-                    for day, table in by_day(rows, kind) if rows else ():
+                    for day, table in by_day(connection, kind, Range(first, last)):
                         place = copy.path / Part(kind, day, f"{path.stem}-{first}-{last}.parquet").name
                         place.parent.mkdir(parents=True, exist_ok=True)
                         pq.write_table(table, place)

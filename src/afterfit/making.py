@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit import data
-from afterfit.bundle import Bundle, Manifest, Unseen, code_digest, save
+from afterfit.bundle import Bundle, Manifest, Unseen, save
+from afterfit.codedigest import code_digest
 from afterfit.columns import PLACEHOLDERS
 from afterfit.training import Problem, Trained, errormap, pose, reference
 from afterfit.usecase import UseCase

@@ -101,6 +101,17 @@ class Predictions:
         return chosen
 
     @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """(n,) which rows have finite numbers only."""
+        known: npt.NDArray[np.bool_] = np.isfinite(self.prediction)
+        if self.probabilities is not None:
+            known &= np.isfinite(self.probabilities).all(axis=1)
+        for end in (self.lower, self.upper):
+            if end is not None:
+                known &= np.isfinite(end)
+        return known
+
+    @property
     def labels(self) -> npt.NDArray[Any]:
         """(n,) the prediction in the user's own words: class labels, or the numbers of a regression."""
         if self.classes is None:

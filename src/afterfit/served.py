@@ -13,7 +13,8 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel
 
-from afterfit.bundle import check_code, load
+from afterfit.bundle import load
+from afterfit.codedigest import check_code
 from afterfit.errors import AfterfitError, LogError
 
 

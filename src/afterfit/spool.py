@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from afterfit import spoolfile
-from afterfit.bulk import Bulk
+from afterfit.bulk import Bulk, together
 from afterfit.errors import LogError, SettingsError
 from afterfit.spoolfile import TABLES, UNFIT, Hold, spoken
 
@@ -32,6 +32,8 @@ PATIENCE = 0.5
 """Seconds after which the buffered writer tries a failing disk again."""
 TOGETHER = 128
 """Rows of one statement: the interpreter is given away once for all of them, not once for each."""
+MANY = 16
+"""Answers that follow each other from which they are one record."""
 
 
 class Entry(NamedTuple):
@@ -365,18 +367,31 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any
 
 
 def _statements(table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, list[Any]]]:
-    """What writes rows in their order: many at once, those that hold many answers alone."""
+    """What writes rows in their order: few answers in one statement, many as one record."""
     columns = TABLES[table]
     names, one = ", ".join(columns), ", ".join("?" * len(columns))
     found: list[tuple[str, list[Any]]] = []
-    for kind, run in groupby(rows, type):
+    for kind, run in groupby(rows, _kind):
         some = list(run)
-        if kind is Bulk:  # it takes the numbers of all its answers; SQLite gives the next row the number after
-            into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {one} FROM {table}"  # noqa: S608
-            found += [(into, [bulk.size, *bulk.record()]) for bulk in some if isinstance(bulk, Bulk)]
-            continue
-        for start in range(0, len(some), TOGETHER):
+        # a record takes the numbers of all its answers; SQLite gives the next row the number after
+        into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {one} FROM {table}"  # noqa: S608
+        bulks = _bulks(kind, some)
+        found += [(into, [bulk.size, *bulk.record()]) for bulk in bulks]
+        for start in range(0, 0 if bulks else len(some), TOGETHER):
             part = some[start : start + TOGETHER]
             into = f"INSERT INTO {table} ({names}) VALUES {', '.join([f'({one})'] * len(part))}"  # noqa: S608 - our names
             found.append((into, list(chain.from_iterable(part))))
     return found
+
+
+def _kind(row: tuple[Any, ...]) -> object:
+    """What rows share that can be written together."""
+    return (row.version, row.shadow) if type(row) is Entry else type(row)
+
+
+def _bulks(kind: object, rows: Sequence[tuple[Any, ...]]) -> list[Bulk]:
+    """Rows of a kind as records of many; none where they are to be written one by one."""
+    if kind is Bulk:
+        return [row for row in rows if isinstance(row, Bulk)]
+    made = together(rows) if type(kind) is tuple and len(rows) >= MANY else None
+    return [] if made is None else [made]

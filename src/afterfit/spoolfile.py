@@ -163,12 +163,21 @@ def rows(connection: sqlite3.Connection, table: str, some: Range) -> list[Record
 
     Such answers belong to the range that has their last number.
     """
+    return [row for piece in pieces(connection, table, some, AT_ONCE) for row in piece]
+
+
+def pieces(connection: sqlite3.Connection, table: str, some: Range, most: int) -> Iterator[list[Record]]:
+    """The same, about so many rows at a time."""
     columns = ", ".join(TABLES[table])
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
-    found = connection.execute(query, (some.first, some.last))
-    if table != "answers":
-        return found.fetchall()
-    return [row for record in found for row in told_apart(record)]
+    found: list[Record] = []
+    for record in connection.execute(query, (some.first, some.last)):
+        found += told_apart(record) if table == "answers" else [record]
+        if len(found) >= most:
+            yield found
+            found = []
+    if found:
+        yield found
 
 
 def passed(connection: sqlite3.Connection, table: str, upto: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from afterfit import gate
+from afterfit import soundness
 from afterfit.bundle import Bundle, load
 from afterfit.gate import Finding
 
@@ -61,4 +61,4 @@ def seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
 
 
 def _finding(name: str, values: Sequence[float], unit: str, limit: float) -> Finding:
-    return gate.service(name, values[0], values[1] if len(values) > 1 else None, unit, limit)
+    return soundness.service(name, values[0], values[1] if len(values) > 1 else None, unit, limit)

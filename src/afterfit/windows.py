@@ -219,7 +219,7 @@ class Cutter:
 
 
 def moment(text: str, option: str) -> datetime | None:
-    """A time as an option gives it; None where it is empty.
+    """A time as an option gives it, in UTC where it names a zone, and without one; None where it is empty.
 
     Raises:
         SettingsError: it is no date or time.
@@ -232,7 +232,7 @@ def moment(text: str, option: str) -> datetime | None:
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.") from error
     if pd.isna(found):
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.")
-    return found.to_pydatetime()
+    return (found if found.tzinfo is None else found.tz_convert(None)).to_pydatetime()
 
 
 def _naive(when: datetime) -> np.datetime64:

@@ -7,13 +7,13 @@ import pandas as pd
 
 from afterfit import gathered, predlog, registry
 from afterfit.commands.console import Answer
-from afterfit.commands.promote import moment
 from afterfit.compare import Comparison, compare_performance
 from afterfit.errors import DataError, SettingsError
 from afterfit.examination import HeldOut, held_out
 from afterfit.predictions import Predictions
 from afterfit.trials import defined
 from afterfit.usecase import UseCase, load_use_case
+from afterfit.windows import moment
 
 SHADOW = "shadow"
 """What --data says for answers that the candidate gave behind the champion's."""

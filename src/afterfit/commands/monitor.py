@@ -124,18 +124,24 @@ def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched]
         seed=use_case.seed,
     )
     past, step = past_of(use_case, bundle, one.rows, end=one.end), step_of(one)
-    place = watched.place_of(one.name, one.start, one.end)
+    action, causes = to_do(use_case, bundle, seen, [old for old in before if old.step < step])
+    return Looked(seen, action, record(use_case, Entry(seen, past, step, action, causes), before))
+
+
+def record(use_case: UseCase, entry: Entry, before: list[Watched]) -> str:
+    """Record a window with its page, and gives its run's id; `before` gets it in its place among the others."""
+    seen, metrics = entry.seen, watched.metrics_of(entry.seen)
+    place = watched.place_of(seen.name, seen.start, seen.end)
     others = [old for old in before if watched.place_of(old.name, old.start, old.end) != place]
-    action, causes = to_do(use_case, bundle, seen, [old for old in others if old.step < step])
-    version, metrics = str(bundle.version), watched.metrics_of(seen)
-    mine = Watched("", one.name, one.start, one.end, version, step, complete, metrics, past, causes)
+    mine = Watched(
+        "", seen.name, seen.start, seen.end, seen.version, entry.step, seen.complete, metrics, entry.past, entry.causes
+    )
     before[:] = sorted([*others, mine], key=lambda old: (old.step, old.name))
     texts = {
-        "observation.json": json.dumps({**seen.to_dict(), "action": action.to_dict()}, indent=1, default=str),
-        "monitor.html": _page(use_case, seen, action, before),
+        "observation.json": json.dumps({**seen.to_dict(), "action": entry.action.to_dict()}, indent=1, default=str),
+        "monitor.html": _page(use_case, seen, entry.action, before),
     }
-    run_id = watched.record(use_case.name, Entry(seen, past, step, action, causes), texts)
-    return Looked(seen, action, run_id)
+    return watched.record(use_case.name, entry, texts)
 
 
 def to_do(

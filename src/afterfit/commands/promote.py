@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from afterfit import gate, ledger, registry, tracking
+from afterfit import gate, ledger, registry, soundness, tracking
 from afterfit.commands import console
 from afterfit.commands.console import HOLD, REJECT, Answer
 from afterfit.errors import BundleError, SettingsError
@@ -14,6 +14,7 @@ from afterfit.gate import NEVER_FORCED, Finding, Use, Verdict
 from afterfit.ledger import Decision, Entry
 from afterfit.registry import PRODUCTION, STAGING, Version
 from afterfit.usecase import UseCase, load_use_case
+from afterfit.windows import moment
 
 EXIT = {"PROMOTE": 0, "HOLD": HOLD, "REJECT": REJECT}
 APPROVED = "approved_by"
@@ -67,18 +68,6 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     return replace(answer, data={**answer.data, "run_id": active.info.run_id})
 
 
-def moment(text: str, option: str) -> datetime | None:
-    """An option that is a date or time, or None where it is empty.
-
-    Raises:
-        SettingsError: it is neither.
-    """
-    try:
-        return datetime.fromisoformat(text.strip()) if text.strip() else None
-    except ValueError as error:
-        raise SettingsError(f"{option} '{text}' is no date or time, such as 2013-07-01 or 2013-07-01T12:00.") from error
-
-
 def judged(use_case: UseCase, candidate: Version, to: str, asked: Asked | None = None) -> Answer:
     """Judge a version, record the decision, and move the alias where it may: no run, no options."""
     asked = asked or Asked()
@@ -99,7 +88,7 @@ def judge(use_case: UseCase, candidate: Version, to: str, asked: Asked, book: Se
     try:
         ours = side(candidate)
     except BundleError as error:
-        return Judged(gate.judge([gate.does_not_load(str(error)), *findings]), champion, {})
+        return Judged(gate.judge([soundness.does_not_load(str(error)), *findings]), champion, {})
     theirs = None
     if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
         try:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from afterfit import data, gate, ledger, registry, tracking
+from afterfit import data, gate, ledger, registry, soundness, tracking
 from afterfit.commands.console import REJECT, Answer
 from afterfit.commands.promote import SIGNS
 from afterfit.errors import AfterfitError, BundleError, SettingsError
@@ -90,14 +90,15 @@ def examine(use_case: UseCase, target: Version) -> tuple[Finding, ...]:
     try:
         bundle = registry.load_bundle(target)
     except BundleError as error:
-        return (gate.does_not_load(str(error)),)
-    findings = [gate.loads(bundle.digest), gate.example_answered([bundle.answer(row) for row in bundle.example])]
+        return (soundness.does_not_load(str(error)),)
+    answers = [bundle.answer(row) for row in bundle.example]
+    findings = [soundness.loads(bundle.digest), soundness.example_answered(answers)]
     try:
         frame = data.load(use_case).frame.tail(LATEST_ROWS)
         checked, _ = bundle.scorer.score(frame)
     except AfterfitError as error:
         return (*findings, gate.rows_unread(str(error)))
-    return (*findings, gate.answers_all(int(checked.bad.sum()), len(frame), "latest"))
+    return (*findings, soundness.answers_all(int(checked.bad.sum()), len(frame), "latest"))
 
 
 def _listed(findings: tuple[Finding, ...]) -> list[str]:

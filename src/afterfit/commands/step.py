@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from afterfit import alarms, history, journal, ledger, loop, registry, tracking, watched
+from afterfit.commands import monitor
 from afterfit.commands.backtest import delayed, window_length
 from afterfit.commands.console import ALARM, REJECT, Answer
 from afterfit.commands.live import Live, rows_of, trained
@@ -162,10 +163,9 @@ def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: Stat
 
 def _watch(use_case: UseCase, turn: Turn, past: Past) -> None:
     """The window in the monitor's series, in place of what was there for it."""
-    seen, hours = turn.observation, int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-    told = json.dumps({**seen.to_dict(), "action": turn.action.to_dict()}, indent=1, default=str)
-    entry = watched.Entry(seen, past, hours, turn.action, turn.state.told)
-    watched.record(use_case.name, entry, {"observation.json": told})
+    hours = int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
+    entry = watched.Entry(turn.observation, past, hours, turn.action, turn.state.told)
+    monitor.record(use_case, entry, watched.windows(use_case.name))
     watched.series(use_case.name)
 
 

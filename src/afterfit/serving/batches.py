@@ -29,7 +29,7 @@ class Job:
     """
 
     rows: Sequence[Row]
-    render: Callable[[list[Answer]], bytes]
+    render: Callable[[Sequence[Answer]], bytes]
     answered: "asyncio.Future[bytes]"
     deadline: float
     bodies: Bodies = None

@@ -97,7 +97,7 @@ def _of_json(content: Any) -> list[Row]:
 def _records(value: Any, what: str, status: int = 422) -> list[Row]:
     if not isinstance(value, list):
         raise Refusal(status, f"{what} must be a row (a JSON object of column names to values) or a list of rows.")
-    for number, row in enumerate(value):
+    for number, row in enumerate(value) if {*map(type, value)} != {dict} else ():
         if not isinstance(row, dict):
             raise Refusal(
                 status,
@@ -165,12 +165,12 @@ def _of_parquet(body: bytes, most: int) -> list[Row]:
 def predictions_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
     """What /invocations answers."""
     text = text_of_all(answers)
-    return dumped({"predictions": answers}) if text is None else b'{"predictions":' + text + b"}"
+    return dumped({"predictions": list(answers)}) if text is None else b'{"predictions":' + text + b"}"
 
 
 def list_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
     """What /predict answers to a list of rows."""
-    return text_of_all(answers) or dumped(answers)
+    return text_of_all(answers) or dumped(list(answers))
 
 
 def dumped(content: Any) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,7 +166,9 @@ class Doors:
         if self.in_flight > self.service.limits.requests:
             raise Refusal(429, "Too many requests at once; come again in a moment.")
 
-    def _parsed(self, head: Head, path: str, body: bytes) -> tuple[list[Row], Callable[[list[Answer]], bytes], Bodies]:
+    def _parsed(
+        self, head: Head, path: str, body: bytes
+    ) -> tuple[list[Row], Callable[[Sequence[Answer]], bytes], Bodies]:
         if path == INVOCATIONS:
             if not head.kind:
                 raise Refusal(415, "The request must have a content type, such as application/json.")
@@ -239,5 +241,5 @@ class Doors:
             self._batches.close()
 
 
-def _first(answers: list[Answer]) -> bytes:
+def _first(answers: Sequence[Answer]) -> bytes:
     return bodies.dumped(answers[0])

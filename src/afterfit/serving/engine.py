@@ -52,7 +52,7 @@ class Engine:
     columns: frozenset[str] = frozenset()
     edges: tuple[float, ...] = ()
 
-    def answers(self, rows: Sequence[Row]) -> list[Answer]:
+    def answers(self, rows: Sequence[Row]) -> Sequence[Answer]:
         """One answer a row, equal to `Bundle.answer` of it.
 
         Raises:
@@ -79,7 +79,7 @@ class Engine:
         columns = {name: values for name, values in zip(names, taken, strict=True) if name not in self.beside}
         checked = scorer.contract.check_columns(columns, size)
         predictions = (self.compiled or scorer).predict(scorer.encoder.encode_frame(checked))
-        return Answers(list(self.bundle.answered_frame(checked, predictions)), checked, predictions)
+        return Answers(self.bundle, checked, predictions)
 
     def _single(self, row: Row, compiled: Compiled) -> Answer:
         bundle, checked = self.bundle, self._checked(row)

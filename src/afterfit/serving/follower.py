@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from afterfit.bundle import check_code, load
+from afterfit.bundle import load
+from afterfit.codedigest import check_code
 from afterfit.errors import AfterfitError, BundleError
 from afterfit.serving.engine import Engine, Row, engine
 from afterfit.serving.keeping import Keeping

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from afterfit.checks import Checked
 from afterfit.errors import AfterfitError, LogError
-from afterfit.predictions import Predictions
 from afterfit.predlog import PredictionLog
 from afterfit.sections import Serving
 from afterfit.serving.answers import Answers
@@ -94,7 +94,7 @@ class Service:
         """Note that a version failed its checks."""
         self.tally.counts["reloads_refused", version] += 1
 
-    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, tally: Tally) -> list[Answer]:
+    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, tally: Tally) -> Sequence[Answer]:
         """Answer rows by the current version, and log them.
 
         Raises:
@@ -224,7 +224,7 @@ def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
     """Count answers: rows, predictions, warnings and errors by column and code."""
     version, counts = version_of(engine), tally.counts
     counts["rows", version] += len(answers)
-    if type(answers) is Answers and not answers.checked.bad.any():
+    if type(answers) is Answers:
         _count_together(tally, engine, answers)
         return
     known = engine.columns
@@ -249,17 +249,16 @@ def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
 
 
 def _count_together(tally: Tally, engine: Engine, answers: Answers) -> None:
-    """Count answers from what they were made of; none of the rows has an error."""
+    """Count answers from what they were made of."""
+    bad = _count_notes(tally, engine, answers.checked)
     version, counts, predictions = version_of(engine), tally.counts, answers.predictions
-    for (column, code), number in answers.checked.counts.items():
-        counts["warnings", column, code] += number
-    for note in answers.checked.unknown:
-        column = note["column"]
-        counts["warnings", column if column in engine.columns else FOREIGN, note["code"]] += len(answers)
-    known = _finite(predictions)
-    if not known.all():
-        counts["row_errors", FOREIGN, "no_number"] += int((~known).sum())
-        predictions = predictions.take(known)
+    known = predictions.finite
+    if not known.all() and (number := int((~known & ~bad).sum())):
+        counts["row_errors", FOREIGN, "no_number"] += number
+    good = known & ~bad
+    predictions = predictions if good.all() else predictions.take(good)
+    if not len(predictions):
+        return
     if predictions.classes is None:
         tally.histogram("prediction_value", version, edges=engine.edges).observe_all(predictions.prediction)
         return
@@ -272,13 +271,19 @@ def _count_together(tally: Tally, engine: Engine, answers: Answers) -> None:
         tally.histogram("probability", version).observe_all(predictions.probability)
 
 
-def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """(n,) which rows have numbers only."""
-    known: npt.NDArray[np.bool_] = np.isfinite(predictions.prediction)
-    for part in (predictions.probabilities, predictions.lower, predictions.upper):
-        if part is not None:
-            known &= np.isfinite(part).reshape(len(known), -1).all(axis=1)
-    return known
+def _count_notes(tally: Tally, engine: Engine, checked: Checked) -> npt.NDArray[np.bool_]:
+    """Count warnings and errors; gives which rows (n,) have an error."""
+    counts, bad = tally.counts, np.zeros(checked.size, dtype=np.bool_)
+    for issue in checked.issues:
+        if not issue.error:
+            counts["warnings", issue.column.name, issue.code] += len(issue.rows)
+        elif number := int((~bad[issue.rows]).sum()):  # of a row's errors its answer has the first
+            counts["row_errors", issue.column.name, issue.code] += number
+            bad[issue.rows] = True
+    for note in checked.unknown:
+        column = note["column"]
+        counts["warnings", column if column in engine.columns else FOREIGN, note["code"]] += checked.size
+    return bad
 
 
 def _observe(histogram: Histogram, answers: Sequence[Answer], name: str) -> None:

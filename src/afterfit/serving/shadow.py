@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, Full, Queue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from afterfit.errors import AfterfitError
+from afterfit.serving.answers import ids_of, named
 from afterfit.serving.engine import Answer, Bodies, Engine, Row
 from afterfit.serving.tally import Tally
 from afterfit.spool import Spool
@@ -64,10 +65,7 @@ class Shadow:
         if engine is None:
             return
         try:
-            ids: list[Any] = [answer["prediction_id"] for batch in batches for answer in batch.answers]
-            answers = engine.answers(rows)
-            for answer, identity in zip(answers, ids, strict=True):
-                answer["prediction_id"] = identity
+            answers = named(engine.answers(rows), [one for batch in batches for one in ids_of(batch.answers)])
             self._log.write(engine.entries(rows, answers, time.time_ns() // 1000, None, shadow=True))
             self.tally.counts["shadow_rows", engine.bundle.version or ""] += len(rows)
         except (AfterfitError, ArithmeticError, ValueError, TypeError) as error:

@@ -35,6 +35,8 @@ COUNT = 2.0
 """Seconds between counts of the answers that are not sealed yet."""
 WRITE = 0.5
 """Seconds between writes of the counts for the other processes."""
+THRESHOLDS = 20_000, 20, 50
+"""Of the garbage collector: requests leave next to no cycles, and what waits for the logs is looked through seldom."""
 LONGEST_LOAD = 60.0
 """Seconds after which a worker that has no version yet answers all the same, with 503."""
 
@@ -113,6 +115,7 @@ class Worker:
         if self.service.engine is not None and not file.exists():
             gc.collect()
             gc.freeze()  # what was loaded is not looked at again
+            gc.set_threshold(*THRESHOLDS)
             with suppress(OSError):
                 file.touch()
 
