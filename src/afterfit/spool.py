@@ -285,15 +285,17 @@ class Spool:
             self._hurry.wait(EVERY)
             self._hurry.clear()
             self._called.clear()
-            while (self._queue or self._taken) and not self._flush() and not self._closing.wait(PATIENCE):
+            while not self._flush() and not self._closing.wait(PATIENCE):
                 pass
         self._flush()
 
     def _flush(self) -> bool:
-        """Write all that is in memory; False where the disk fails."""
-        while self._queue or self._taken:
+        """Write what is in memory now, not what comes meanwhile, one by one; False where the disk fails."""
+        left = len(self._taken) + len(self._queue)
+        while left > 0:
             if not self._taken:  # what is tried again stays as it was, or it could not be told what was written of it
-                self._taken = [self._queue.popleft() for _ in range(min(len(self._queue), SOON))]
+                self._taken = [self._queue.popleft() for _ in range(min(left, SOON))]
+            count = len(self._taken)
             try:
                 with self._lock:
                     self._once()
@@ -302,8 +304,10 @@ class Spool:
                 if not isinstance(error.__cause__, UNFIT):
                     return False
                 self._unfit, self._taken = self.fault, self._fit(self._taken)
+                left -= count - len(self._taken)
                 continue
             self._taken, self.fault = [], self._unfit
+            left -= count
         return True
 
     def _fit(self, entries: list[Entry | Bulk]) -> list[Entry | Bulk]:

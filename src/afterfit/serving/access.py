@@ -13,6 +13,8 @@ import orjson
 
 EVERY = 0.5
 """Seconds between writes."""
+TOGETHER = 500
+"""Lines of one write."""
 MOST_WAITING = 100_000
 DOORS = frozenset(
     {
@@ -95,8 +97,11 @@ class Access:
         self._write()
 
     def _write(self) -> None:
-        while self._lines and self._output is not None:
-            some = [self._lines.popleft() for _ in range(min(len(self._lines), 500))]
+        """Write the lines that wait now, not those that come meanwhile, one by one."""
+        left = len(self._lines)
+        while left > 0 and self._output is not None:
+            some = [self._lines.popleft() for _ in range(min(left, TOGETHER))]
+            left -= len(some)
             try:
                 self._output.write(b"".join(line.text() for line in some))
                 self._output.flush()

@@ -12,6 +12,8 @@ from afterfit.serving.engine import Answer, Bodies, Row
 from afterfit.serving.refusal import Refusal
 
 Work = Callable[[list["Job"]], None]
+Render = Callable[[Sequence[Answer]], bytes]
+Parsed = tuple[Sequence[Row], Render, Bodies]
 
 
 @dataclass(eq=False, slots=True)
@@ -19,22 +21,30 @@ class Job:
     """One request's rows on their way to answers.
 
     Attributes:
-        rows: as received.
+        rows: as received; none until it is read.
         render: makes the answer's body.
         answered: where the body, or a refusal, arrives.
         deadline: by the monotonic clock, when nobody waits any more.
         bodies: the rows as JSON where they came so, one by one or as one text.
         arrived: by the performance counter.
         outcome: what the worker made of it: the body or an error.
+        read: gives rows, render and bodies of a long body, which is read by the worker and is a batch of its own.
     """
 
     rows: Sequence[Row]
-    render: Callable[[Sequence[Answer]], bytes]
+    render: Render
     answered: "asyncio.Future[bytes]"
     deadline: float
     bodies: Bodies = None
     arrived: float = field(default_factory=time.perf_counter)
     outcome: bytes | Exception | None = None
+    read: Callable[[], Parsed] | None = None
+
+    def take_in(self) -> None:
+        """Read what was not read yet."""
+        if self.read is not None:
+            self.rows, self.render, self.bodies = self.read()
+            self.read = None
 
 
 class Batches:
@@ -79,14 +89,17 @@ class Batches:
         self._timer = None
         batch: list[Job] = []
         rows = 0
-        while self._queue and (not batch or rows + len(self._queue[0].rows) <= self._most):
+        while self._queue and (not batch or rows + self._size(self._queue[0]) <= self._most):
             job = self._queue.popleft()
             if not job.answered.done():
                 batch.append(job)
-                rows += len(job.rows)
+                rows += self._size(job)
         if batch:
             self._running = batch
             self._inbox.put(batch)
+
+    def _size(self, job: Job) -> int:
+        return len(job.rows) if job.read is None else self._most
 
     def _loop_forever(self) -> None:
         while (batch := self._inbox.get()) is not None:

@@ -5,14 +5,15 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from afterfit.bulk import RECORDS
 from afterfit.errors import AfterfitError
 from afterfit.serving import bodies
 from afterfit.serving.access import Access, Line
-from afterfit.serving.batches import Batches, Job
-from afterfit.serving.engine import Answer, Bodies, Row, fresh_id
+from afterfit.serving.batches import Batches, Job, Parsed
+from afterfit.serving.engine import Answer, fresh_id
 from afterfit.serving.refusal import Refusal
 from afterfit.serving.service import Service
 from afterfit.serving.tally import Histogram
@@ -27,6 +28,9 @@ QUICK = frozenset({PREDICT, INVOCATIONS})
 PLAIN_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 FEW = 16
 """Rows of a request that are answered in the event loop where nothing has to be waited for."""
+LONG = 65_536
+"""Bytes from which a body is read beside the event loop, which has others to listen to meanwhile."""
+NOT_READ: Parsed = (), bodies.list_body, None
 RECORDS_BODY = b'{"' + RECORDS.encode() + b'"'
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -137,23 +141,27 @@ class Doors:
         if service.engine is None:
             raise Refusal(503, "No version is loaded yet.")
         body = await self.body(head, receive)
-        rows, render, texts = self._parsed(head, path, body)
-        line.rows = len(rows)
-        if len(rows) > service.limits.rows:
-            raise Refusal(413, f"A request may have {service.limits.rows} rows; this one has {len(rows)}.")
+        if len(body) > LONG:
+            read = partial(self._parsed, head, path, body, line)
+            return await self._submitted(NOT_READ, arrived, read)
+        parsed = rows, render, texts = self._parsed(head, path, body, line)
         if not rows:
             return render([])
         if service.inline and len(rows) <= FEW:
-            answers = service.answer(rows, texts, arrived, service.tally)
-            return render(answers)
-        loop = asyncio.get_running_loop()
-        deadline = time.monotonic() + service.limits.seconds
-        job = Job(rows, render, loop.create_future(), deadline, texts, arrived)
+            return render(service.answer(rows, texts, arrived, service.tally))
+        return await self._submitted(parsed, arrived)
+
+    def _submitted(
+        self, parsed: Parsed, arrived: float, read: Callable[[], Parsed] | None = None
+    ) -> "asyncio.Future[bytes]":
+        """Leave rows, or what reads them, for the next batch; gives where their answer arrives."""
+        limits = self.service.limits
         if self._batches is None:
-            limits = service.limits
-            self._batches = Batches(service.work, limits.batch_rows, limits.batch_milliseconds / 1000)
-        self._batches.submit(job)
-        return await job.answered
+            self._batches = Batches(self.service.work, limits.batch_rows, limits.batch_milliseconds / 1000)
+        answered = asyncio.get_running_loop().create_future()
+        rows, render, texts = parsed
+        self._batches.submit(Job(rows, render, answered, time.monotonic() + limits.seconds, texts, arrived, read=read))
+        return answered
 
     def admit(self) -> None:
         """Turn a request away where there are too many, or where the server stops.
@@ -166,9 +174,15 @@ class Doors:
         if self.in_flight > self.service.limits.requests:
             raise Refusal(429, "Too many requests at once; come again in a moment.")
 
-    def _parsed(
-        self, head: Head, path: str, body: bytes
-    ) -> tuple[list[Row], Callable[[Sequence[Answer]], bytes], Bodies]:
+    def _parsed(self, head: Head, path: str, body: bytes, line: Line) -> Parsed:
+        """The rows of a body, no more than are taken; what makes a body of their answers; and their own texts."""
+        rows, render, texts = self._of_body(head, path, body)
+        line.rows = len(rows)
+        if len(rows) > self.service.limits.rows:
+            raise Refusal(413, f"A request may have {self.service.limits.rows} rows; this one has {len(rows)}.")
+        return rows, render, texts
+
+    def _of_body(self, head: Head, path: str, body: bytes) -> Parsed:
         if path == INVOCATIONS:
             if not head.kind:
                 raise Refusal(415, "The request must have a content type, such as application/json.")

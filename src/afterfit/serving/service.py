@@ -140,7 +140,12 @@ class Service:
             self.shadow.offer(rows, answers, bodies, arrived)
 
     def work(self, batch: list[Job]) -> None:
-        """Answer a batch by one version; runs in the batches' thread."""
+        """Answer a batch by one version; runs in the batches' thread.
+
+        Raises:
+            Refusal: of the only job of a batch, whose body cannot be read.
+        """
+        batch[0].take_in()  # one that is not read yet is alone
         rows = [row for job in batch for row in job.rows]
         bodies = batch[0].bodies if len(batch) == 1 else _texts(batch)
         arrived = min(job.arrived for job in batch)
