@@ -274,6 +274,6 @@ def test_an_example_row_holds_a_made_value_only_where_a_private_one_is_required(
     from made import posed, use_case
 
     case = use_case(columns={"private": ["secret", "seats"], "required": ["seats"]})
-    rows = example_of(Table(posed(case, made_rows()), None, None, {}, None))
+    rows = example_of(Table(posed(case, made_rows()), "made", None, {}, None))
     assert [(row["secret"], row["seats"]) for row in rows] == [(None, 0)] * 3
     assert {row["carrier"] for row in rows} <= {"AA", "BB", "CC"}

@@ -78,6 +78,20 @@ def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, pres
     ]
 
 
+def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
+    """Those whose outcome never came too, and none from before the training's begin."""
+    from afterfit.commands import backtest, live
+
+    use_case = load_use_case(settings(store, split={"train": {"start": "2024-01-08", "end": "2024-01-29"}}))
+    frame = table()
+    frame["late"] = frame["late"].astype("boolean").mask(frame.index % 7 == 0)
+    frame.to_csv(store / "changing.csv", index=False)
+    replayed, lived = backtest.rows_of(use_case, None), live.rows_of(use_case)
+    assert replayed.fingerprint == lived.fingerprint
+    assert replayed.fingerprint.start == "2024-01-08T00:00:00"
+    assert replayed.frame["late"].isna().any()
+
+
 def test_each_step_leaves_its_window_in_the_series_with_its_page(store):
     config = settings(store)
     in_production(config)

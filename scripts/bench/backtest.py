@@ -2,9 +2,12 @@
 
 The whole command runs as a process, with models of its own. Its time is held against the sum of the trainings and
 predictions that it must do, each counted once, as its processes measured them. `calendar` is what retraining each month
-gains over `never`; what `cautious` keeps of it, and with how many retrainings, is the answer that must be right.
+gains over `never`; what `cautious` keeps of it, and with how many retrainings, is the answer that must be right. With
+several starts there is a line for each: models that two of them have in common are trained once, and no time is told.
 
     PYTHONPATH=src python scripts/bench/backtest.py
+    PYTHONPATH=src python scripts/bench/backtest.py --start 2013-03-01,2013-04-01,2013-05-01,2013-06-01,2013-07-01
+    PYTHONPATH=src python scripts/bench/backtest.py --use-case flights-delay
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ import threading
 import time
 from pathlib import Path
 
+from afterfit.measures import metric
+
 ROOT = Path(__file__).parents[2]
+COMPARED = {"never", "calendar", "cautious"}
 
 
 def memory_of(pid: int) -> int:
@@ -55,11 +61,11 @@ def watched(process: subprocess.Popen[str]) -> int:
     return most[0]
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict:
+def measure(options: argparse.Namespace, folder: Path, start: str) -> dict:
     """Run the command once; gives its answer with `wall` seconds and `memory` bytes."""
     answer = folder / "answer.json"
     words = [sys.executable, str(ROOT / "scripts" / "backtest.py"), "--config", options.config]
-    words += ["--policies", options.policies, "--start", options.start, "--end", options.end, "--delay", options.delay]
+    words += ["--policies", options.policies, "--start", start, "--end", options.end, "--delay", options.delay]
     words += ["--processes", str(options.processes), "--folder", str(folder / "models"), "--json", str(answer)]
     words += ["--page", str(options.page or folder / "page.html")]
     paths = {"PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
@@ -90,28 +96,61 @@ def told(answer: dict) -> list[str]:
             f" {one['rollbacks']:.0f} rolled back;"
             f" alarms {one['alarms_true']:.0f} true, {one['alarms_false']:.0f} false"
         )
-    if {"never", "calendar", "cautious"} <= set(policies):
-        gain = policies["calendar"][mean] - policies["never"][mean]
-        kept = (policies["cautious"][mean] - policies["never"][mean]) / gain if gain else float("nan")
-        lines.append(
-            f"cautious keeps {kept:.0%} of what calendar gains ({gain:+.4f}), with "
-            f"{policies['cautious']['retrainings']:.0f} of its {policies['calendar']['retrainings']:.0f} retrainings"
-        )
+    if set(policies) >= COMPARED:
+        lines.append(kept(answer))
     return [*lines, f"recommended: {answer['recommended']}. {answer['reason']}"]
+
+
+def kept(answer: dict) -> str:
+    """What `cautious` keeps of what `calendar` gains over `never`, in a sentence."""
+    policies = {one["policy"]: one for one in answer["policies"]}
+    gain = better(answer, "calendar")
+    if not gain > 0:
+        return f"calendar gains nothing ({gain:+.4f}), cautious {better(answer, 'cautious'):+.4f}"
+    trained = [policies[name]["retrainings"] for name in ("cautious", "calendar")]
+    return (
+        f"cautious keeps {better(answer, 'cautious') / gain:.0%} of what calendar gains ({gain:+.4f}), "
+        f"with {trained[0]:.0f} of its {trained[1]:.0f} retrainings"
+    )
+
+
+def better(answer: dict, name: str) -> float:
+    """By how much a policy's mean is better than that of `never`; above nothing is better, whatever the metric."""
+    means = {one["policy"]: one[f"mean_{answer['metric']}"] for one in answer["policies"]}
+    sign = 1.0 if metric(answer["metric"]).greater_is_better else -1.0
+    return sign * (means[name] - means["never"])
+
+
+def over_starts(options: argparse.Namespace, folder: Path, starts: list[str]) -> list[str]:
+    """A line for each start: the means of the three policies, what was retrained, and what `cautious` keeps."""
+    lines = []
+    for start in starts:
+        answer = measure(options, folder, start)
+        policies, mean = {one["policy"]: one for one in answer["policies"]}, f"mean_{answer['metric']}"
+        shown = "  ".join(f"{name} {policies[name][mean]:.4f}" for name in ("never", "calendar", "cautious"))
+        lines.append(f"{start}  {answer['metric']}: {shown}; {kept(answer)}; recommended: {answer['recommended']}")
+        print(lines[-1], flush=True)
+    return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="flights-late")
+    parser.add_argument("--config", "--use-case", default="flights-late", help="a built-in use case or a settings file")
     parser.add_argument("--policies", default="never,calendar,on-drift,on-performance,cautious")
-    parser.add_argument("--start", default="2013-04-01")
+    parser.add_argument("--start", default="2013-04-01", help="where the windows begin; several with commas between")
     parser.add_argument("--end", default="2014-01-01")
-    parser.add_argument("--delay", default="24")
+    parser.add_argument("--delay", default="24", help="hours until outcomes are known")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--page", type=Path, default=None)
     options = parser.parse_args(arguments)
+    starts = options.start.split(",")
+    if len(starts) > 1 and not set(options.policies.split(",")) >= COMPARED:
+        parser.error(f"several starts are compared by {', '.join(sorted(COMPARED))}: name them all in --policies")
     with tempfile.TemporaryDirectory() as folder:
-        print("\n".join(told(measure(options, Path(folder)))))
+        if len(starts) > 1:
+            over_starts(options, Path(folder), starts)
+        else:
+            print("\n".join(told(measure(options, Path(folder), starts[0]))))
     return 0
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from math import inf, isfinite, nan, sqrt
 from typing import Any
 
+import numpy as np
+
 from afterfit import history, loop
 from afterfit.estimate import Past
 from afterfit.gate import Verdict
@@ -95,6 +97,7 @@ class Entry:
         done: what came of it.
         version: which answered the window.
         model: its model.
+        candidate: the model that was trained after it; None where none was.
         realised: every metric with all outcomes, in hindsight.
         fell: whether the primary metric really was worse than promised, by more than the gate's tolerance.
     """
@@ -103,6 +106,7 @@ class Entry:
     done: Done
     version: str
     model: Model
+    candidate: Model | None
     realised: Mapping[str, float]
     fell: bool
 
@@ -136,7 +140,7 @@ class Story:
     @property
     def retrainings(self) -> int:
         """Models trained after the first."""
-        return sum(bool(entry.done.candidate) for entry in self.entries)
+        return sum(entry.candidate is not None for entry in self.entries)
 
     @property
     def alarms(self) -> tuple[int, int]:
@@ -235,9 +239,9 @@ def _story(name: str, policy: Policy, trial: Trial, work: Work, first: Model, st
         done = Done(turn.state, "over") if last else loop.act(span, turn.action, turn.state, policy, world)
         state = done.state
         fell = _fell(work.history.use_case, turn, realised)
-        entries.append(Entry(turn, done, version, model, realised, fell))
+        entries.append(Entry(turn, done, version, model, world.models.get(done.candidate), realised, fell))
         trial.progress(name, span.name)
-    seconds = sum(world.models[entry.done.candidate].seconds for entry in entries if entry.done.candidate)
+    seconds = sum(entry.candidate.seconds for entry in entries if entry.candidate)
     return Story(name, policy, tuple(entries), seconds, _outcomes(policy, entries, work))
 
 
@@ -254,10 +258,11 @@ def _fell(use_case: UseCase, turn: Turn, realised: Mapping[str, float]) -> bool:
 def _outcomes(policy: Policy, entries: Sequence[Entry], work: Work) -> int:
     """Outcomes known by the last decision, where the policy looks at outcomes or trains on them at all."""
     looks = policy.while_it_pays or policy.roll_back or "realised" in {*policy.alarm, *policy.retrain}
-    if not entries or not (looks or any(entry.done.candidate for entry in entries)):
+    if not entries or not (looks or any(entry.candidate for entry in entries)):
         return 0
-    rows = work.history.between(entries[0].turn.span.start, entries[-1].turn.span.end)
-    return int(max(min(work.history.known(entries[-1].turn.span.end), rows.stop) - rows.start, 0))
+    known = work.history
+    rows = known.between(entries[0].turn.span.start, entries[-1].turn.span.end)
+    return int(np.isfinite(known.y[rows.start : min(known.known(entries[-1].turn.span.end), rows.stop)]).sum())
 
 
 def difference(one: Story, other: Story, work: Work, *, money: bool = False) -> Difference:

@@ -100,11 +100,14 @@ def describe(source: Source) -> str:
     return source.path if source.path is not None else f"{databases.masked(source.sql or '')}: {source.query}"
 
 
-def load(use_case: UseCase, *, start: datetime | None = None, end: datetime | None = None) -> Window:
+def load(
+    use_case: UseCase, *, start: datetime | None = None, end: datetime | None = None, waiting: bool = False
+) -> Window:
     """The rows of a use case from `start` (included) to `end` (excluded) whose target is known, in order of time.
 
     The time column is parsed to naive UTC. Rows of one time keep the order of the source. `dropped` counts the rows
-    of this stretch of time without a target, and the rows anywhere without a time.
+    of this stretch of time without a target, and the rows anywhere without a time. With `waiting` rows without a
+    target stay, for it may come yet.
 
     Raises:
         DataError: a column is absent, a time does not parse, the target is missing everywhere, or no row is left.
@@ -113,7 +116,7 @@ def load(use_case: UseCase, *, start: datetime | None = None, end: datetime | No
     if use_case.time is None and (start or end):
         raise SettingsError(f"{use_case.name}: a start or end needs a time column, and the use case names none")
     frame = read(use_case.source, use_case.root, columns=wanted(use_case))
-    return window(use_case, frame, describe(use_case.source), start=start, end=end)
+    return window(use_case, frame, describe(use_case.source), start=start, end=end, waiting=waiting)
 
 
 def window(

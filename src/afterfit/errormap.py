@@ -118,6 +118,7 @@ def learn_errormap(  # noqa: PLR0917 - by name in the one place that calls it
         for part, fold in zip(parts, folds, strict=True)
     ]
     columns, positive = beside(matrix, predictions), np.concatenate(table)[:, 1]
+    del matrix  # as large as all that follows, and nobody else holds it
     regions = cut(columns, y - positive)
     trust = _trust(columns, y, positive, parts)
     off = _odds_off(regions(columns), y, positive)
@@ -152,8 +153,9 @@ def _trust(columns: FloatArray, y: npt.NDArray[Any], positive: FloatArray, parts
     for part in parts:
         rest = np.ones(len(y), dtype=np.bool_)
         rest[part] = False
-        regions = cut(columns[rest], (y - positive)[rest])
-        off = _odds_off(regions(columns[rest]), y[rest], positive[rest])
+        others = columns[rest]
+        regions = cut(others, (y - positive)[rest])
+        off = _odds_off(regions(others), y[rest], positive[rest])
         said[part] = [off.get(leaf, 0.0) for leaf in regions(columns[part]).tolist()]
     weight = float((said**2 * positive * (1 - positive)).sum())
     return float(np.clip((said @ (y - positive)) / weight, 0.0, 1.0)) if weight > 0 else 0.0

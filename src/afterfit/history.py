@@ -4,6 +4,7 @@ A piece depends on what it is asked for and nothing else, so that policies that 
 their answers are kept in a folder, and a run that was interrupted goes on from there.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -23,9 +24,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from afterfit import data, loop
+from afterfit import data, loop, making
 from afterfit.bundle import Bundle, load
 from afterfit.compare import Comparison
 from afterfit.estimate import Past
@@ -36,7 +38,7 @@ from afterfit.metrics import value_metric
 from afterfit.monitoring import Served, metrics_of
 from afterfit.policy import Duel, Span
 from afterfit.predictions import Predictions
-from afterfit.training import pose
+from afterfit.training import Problem
 from afterfit.tuning import nearby, search
 from afterfit.usecase import UseCase
 from afterfit.windows import Every
@@ -158,36 +160,44 @@ def train(recipe: Recipe) -> Model:
     place = history.folder / _key(history, recipe, rows)
     told = place / "told.json"
     if not told.is_file():
-        started = time.perf_counter()
-        part = data.Window(
-            history.window.frame.iloc[rows].reset_index(drop=True), history.window.fingerprint, {}, history.window.name
-        )
-        history.folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=history.folder))
-        try:
-            params = tuned(history.use_case, part, recipe, scratch / "study.journal")
-            made = loop.made(history.use_case, part, recipe, scratch / place.name, params)
-            end = made.manifest.window["end"]
-            saved = {"rows": len(rows), "until": end, "builder": recipe.builder, "params": params}
-            saved["seconds"] = time.perf_counter() - started
-            (scratch / "told.json").write_text(json.dumps(saved), "utf-8")
-            shutil.rmtree(place, ignore_errors=True)  # cut short by another process, or its twin's
-            scratch.replace(place)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        _trained(history, recipe, rows, place)
+        give_back()
     found = json.loads(told.read_text("utf-8"))
     until = None if found["until"] is None else datetime.fromisoformat(found["until"])
     return Model(place / place.name, found["rows"], until, found["seconds"], found["builder"], found["params"])
 
 
-def tuned(use_case: UseCase, part: data.Window, recipe: Recipe, store: Path) -> dict[str, Any]:
+def _trained(history: History, recipe: Recipe, rows: npt.NDArray[np.intp], place: Path) -> None:
+    """Train on some rows, and put the bundle and what it cost into a folder when all is there."""
+    started = time.perf_counter()
+    ready = making.table(history.use_case, replace(history.window, dropped={}), rows)
+    history.folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=history.folder))
+    try:
+        params = tuned(ready.problem, recipe, scratch / "study.journal")
+        made = loop.made(ready, recipe, scratch / place.name, params)
+        end = made.manifest.window["end"]
+        saved = {"rows": len(rows), "until": end, "builder": recipe.builder, "params": params}
+        saved["seconds"] = time.perf_counter() - started
+        (scratch / "told.json").write_text(json.dumps(saved), "utf-8")
+        shutil.rmtree(place, ignore_errors=True)  # cut short by another process, or its twin's
+        scratch.replace(place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def give_back() -> None:
+    """Give memory that is not needed any more back to the system: what hangs in cycles, and what Arrow keeps."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+
+
+def tuned(problem: Problem, recipe: Recipe, store: Path) -> dict[str, Any]:
     """The recipe's parameters, or the best of a search around them."""
-    near = nearby(use_case, recipe.builder, recipe.params, recipe.tune)
+    near = nearby(problem.use_case, recipe.builder, recipe.params, recipe.tune)
     if near is None:
         return dict(recipe.params)
-    classes = data.classes(use_case, part.frame[use_case.target]) if use_case.task == "classification" else None
-    y = data.encode_target(use_case, part.frame[use_case.target], classes or ())
-    return dict(search(pose(near, part.frame, y, classes), store, "around the last best").best.params)
+    return dict(search(replace(problem, use_case=near), store, "around the last best").best.params)
 
 
 def _key(history: History, recipe: Recipe, rows: npt.NDArray[Any]) -> str:
@@ -310,7 +320,7 @@ class Work:
         self._lock = threading.Lock()
         if processes > 1:
             self._handed = _handed_over(history)
-            self.history = replace(history, window=replace(history.window, frame=history.window.frame.iloc[:0]))
+            self.history = replace(history, window=replace(history.window, frame=history.window.frame.iloc[:0].copy()))
             for name, value in FREED_AT_ONCE.items():
                 os.environ.setdefault(name, value)
             self._pool: Executor = ProcessPoolExecutor(

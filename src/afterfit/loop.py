@@ -296,9 +296,8 @@ def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64
     return part if len(part) >= FEWEST * recipe.minimum else rows
 
 
-def made(use_case: UseCase, window: data.Window, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> Bundle:
-    """Train on a window's rows, all of them, and write the bundle; its manifest is dated with the time of deciding."""
-    ready = making.table(use_case, window, np.arange(len(window.frame)))
+def made(ready: making.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> Bundle:
+    """Train on a table and write the bundle; its manifest is dated with the time of deciding."""
     trained = train(ready.problem, recipe.builder, params)
     return making.bundled(ready, (recipe.builder, params), trained, folder, recipe.until)
 

@@ -31,10 +31,10 @@ EXAMPLE_ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A use case's training table, ready to train on, and what was left out on the way."""
+    """A use case's training table, ready to train on; where it is from, and what was left out on the way."""
 
     problem: Problem
-    window: data.Window
+    name: str
     train: data.Fingerprint
     left_out: Mapping[str, int]
     marks: npt.NDArray[np.uint64]
@@ -56,7 +56,7 @@ def table(use_case: UseCase, window: data.Window, rows: npt.NDArray[Any]) -> Tab
     if problem.refused:
         left_out["refused by the contract"] = problem.refused
     marks = data.kept_marks(data.row_marks(use_case, frame))
-    return Table(problem, window, data.fingerprint(frame, use_case.time), left_out, marks)
+    return Table(problem, window.name, data.fingerprint(frame, use_case.time), left_out, marks)
 
 
 def bundled(
@@ -100,7 +100,7 @@ def manifest_of(made: Table, builder: str, params: Mapping[str, Any], trained: T
         for name, s in trained.metrics.items()
     }
     window = {
-        "name": made.window.name,
+        "name": made.name,
         "sha256": made.train.sha256,
         "rows": made.train.rows,
         "start": made.train.start,

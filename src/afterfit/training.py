@@ -149,7 +149,7 @@ def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: t
         )
     return Problem(
         use_case,
-        features.loc[keep].reset_index(drop=True),
+        (features if keep.all() else features.loc[keep]).reset_index(drop=True),
         y[keep],
         classes,
         None if times is None else times[keep],
@@ -216,12 +216,14 @@ def folds(problem: Problem, count: int) -> list[Fold]:
     Raises:
         TrainingError: too few rows or times for so many folds, or a fold that lacks a class.
     """
-    labels = problem.y if problem.classes is not None else None
-    if problem.times is not None:
-        cuts = ordered_folds(problem.times, count, labels=labels)
-    else:
-        cuts = shuffled_folds(problem.y, count, problem.use_case.seed, problem.task)
-    return [_fold(problem, train, valid) for train, valid in cuts]
+    return [_fold(problem, train, valid) for train, valid in _cuts(problem, count)]
+
+
+def _cuts(problem: Problem, count: int) -> list[tuple[Rows, Rows]]:
+    """Positions of each fold's training and validation rows."""
+    if problem.times is None:
+        return shuffled_folds(problem.y, count, problem.use_case.seed, problem.task)
+    return ordered_folds(problem.times, count, labels=problem.y if problem.classes is not None else None)
 
 
 def _fold(problem: Problem, train: Rows, valid: Rows) -> Fold:
@@ -325,24 +327,27 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
         params: its parameters.
         progress: called with a few words before each fit.
     """
-    parts = folds(problem, problem.use_case.split.folds)
+    cuts = _cuts(problem, problem.use_case.split.folds)
     raw, base = [], []
-    for number, fold in enumerate(parts, start=1):
-        progress(f"fold {number} of {len(parts)}")
+    for number, cut in enumerate(cuts, start=1):
+        progress(f"fold {number} of {len(cuts)}")
+        fold = _fold(problem, *cut)  # one at a time: together their matrices are three times the table
         raw.append(fold_predictions(name, params, fold, problem))
         base.append(fold_predictions("dummy", {}, fold, problem))
-    calibrated = _calibrated_by_others(raw, parts, problem)
+        del fold
+    truth = [problem.y[valid] for _, valid in cuts]
+    calibrated = _calibrated_by_others(raw, truth, problem)
     progress("all rows")
-    scorer = _final(problem, name, params, raw, parts)
+    scorer = _final(problem, name, params, raw, truth)
     names = metric_names(problem)
     return Trained(
         scorer,
-        _spreads(names, parts, calibrated),
-        _spreads(names, parts, base),
+        _spreads(names, truth, calibrated),
+        _spreads(names, truth, base),
         Predictions.joined(calibrated),
-        np.concatenate([fold.rows for fold in parts]),
+        np.concatenate([valid for _, valid in cuts]),
         Predictions.joined([_apply(answer, scorer.calibration, scorer.offsets) for answer in raw]),
-        len(parts[-1].rows),
+        len(cuts[-1][1]),
     )
 
 
@@ -378,19 +383,25 @@ def errormap(problem: Problem, trained: Trained) -> ErrorMap | None:
     )
 
 
-def _spreads(names: Sequence[str], parts: Sequence[Fold], answers: Sequence[Predictions]) -> dict[str, Spread]:
-    by_fold = [measured(names, fold.y_valid, answer) for fold, answer in zip(parts, answers, strict=True)]
+def _spreads(
+    names: Sequence[str], truth: Sequence[npt.NDArray[Any]], answers: Sequence[Predictions]
+) -> dict[str, Spread]:
+    by_fold = [measured(names, y, answer) for y, answer in zip(truth, answers, strict=True)]
     return {name: Spread.of([scores[name] for scores in by_fold], metric(name).bounds) for name in names}
 
 
 def _final(
-    problem: Problem, name: str, params: Mapping[str, Any], raw: Sequence[Predictions], parts: Sequence[Fold]
+    problem: Problem,
+    name: str,
+    params: Mapping[str, Any],
+    raw: Sequence[Predictions],
+    truth: Sequence[npt.NDArray[Any]],
 ) -> Scorer:
     encoder, matrix = encode(problem, np.arange(len(problem.frame)), problem.use_case.seed)
     form = layout(encoder)
     estimator = fit(name, params, matrix, problem.y, form=form, use_case=problem.use_case)
     plain = fit("dummy", {}, matrix[:, :1], problem.y, form=form, use_case=problem.use_case)
-    calibration, offsets = _learn_calibration(raw, parts, problem)
+    calibration, offsets = _learn_calibration(raw, truth, problem)
     if problem.classes is None:
         baseline = (float(plain.predict(matrix[:1, :1])[0]),)
     else:
@@ -399,23 +410,25 @@ def _final(
 
 
 def _learn_calibration(
-    raw: Sequence[Predictions], parts: Sequence[Fold], problem: Problem
+    raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: Problem
 ) -> tuple[Calibration | None, tuple[float, float] | None]:
     """What the given folds teach: calibration for classes, interval offsets for numbers."""
     if not raw:
         return None, None
-    y = np.concatenate([fold.y_valid for fold in parts])
+    y = np.concatenate(truth)
     if problem.classes is None:
         return None, conformal_offsets(y, np.concatenate([answer.prediction for answer in raw]))
     return fit_calibration(np.concatenate([_table(answer) for answer in raw]), y), None
 
 
-def _calibrated_by_others(raw: Sequence[Predictions], parts: Sequence[Fold], problem: Problem) -> list[Predictions]:
+def _calibrated_by_others(
+    raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: Problem
+) -> list[Predictions]:
     """Each fold's predictions under what the other folds teach; under the earlier ones only, where time orders them."""
     answers = []
     for k, answer in enumerate(raw):
         others = [j for j in range(len(raw)) if (j < k if problem.times is not None else j != k)]
-        calibration, offsets = _learn_calibration([raw[j] for j in others], [parts[j] for j in others], problem)
+        calibration, offsets = _learn_calibration([raw[j] for j in others], [truth[j] for j in others], problem)
         answers.append(_apply(answer, calibration, offsets))
     return answers
 

@@ -137,6 +137,7 @@ def tried(  # noqa: PLR0917 - one call, above
     """Let the policies live through the windows, and rank them."""
     last = moment(ends[1], "--end")
     work = Work(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
+    history.give_back()  # the rows are with the processes now
     try:
         known = work.history
         first, over = begin(use_case, known, ends[0]), last or history.after(known.times[-1])
@@ -159,9 +160,16 @@ def tried(  # noqa: PLR0917 - one call, above
 
 
 def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
+    return History.of(use_case, rows_of(use_case, last), folder / use_case.name)
+
+
+def rows_of(use_case: UseCase, end: datetime | None = None) -> data.Window:
+    """The source's rows as a loop has them, here and live: from where training begins, where the use case says it.
+
+    Rows whose outcome never came are among them, for they were answered all the same.
+    """
     period = use_case.split.train
-    loaded = data.load(use_case, start=period.start if period else None, end=last)
-    return History.of(use_case, loaded, folder / use_case.name)
+    return data.load(use_case, start=period.start if period else None, end=end, waiting=True)
 
 
 def begin(use_case: UseCase, known: History, start: str) -> datetime:

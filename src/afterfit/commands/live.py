@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from afterfit import data, gate, history, journal, ledger, predlog, registry, tracking
-from afterfit.commands import promote, rollback
+from afterfit.commands import backtest, promote, rollback
 from afterfit.commands.promote import Asked, Judged
 from afterfit.commands.train import requirements
 from afterfit.errors import DataError
@@ -176,8 +176,7 @@ def rows_of(use_case: UseCase) -> data.Window:
     """
     log = predlog.log_of(use_case)
     served = None if log is None or use_case.columns.private else logged(use_case, log)
-    frame = data.read(use_case.source, use_case.root, columns=data.wanted(use_case))
-    known = data.window(use_case, frame, data.describe(use_case.source), waiting=True)
+    known = backtest.rows_of(use_case)
     if served is None:
         return known
     first = served[str(use_case.time)].min()

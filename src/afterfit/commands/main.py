@@ -38,7 +38,7 @@ def command(
         lines += served(use_case)
         if rehearses:
             lines += rehearsal.rehearsed(config, use_case, table, Path(PREDICTIONS))
-        tracking.dataset(table.window.name, use_case.name, table.train, "training")
+        tracking.dataset(table.name, use_case.name, table.train, "training")
         tracking.metrics({name: spread.mean for name, spread in result.trained.metrics.items()})
         tracking.note("```\n" + "\n".join(lines) + "\n```")
     data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.promise)}

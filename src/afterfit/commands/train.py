@@ -89,7 +89,7 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
             bar.update()
 
         trained = train(table.problem, builder, params, progress)
-    source = tracking.dataset(table.window.name, use_case.name, table.train, "training")
+    source = tracking.dataset(table.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         bundle = making.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
@@ -184,7 +184,7 @@ def described(result: Result) -> list[str]:
     table, trained, version = result.table, result.trained, result.version
     span = f" from {table.train.start} to {table.train.end}" if table.train.start else ""
     ordered = " ordered in time" if result.use_case.time else ""
-    lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.window.name}."]
+    lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.name}."]
     lines += [f"Left out: {rows:,} rows ({reason})." for reason, rows in table.left_out.items()]
     lines += [
         f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds{ordered};"
