@@ -36,6 +36,11 @@ MANY = 16
 """Answers that follow each other from which they are one record."""
 
 
+_forks = [0]
+"""How many forks made this process from one that knew this module; asking the system each time would cost more."""
+os.register_at_fork(after_in_child=lambda: _forks.__setitem__(0, _forks[0] + 1))
+
+
 class Entry(NamedTuple):
     """One answer; a NamedTuple because it is built 10,000 times a second.
 
@@ -112,7 +117,7 @@ class Spool:
     def __init__(self, folder: Path, *, durability: str = "acknowledged", use_case: str = "") -> None:
         if durability not in {"acknowledged", "buffered"}:
             raise SettingsError(f"durability must be acknowledged or buffered, and came as '{durability}'.")
-        self._pid, self._folder, self._use_case = os.getpid(), folder, use_case
+        self._forks, self._folder, self._use_case = _forks[0], folder, use_case
         self._synchronous = "FULL" if durability == "acknowledged" else "NORMAL"
         self._lock = threading.Lock()
         self.sealing = threading.Lock()
@@ -150,7 +155,7 @@ class Spool:
                 self._insert("answers", entries)
             return
         full = len(self._queue) > MOST_BUFFERED or (_holds_many(entries[-1:]) and self._waiting() > MOST_BUFFERED)
-        if full or self._closed or self._pid != os.getpid():
+        if full or self._closed or self._forks != _forks[0]:
             raise self._refused()
         self._queue.extend(entries)
         if not self._called.is_set():
@@ -185,7 +190,7 @@ class Spool:
             LogError: there can be no new file; the old one goes on.
         """
         with self.sealing, self._lock:
-            if self._closed or self._pid != os.getpid():
+            if self._closed or self._forks != _forks[0]:
                 raise self._refused()
             with spoken(self.path, "written"):
                 if not any(spoolfile.backlog(self._opened(), table) for table in TABLES):
@@ -211,7 +216,7 @@ class Spool:
         Raises:
             LogError: entries were in memory and the disk fails; it says how many are lost.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._forks != _forks[0]:
             return
         self._closed = True
         atexit.unregister(self.close)
@@ -257,7 +262,7 @@ class Spool:
         """One transaction, held under the lock; after a failure the file is opened anew."""
         if not rows:
             return
-        if self._pid != os.getpid() or (self._closed and self._thread is not threading.current_thread()):
+        if self._forks != _forks[0] or (self._closed and self._thread is not threading.current_thread()):
             raise self._refused()
         try:
             with spoken(self.path, "written"):
@@ -272,7 +277,7 @@ class Spool:
             raise
 
     def _refused(self) -> LogError:
-        if self._pid != os.getpid():
+        if self._forks != _forks[0]:
             return LogError(f"{self.path}: this spool is another process's: make one in each process.")
         if self._closed:
             return LogError(f"{self.path}: this spool is closed.")

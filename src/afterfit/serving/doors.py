@@ -80,6 +80,7 @@ class Doors:
     rest: App
     in_flight: int = 0
     _batches: Batches | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
     _reading: dict["asyncio.Task[Any]", float] = field(default_factory=dict)
     _late: set["asyncio.Task[Any]"] = field(default_factory=set)
     _times: dict[str, Histogram] = field(default_factory=dict)
@@ -190,6 +191,14 @@ class Doors:
         rows, single = bodies.plain_rows(bodies.json_of(body))
         return (rows, _first, [body]) if single else (rows, bodies.list_body, body)
 
+    def _task(self) -> "asyncio.Task[Any] | None":
+        """The task that runs; asked of a loop that is known, because to find it asks the system."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        if task is None:
+            self._loop = asyncio.get_running_loop()
+            task = asyncio.current_task(self._loop)
+        return task
+
     async def body(self, head: Head, receive: Receive) -> bytes:
         """Read a request's body, within the limits of size and time.
 
@@ -199,7 +208,7 @@ class Doors:
         most = self.service.limits.body_bytes
         if head.length is None or head.length > most:
             raise Refusal(413, f"A request body may have {most} bytes.")
-        task = asyncio.current_task()
+        task = self._task()
         if task is not None:
             self._reading[task] = time.monotonic()
         try:
