@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+from datetime import datetime
 from typing import ClassVar
 
 import mlflow
@@ -14,6 +15,7 @@ from afterfit.commands import loop as looping
 from afterfit.commands import step
 from afterfit.errors import SettingsError
 from afterfit.usecase import load_use_case
+from made_log import entry
 from test_backtest import PARAMS, decisions, lived, policy, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -92,6 +94,21 @@ def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
     assert replayed.frame["late"].isna().any()
 
 
+def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
+    from afterfit import predlog
+    from afterfit.commands import live
+
+    use_case = load_use_case(settings(store, log={"folder": "log"}))
+    spool = predlog.required(use_case).spool()
+    for name, when in (("trial", "2020-01-01"), ("served", "2024-02-01T00:30:00")):
+        spool.write([entry(name, key=[name], features={"when": when, "id": name, "size": 0.5, "other": 0.5})])
+    spool.close()
+    end = datetime.fromisoformat("2024-01-29")
+    known = live.rows_of(use_case, end).frame
+    assert known["when"].max() == datetime.fromisoformat("2024-02-01T00:30:00")
+    assert (known["when"] <= end).sum() == (live.backtest.rows_of(use_case).frame["when"] <= end).sum() > 0
+
+
 def test_each_step_leaves_its_window_in_the_series_with_its_page(store):
     config = settings(store)
     in_production(config)
@@ -163,7 +180,6 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
 
 def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     from dataclasses import replace
-    from datetime import datetime
 
     from afterfit.commands import live, train
     from afterfit.commands.live import Live

@@ -56,10 +56,10 @@ def command(config: str, every: str = "", now: str = "", folder: str = "steps") 
 def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answer:
     """The next window's step, begun anew or finished where an earlier process left it."""
     repaired = ledger.repair(use_case.name)
-    known = History.of(use_case, rows_of(use_case), folder / "work")
-    work = Work(known)
     pages = journal.pages(use_case.name)
     state = _state(use_case, pages)
+    known = History.of(use_case, rows_of(use_case, _first_training(use_case, pages)), folder / "work")
+    work = Work(known)
     page = next((one for one in pages if not one.done), None)
     span, left = _span(known, page, pages, state, (every, now))
     if span is None:
@@ -96,7 +96,7 @@ def _state(use_case: UseCase, pages: list[Page]) -> State:
     done = [page for page in pages if page.done]
     open_ = len(done) < len(pages)
     if not done:
-        return _first(use_case, pages, holder)
+        return _first(use_case, pages, holder.number)
     state = State.from_dict(journal.read(done[-1], STATE))
     if open_ or state.champion == holder.number:  # a step that is under way may have moved it itself
         return state
@@ -104,8 +104,16 @@ def _state(use_case: UseCase, pages: list[Page]) -> State:
     return replace(anew, retrained=state.retrained, troubled=state.troubled, last=state.last)
 
 
-def _first(use_case: UseCase, pages: list[Page], holder: registry.Version) -> State:
-    number = pages[0].marks.get("champion", holder.number) if pages else holder.number
+def _first_training(use_case: UseCase, pages: list[Page]) -> datetime | None:
+    """Where the training of what the loop began with ended; None where there is no telling."""
+    period, holder = use_case.split.train, registry.holder(use_case.name, PRODUCTION)
+    if period is not None and period.end is not None:
+        return period.end
+    return None if holder is None else _first(use_case, pages, holder.number).trained_until
+
+
+def _first(use_case: UseCase, pages: list[Page], holder: str) -> State:
+    number = pages[0].marks.get("champion", holder) if pages else holder
     return loop.begin(trained(registry.version(use_case.name, number)))
 
 
