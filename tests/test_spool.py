@@ -282,6 +282,21 @@ def test_what_json_does_not_know_is_written_one_by_one_or_refused(spool, odd):
     assert len(written(spool)) == 19
 
 
+def test_a_hold_whose_file_goes_while_it_is_taken_is_somebody_elses(tmp_path, monkeypatch):
+    hold, real = spoolfile.Hold(tmp_path / "a.sqlite"), sqlite3.connect
+
+    def beaten(path, **options):
+        connection = real(path, **options)
+        path.unlink()
+        return connection
+
+    with monkeypatch.context() as changed:
+        changed.setattr(spoolfile.sqlite3, "connect", beaten)
+        assert not hold.take()
+    assert hold.take()
+    hold.free(remove=True)
+
+
 def test_a_record_of_many_is_sealed_with_its_last_answer_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sealing, "PART_ROWS", 4)
     log = PredictionLog("sizes", tmp_path, str(tmp_path))

@@ -37,6 +37,8 @@ UNFIT = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, Un
 """What SQLite says of a value that no column can hold: the row is at fault, and not the disk."""
 AT_ONCE = 5_000
 """Passed rows that are removed in one transaction: the writer never waits for more than these."""
+TRIES = 3
+"""How often a hold is tried to be taken on a disk that seems to fail."""
 WAIT = 30.0
 """Seconds for which one connection waits for another one's transaction."""
 
@@ -86,17 +88,21 @@ class Hold:
         self._connection: sqlite3.Connection | None = None
 
     def take(self) -> bool:
-        """Take the hold; False where another process, or another part of this one, has it."""
-        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if "locked" in str(error):
-                return False
-            raise
-        self._connection = connection
-        return True
+        """Take the hold; False where another process, or another part of this one, has it or was just done with it."""
+        for left in reversed(range(TRIES)):
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                connection.close()
+                if "locked" in str(error) or not self.path.exists():
+                    return False
+                if not left:
+                    raise
+                continue  # the file that was opened may be one that was removed meanwhile, and is there anew
+            self._connection = connection
+            return True
+        return False
 
     def free(self, *, remove: bool = False) -> None:
         """Give the hold back; with `remove` its file goes first."""

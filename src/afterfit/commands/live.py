@@ -169,21 +169,21 @@ def verdict_of(saved: Mapping[str, Any]) -> Verdict:
     return Verdict(saved["decision"], findings)
 
 
-def rows_of(use_case: UseCase, trained: datetime | None = None) -> data.Window:
+def rows_of(use_case: UseCase, begin: datetime | None = None) -> data.Window:
     """The rows that there are: as they were served, from the log's first row on, and before it those of the source.
 
     Where columns are private the log has their hashes only, which nothing can be trained on: then all are the source's.
 
     Args:
         use_case: its settings.
-        trained: where the first training ended. Older rows in the log, such as somebody's trial with an old one, are
-            left aside: for that time the source is the better witness.
+        begin: where the first window begins. Older rows in the log, such as somebody's trial with an old one, are left
+            aside: for that time the source is the better witness.
     """
     log = predlog.log_of(use_case)
     served = None if log is None or use_case.columns.private else logged(use_case, log)
     known = backtest.rows_of(use_case)
-    if served is not None and trained is not None:
-        served = served[served[str(use_case.time)] > trained]
+    if served is not None and begin is not None:
+        served = served[served[str(use_case.time)] >= begin]
     if served is None or not len(served):
         return known
     first = served[str(use_case.time)].min()

@@ -58,7 +58,8 @@ def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answe
     repaired = ledger.repair(use_case.name)
     pages = journal.pages(use_case.name)
     state = _state(use_case, pages)
-    known = History.of(use_case, rows_of(use_case, _first_training(use_case, pages)), folder / "work")
+    begin = _begin(use_case, [], _first(use_case, pages, state.champion))
+    known = History.of(use_case, rows_of(use_case, begin), folder / "work")
     work = Work(known)
     page = next((one for one in pages if not one.done), None)
     span, left = _span(known, page, pages, state, (every, now))
@@ -102,14 +103,6 @@ def _state(use_case: UseCase, pages: list[Page]) -> State:
         return state
     anew = loop.begin(trained(holder))
     return replace(anew, retrained=state.retrained, troubled=state.troubled, last=state.last)
-
-
-def _first_training(use_case: UseCase, pages: list[Page]) -> datetime | None:
-    """Where the training of what the loop began with ended; None where there is no telling."""
-    period, holder = use_case.split.train, registry.holder(use_case.name, PRODUCTION)
-    if period is not None and period.end is not None:
-        return period.end
-    return None if holder is None else _first(use_case, pages, holder.number).trained_until
 
 
 def _first(use_case: UseCase, pages: list[Page], holder: str) -> State:
