@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit import logrows, predlog
+from afterfit import logrows, predlog, registry
 from afterfit.batch import answer_table
 from afterfit.errors import LogError
 from afterfit.servedlog import ServedLog
@@ -222,3 +222,17 @@ def test_the_log_is_measured(tmp_path):
     told = subprocess.run(few, capture_output=True, text=True, check=True, env=env).stdout
     assert told.count("µs an answer") == 8
     assert told.count("peak") == 2
+
+
+def test_an_outcome_that_the_version_in_production_does_not_know_is_refused(case, log, command_line, tmp_path):
+    from afterfit.commands import train
+
+    train.command(case)
+    registry.set_alias(registry.version("sizes", "1"), "production")
+    table = tmp_path / "late.csv"
+    pd.DataFrame({"id": [1, 2], "outcome": ["yes", "perhaps"]}).to_csv(table, index=False)
+    code, _, err = command_line("outcomes", config=case, data=str(table))
+    assert code == 2
+    assert "none of 'no', 'yes'" in err
+    assert "perhaps" in err
+    assert list(log.store.parts("outcomes")) == []

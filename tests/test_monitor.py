@@ -245,3 +245,18 @@ def test_what_a_shadow_answered_is_compared_with_what_was_answered(sizes, comman
     assert [first["champion"], first["candidate"]] == pytest.approx(expected)
     assert told["left_out"] == {"not answered by both, or without an outcome": 50}
     spool.close()
+
+
+def test_outcomes_of_windows_that_overlap_count_once():
+    from datetime import datetime
+
+    def window(name, start, end):
+        first, last = (datetime.fromisoformat(f"2024-{one}") for one in (start, end))
+        return watched.Watched("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
+
+    some = [window("a", "01-01", "02-01"), window("b", "01-15", "02-15"), window("c", "02-15", "03-01")]
+    kept = monitor.apart(some, datetime.fromisoformat("2024-03-01"))
+    assert [one.name for one in kept] == ["b", "c"]
+    assert [one.name for one in monitor.apart(some, datetime.fromisoformat("2024-02-01"))] == ["a"]
+    untimed = watched.Watched("", "all rows", None, None, "1", 0, True, {}, None)
+    assert monitor.apart([untimed], None) == [untimed]

@@ -85,6 +85,7 @@ def test_an_outcome_that_cannot_be_joined_is_refused(doors, outcome):
     response = asked(doors, "/outcomes", outcome)
     assert response.status_code == 422
     assert response.json()["message"].endswith(".")
+    assert doors.service.tally.counts["request_errors", "/outcomes", response.json()["code"]] == 1
 
 
 def test_without_a_log_outcomes_have_no_place(bundle, tmp_path):

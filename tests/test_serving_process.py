@@ -176,3 +176,28 @@ def test_a_stopped_server_finishes_and_seals_its_log(server):
     lines = [json.loads(line) for line in server.access.read_text().splitlines()]
     predicted = [line for line in lines if line["path"] == "/predict" and line["status"] == 200]
     assert len(predicted) == len(ids)
+
+
+@pytest.mark.slow
+def test_a_worker_whose_server_was_killed_stops_and_leaves_its_log_to_be_sealed(production, tmp_path):
+    from afterfit import predlog
+
+    found = Server(production, tmp_path, workers=1)
+    try:
+        assert found.ask(body=ROW)[0] == 200
+        found.process.kill()
+        found.process.wait()
+
+        def answers():
+            try:
+                return found.ask("/ping", method="GET")
+            except OSError:
+                return None
+
+        assert eventually(lambda: answers() is None)
+        assert "first process is gone" in found.said()
+        log = predlog.log_at(str(found.log), "sizes")
+        assert eventually(lambda: predlog.seal(log).spools == 1)
+        assert sum(table.num_rows for table in predlog.read(log)) == 1
+    finally:
+        found.errors.close()

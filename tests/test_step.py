@@ -100,12 +100,14 @@ def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
 
     use_case = load_use_case(settings(store, log={"folder": "log"}))
     spool = predlog.required(use_case).spool()
-    for name, when in (("trial", "2020-01-01"), ("served", "2024-02-01T00:30:00")):
+    rows = [("trial", "2020-01-01"), ("served", "2024-02-01T00:30:00"), ("us", "01/30/2024 10:00"), ("odd", "soon")]
+    for name, when in rows:
         spool.write([entry(name, key=[name], features={"when": when, "id": name, "size": 0.5, "other": 0.5})])
     spool.close()
     end = datetime.fromisoformat("2024-01-29")
     known = live.rows_of(use_case, end).frame
     assert known["when"].max() == datetime.fromisoformat("2024-02-01T00:30:00")
+    assert known["when"].iloc[-2] == datetime.fromisoformat("2024-01-30T10:00:00")
     assert (known["when"] <= end).sum() == (live.backtest.rows_of(use_case).frame["when"] <= end).sum() > 0
 
 

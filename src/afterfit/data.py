@@ -308,6 +308,8 @@ def _timed(frame: pd.DataFrame, use_case: UseCase, name: str, dropped: dict[str,
 def _between(frame: pd.DataFrame, time: str, start: datetime | None, end: datetime | None, name: str) -> pd.DataFrame:
     if start is None and end is None:
         return frame
+    if start is not None and end is not None and start >= end:
+        raise DataError(f"{name}: the start of the rows asked for, {start}, must be before their end, {end}.")
     kept = frame[_inside(frame[time].to_numpy(), Period(start=start, end=end))]
     if kept.empty:
         asked = f"from {start or 'the beginning'} to {end or 'the end'}"

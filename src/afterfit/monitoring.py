@@ -281,7 +281,8 @@ def _measured(
         value, low, high = whole, low + whole - value, high + whole - value
     if not isfinite(value):
         return Measured(one.name, None, n=len(y), reason=f"{one.name} is not defined on the {len(y):,} outcomes.")
-    return Measured(one.name, value, low, high, len(y))
+    few = "" if np.isfinite([low, high]).all() else f"The {len(y):,} outcomes lie too close in time for an interval."
+    return Measured(one.name, value, low, high, len(y), few)
 
 
 def _calibration(window: Served) -> float | None:

@@ -19,7 +19,7 @@ class Measured:
         low: lower end of its interval, or None.
         high: upper end of it, or None.
         n: rows that it rests on.
-        reason: why there is no value; empty where there is one.
+        reason: why there is no value, or no interval; empty where there are both.
     """
 
     metric: str

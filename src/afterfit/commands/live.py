@@ -11,12 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from afterfit import data, gate, history, journal, ledger, predlog, registry, tracking
 from afterfit.commands import backtest, promote, rollback
 from afterfit.commands.promote import Asked, Judged
 from afterfit.commands.train import requirements
+from afterfit.dates import parse_datetimes
 from afterfit.errors import DataError
 from afterfit.estimate import Past
 from afterfit.gate import Finding, Verdict
@@ -195,6 +197,8 @@ def rows_of(use_case: UseCase, begin: datetime | None = None) -> data.Window:
 def logged(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
     """The log's rows with their outcomes as the target, the last answer of a key only; None where it has none.
 
+    A row whose time cannot be read belongs to no window, and is left out.
+
     Raises:
         DataError: the use case's time column is not among the features that were served.
     """
@@ -208,6 +212,7 @@ def logged(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     if time not in whole.columns:
         raise DataError(f"The prediction log of {use_case.name} has no '{time}': send the time column with each row.")
-    whole[time] = pd.to_datetime(whole[time], format="ISO8601").astype("datetime64[us]")
+    times = parse_datetimes(whole[time], frozenset(use_case.columns.missing_marks)).values
+    whole = whole.assign(**{time: times})[~np.isnat(times)]
     keys = [name for name in use_case.key if name in whole.columns]
     return whole.drop_duplicates(keys, keep="last") if keys else whole

@@ -99,6 +99,11 @@ def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now:
     before, found = watched.windows(use_case.name), _windows(use_case, bundle, data, period)
     bar = tqdm(found, desc="monitor", unit=" windows", leave=False, disable=None)
     looked = [look(use_case, bundle, one, before, now) for one in bar]
+    if not looked and not period.seen and log_of(use_case, data):
+        raise DataError(
+            f"Version {bundle.version} of {use_case.name} has no answers in the prediction log in that window; "
+            "--version names another one."
+        )
     if not looked:
         raise DataError(
             f"No row of {use_case.name} is in the window asked for{period.span}; {period.seen:,} were read."
@@ -158,7 +163,7 @@ def to_do(
         earlier: windows before it.
     """
     window, mine = bundle.manifest.window, [old for old in earlier if old.version == seen.version]
-    known = sum(int(old.metrics.get("outcomes", 0)) for old in mine) + seen.outcomes
+    known = sum(int(old.metrics.get("outcomes", 0)) for old in apart(mine, seen.start)) + seen.outcomes
     state = State(
         seen.version,
         trained_rows=int(window["rows"] or 0),
@@ -169,6 +174,18 @@ def to_do(
     history = [*(old.remembered(seen.promise) for old in mine), seen]
     action = policy.decide(history, state, use_case.policy)
     return action, tuple(cause.key for cause in policy.found(history, use_case.policy))
+
+
+def apart(windows: Sequence[Watched], begin: datetime | None) -> list[Watched]:
+    """Those that have no row in common with each other, and end by a time: of windows that overlap the latest."""
+    found: list[Watched] = []
+    for old in sorted(windows, key=lambda old: (old.end or datetime.min, old.start or datetime.min), reverse=True):  # noqa: DTZ901
+        if begin is None or old.start is None or old.end is None:
+            found.insert(0, old)
+        elif old.end <= begin:
+            found.insert(0, old)
+            begin = old.start
+    return found
 
 
 def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: timedelta) -> list[Past]:

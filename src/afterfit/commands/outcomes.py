@@ -2,17 +2,19 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from afterfit import logrows, predlog
+from afterfit import logrows, predlog, registry
 from afterfit.commands.console import Answer
-from afterfit.data import missing_target, stream
-from afterfit.errors import DataError, SettingsError
+from afterfit.data import encode_target, missing_target, stream
+from afterfit.errors import AfterfitError, DataError, SettingsError
 from afterfit.predlog import PredictionLog
 from afterfit.sections import Source
 from afterfit.usecase import UseCase, load_use_case
@@ -34,15 +36,31 @@ def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answ
     use_case = load_use_case(config)
     if by not in {"", "prediction_id", "key"}:
         raise SettingsError(f"--by must be prediction_id or key, and came as '{by}'.")
-    return load(use_case, data, by, predlog.required(use_case, folder))
+    return load(use_case, data, by, predlog.required(use_case, folder), classes_of(use_case))
 
 
-def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> Answer:
-    """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log."""
+def classes_of(use_case: UseCase) -> tuple[Any, ...]:
+    """The classes of the version in production; none where nothing is, where the store is away, and in regression."""
+    if use_case.task == "regression":
+        return ()
+    try:
+        holder = registry.holder(use_case.name, registry.PRODUCTION)
+        return () if holder is None else registry.load_bundle(holder).scorer.classes or ()
+    except AfterfitError:
+        return ()
+
+
+def load(use_case: UseCase, data: str, by: str, log: PredictionLog, classes: Sequence[Any] = ()) -> Answer:
+    """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log.
+
+    Raises:
+        DataError: a target that is no number, or none of the classes, where these are given; of this part of the table
+            nothing is loaded.
+    """
     source = Source(path=data) if data else use_case.source
     name, count = f"table-{uuid.uuid4().hex}", Count()
     for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
-        table = _outcomes(use_case, frame, _columns(use_case, frame, by))
+        table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)
         count.rows += len(frame)
         count.without += len(frame) - table.num_rows
         _load(log, table, f"{name}-{number}", count)
@@ -73,8 +91,10 @@ def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
     return columns
 
 
-def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str]) -> pa.Table:
+def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str], classes: Sequence[Any]) -> pa.Table:
     known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
+    if classes or use_case.task == "regression":
+        encode_target(use_case, frame.loc[known, use_case.target], classes)  # refuses what no model answers
     now, salt, hidden = time.time_ns() // 1000, predlog.salt_of(use_case.name), use_case.columns.private
     return logrows.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
 

@@ -1,5 +1,6 @@
 """Score a source in batches to a Parquet file; with the target there, also say how good the answers are."""
 
+import math
 import os
 import time
 from collections import Counter
@@ -215,7 +216,9 @@ def described(place: Path, version: str, tally: Tally, quality: Quality | None) 
     if tally.trained_on:
         lines.append(f"  {tally.trained_on:,} of the rows lie in the version's training window: this flatters it.")
     for name, (value, low, high) in quality.metrics.items():
-        lines.append(f"  {name:<18} {value:8.4f} (95 % interval {low:.4f} to {high:.4f})")
+        sure = math.isfinite(low) and math.isfinite(high)
+        span = f"95 % interval {low:.4f} to {high:.4f}" if sure else "no interval: the rows lie too close in time"
+        lines.append(f"  {name:<18} {value:8.4f} ({span})")
     for part in quality.slices:
         name, value = next(iter(part.metrics.items()))
         lines.append(f"    {part.column} = {part.value}: {name} {value:.4f} ({part.n:,} rows)")

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from afterfit.errors import AfterfitError
 from afterfit.serving import bodies, describe, outcomes, page, tally, webhook
+from afterfit.serving.access import DOORS
 from afterfit.serving.doors import Doors, head_of
 from afterfit.serving.refusal import CODES, Refusal
 from afterfit.serving.service import Service
@@ -44,35 +45,36 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _errors(app: FastAPI, service: Service) -> None:
-    def told(refusal: Refusal) -> Response:
-        service.tally.counts["request_errors", "other", refusal.code] += 1
+    def told(request: Request, refusal: Refusal) -> Response:
+        path = request.url.path
+        service.tally.counts["request_errors", path if path in DOORS else "other", refusal.code] += 1
         headers = {name.decode(): value.decode() for name, value in refusal.headers}
         return Response(refusal.body, refusal.status, headers, JSON_TYPE)
 
     @app.exception_handler(Refusal)
-    async def refused(_: Request, error: Refusal) -> Response:
-        return told(error)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return told(request, error)
 
     @app.exception_handler(AfterfitError)
-    async def known(_: Request, error: AfterfitError) -> Response:
-        return told(Refusal(422, str(error)))
+    async def known(request: Request, error: AfterfitError) -> Response:
+        return told(request, Refusal(422, str(error)))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, __: RequestValidationError) -> Response:
-        return told(Refusal(422, "The request is not what this door takes; see /docs."))
+    async def invalid(request: Request, __: RequestValidationError) -> Response:
+        return told(request, Refusal(422, "The request is not what this door takes; see /docs."))
 
     @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> Response:
+    async def plain(request: Request, error: HTTPException) -> Response:
         status = error.status_code if error.status_code in CODES else 400
         message = {404: "There is no such door; see /docs.", 405: "This door does not take that method; see /docs."}
-        response = told(Refusal(status, message.get(status, "The request cannot be read.")))
+        response = told(request, Refusal(status, message.get(status, "The request cannot be read.")))
         response.headers.update(dict(error.headers or {}))
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         service.faults(request.scope.get("state", {}).get("request_id", ""), error)
-        return told(Refusal(500, "Something unexpected happened; it was noted under the request's id."))
+        return told(request, Refusal(500, "Something unexpected happened; it was noted under the request's id."))
 
 
 def _health(app: FastAPI, service: Service) -> None:

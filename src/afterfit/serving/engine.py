@@ -40,7 +40,7 @@ class Engine:
         bundle: what answers.
         compiled: its trees compiled, or None where the estimator itself answers.
         keeping: what of a row the log keeps.
-        beside: key columns that are no features, and so not held against the contract.
+        beside: time and key columns that are no features, and so not held against the contract.
         columns: the contract's columns.
         edges: of the counts of predicted numbers; none for classes.
     """
@@ -200,7 +200,8 @@ def engine(bundle: Bundle, keeping: Keeping = NOTHING, *, compile_trees: bool = 
         compile_trees: False leaves the estimator as it is.
     """
     scorer = bundle.scorer
-    beside = frozenset(keeping.key).difference(scorer.contract.names)
+    known = [*keeping.key, *filter(None, [bundle.manifest.time])]
+    beside = frozenset(known).difference(scorer.contract.names)
     compiled = None
     if compile_trees:
         rows = [scorer.encoder.encode_row(scorer.contract.check_row(row)) for row in bundle.example]

@@ -49,7 +49,7 @@ class Worker:
     """
 
     def __init__(self, plan: Plan) -> None:
-        use_case, self.shared = plan.use_case, Path(plan.shared)
+        use_case, self.shared, self._parent = plan.use_case, Path(plan.shared), os.getppid()
         place = predlog.log_of(use_case)
         log = place.spool() if place is not None else None
         acknowledged = place is not None and place.durability == "acknowledged"
@@ -102,6 +102,9 @@ class Worker:
         while True:
             await asyncio.sleep(TICK)
             self.doors.tick()
+            if os.getppid() != self._parent and not self.service.stopping:
+                _tell("The server's first process is gone: stopping.")
+                os.kill(os.getpid(), signal.SIGTERM)
             if time.monotonic() - last > WRITE:
                 last = time.monotonic()
                 text = self.service.text(self.doors.in_flight)
