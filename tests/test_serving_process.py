@@ -182,6 +182,7 @@ def test_a_stopped_server_finishes_and_seals_its_log(server):
 def test_a_worker_whose_server_was_killed_stops_and_leaves_its_log_to_be_sealed(production, tmp_path):
     from afterfit import predlog
 
+    registry.set_alias(version("sizes", "1"), "production")
     found = Server(production, tmp_path, workers=1)
     try:
         assert found.ask(body=ROW)[0] == 200
