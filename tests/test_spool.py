@@ -33,9 +33,13 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def rows(connection, table, some):
+    return [row for piece in spoolfile.pieces(connection, table, some, 1_000) for row in piece]
+
+
 def written(spool):
     with spoolfile.snapshot(spool.path) as connection:
-        return [row[0] for row in spoolfile.rows(connection, "answers", spoolfile.unsealed(connection, "answers"))]
+        return [row[0] for row in rows(connection, "answers", spoolfile.unsealed(connection, "answers"))]
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_every_field_comes_back_as_it_was(spool):
     one = entry("a", key=["k"], warnings=b"[1]", error=b"{}", lower=1.0, upper=2.0, probabilities=b"{}", shadow=True)
     spool.write([one])
     with spoolfile.snapshot(spool.path) as connection:
-        assert spoolfile.rows(connection, "answers", spoolfile.Range(1, 1)) == [tuple(one)]
+        assert rows(connection, "answers", spoolfile.Range(1, 1)) == [tuple(one)]
 
 
 def test_a_batch_is_written_whole_or_not_at_all(spool):
@@ -162,7 +166,7 @@ def test_outcomes_are_written_beside_the_answers(tmp_path):
     spool = Spool(tmp_path, durability="buffered", use_case="sizes")
     spool.write_outcomes([outcome("a", True), outcome(None, 2.5, key=["k"])])
     with spoolfile.snapshot(spool.path) as connection:
-        assert len(spoolfile.rows(connection, "outcomes", spoolfile.Range(1, 9))) == 2
+        assert len(rows(connection, "outcomes", spoolfile.Range(1, 9))) == 2
     spool.close()
 
 
@@ -266,7 +270,7 @@ def test_answers_to_many_requests_are_few_records_and_come_back_as_they_were(spo
     ]
     spool.write(some)
     with spoolfile.snapshot(spool.path) as connection:
-        assert spoolfile.rows(connection, "answers", spoolfile.unsealed(connection, "answers")) == [*map(tuple, some)]
+        assert rows(connection, "answers", spoolfile.unsealed(connection, "answers")) == [*map(tuple, some)]
         (records,) = connection.execute("SELECT count(*) FROM answers").fetchone()
     assert records == 1 + 1 + 1 + 3
     assert spool.backlog == 40
@@ -314,7 +318,7 @@ def test_rows_come_back_as_they_came_whatever_they_hold(tmp_path):
     spool = log.spool()
     spool.write([together(["a", "b"], features=odd, keys=None)])
     with spoolfile.snapshot(spool.path) as connection:
-        first, second = spoolfile.rows(connection, "answers", spoolfile.unsealed(connection, "answers"))
+        first, second = rows(connection, "answers", spoolfile.unsealed(connection, "answers"))
     assert first[5] == b'{"x": NaN, "y": "\\ud800"}'
     assert (second[4], second[5]) == (None, b'{"x": 12345678901234567890123, "y": null}')
     spool.close()

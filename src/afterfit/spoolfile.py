@@ -96,7 +96,7 @@ class Hold:
             except sqlite3.OperationalError as error:
                 connection.close()
                 if "locked" in str(error) or not self.path.exists():
-                    return False
+                    break
                 if not left:
                     raise
                 continue  # the file that was opened may be one that was removed meanwhile, and is there anew
@@ -164,16 +164,11 @@ def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Ra
     return Range(done + 1, upto)
 
 
-def rows(connection: sqlite3.Connection, table: str, some: Range) -> list[Record]:
-    """The rows of a range in their order, without their numbers; answers that were written together come one by one.
-
-    Such answers belong to the range that has their last number.
-    """
-    return [row for piece in pieces(connection, table, some, AT_ONCE) for row in piece]
-
-
 def pieces(connection: sqlite3.Connection, table: str, some: Range, most: int) -> Iterator[list[Record]]:
-    """The same, about so many rows at a time."""
+    """The rows of a range in their order, without their numbers, about so many at a time.
+
+    Answers that were written together come one by one, and belong to the range that has their last number.
+    """
     columns = ", ".join(TABLES[table])
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
     found: list[Record] = []

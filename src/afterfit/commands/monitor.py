@@ -195,15 +195,9 @@ def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: time
     """
     if one.end is None or one.start is None:
         return []
-    found: list[Past] = []
-    begin = one.start
-    for old in sorted(before, key=lambda old: (old.end or begin, old.start or begin), reverse=True):
-        if old.past is None or old.version != version or old.start is None or old.end is None:
-            continue
-        if old.end <= begin and old.end + delay <= one.end:
-            found.insert(0, old.past)
-            begin = old.start
-    return found
+    due = [old for old in before if old.version == version and old.end and old.end + delay <= one.end]
+    told = [old for old in due if old.past is not None and old.start is not None]
+    return [old.past for old in apart(told, one.start) if old.past is not None]
 
 
 def step_of(one: Gathered) -> int:

@@ -58,11 +58,11 @@ def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answe
     repaired = ledger.repair(use_case.name)
     pages = journal.pages(use_case.name)
     state = _state(use_case, pages)
-    begin = _begin(use_case, [], _first(use_case, pages, state.champion))
-    known = History.of(use_case, rows_of(use_case, begin), folder / "work")
+    first = _first_begin(use_case, pages, state.champion)
+    known = History.of(use_case, rows_of(use_case, first), folder / "work")
     work = Work(known)
     page = next((one for one in pages if not one.done), None)
-    span, left = _span(known, page, pages, state, (every, now))
+    span, left = _span(known, page, max(_ends(pages), default=first), (every, now))
     if span is None:
         return _said(use_case, "", "nothing is due", [*repaired, left])
     if page is None:
@@ -110,13 +110,10 @@ def _first(use_case: UseCase, pages: list[Page], holder: str) -> State:
     return loop.begin(trained(registry.version(use_case.name, number)))
 
 
-def _span(
-    known: History, page: Page | None, pages: list[Page], state: State, asked: tuple[str, datetime]
-) -> tuple[Span | None, str]:
+def _span(known: History, page: Page | None, begin: datetime, asked: tuple[str, datetime]) -> tuple[Span | None, str]:
     """The window that is due, and a sentence on what is left after it, or why none is."""
     length, now = window_length(asked[0], known.use_case), asked[1]
     last = min(now, history.after(known.times[-1]))
-    begin = _begin(known.use_case, pages, state)
     due = history.spans(known, length, begin, last) if begin < last else []
     if page is not None:
         start, end = (datetime.fromisoformat(page.marks[key]) for key in ("start", "end"))
@@ -126,16 +123,19 @@ def _span(
     return due[0], f"{len(due) - 1} more windows are due: step again." if len(due) > 1 else ""
 
 
-def _begin(use_case: UseCase, pages: list[Page], state: State) -> datetime:
-    """Where the next window begins: after the last one that was done, else where the training ended."""
-    ended = [page.end for page in pages if page.done]
-    if ended:
-        return datetime.fromisoformat(max(ended))
+def _ends(pages: list[Page]) -> list[datetime]:
+    """Where the windows ended that are done; the next begins after the last."""
+    return [datetime.fromisoformat(page.end) for page in pages if page.done]
+
+
+def _first_begin(use_case: UseCase, pages: list[Page], holder: str) -> datetime:
+    """Where the first window begins: where the training ended."""
     if use_case.split.train is not None and use_case.split.train.end is not None:
         return use_case.split.train.end
-    if state.trained_until is None:
+    until = _first(use_case, pages, holder).trained_until
+    if until is None:
         raise SettingsError("Nothing says where the training ended: name split.train in the settings file.")
-    return history.after(state.trained_until)
+    return history.after(until)
 
 
 def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: State) -> Stage:
