@@ -20,6 +20,7 @@ from afterfit import tracking
 from afterfit.bundle import save
 from afterfit.codedigest import code_digest
 from afterfit.commands.train import requirements
+from afterfit.package import ROOT
 from serving_client import JSON, asked, made_doors, made_service, reopened
 
 NAMES = ("when", "distance", "seats", "carrier", "secret")
@@ -89,7 +90,7 @@ def both(request, shared_store, tmp_path_factory):  # noqa: ARG001 - the store i
     from mlflow.pyfunc import scoring_server
 
     known, folder = request.getfixturevalue(request.param), tmp_path_factory.mktemp("both")
-    manifest = replace(known.manifest, code=code_digest(tracking.PACKAGE))
+    manifest = replace(known.manifest, code=code_digest(ROOT))
     made = save(known.scorer, manifest, known.example, folder / "bundle")
     with mlflow.start_run(experiment_id=tracking.experiment_id("both")):
         uri, _ = tracking.log_bundle(folder / "bundle", made, requirements(), {})

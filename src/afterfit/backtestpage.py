@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite, nan
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from afterfit.backtest import Entry, Ranking, Story
+from afterfit.package import TEMPLATES
 from afterfit.usecase import UseCase
 
-PAGES = Path(__file__).parent / "pages"
 WIDE, HIGH, LEFT, TOP, FOOT = 1040.0, 170.0, 64.0, 16.0, 44.0
 """Size of a timeline in its own units, and the space at its left, top and foot."""
 MOST_TICKS = 26
@@ -90,7 +89,11 @@ def page(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("backtest.html")
 

@@ -11,16 +11,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from afterfit.findings import ColumnReport, DriftReport, Finding
+from afterfit.package import TEMPLATES
 from afterfit.reference import Reference
 from afterfit.smallpictures import HeatMap, NamePicture, NumberPicture, heat_map, middle, percent, picture
 
-PAGES = Path(__file__).parent / "pages"
 MOST_CARDS, MOST_QUIET_CARDS = 60, 24
 """Pictures drawn: of changed columns, and the fewest in all where there are so many columns."""
 MOST_RANKED = 100
@@ -221,7 +220,11 @@ def render(found: Compared) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("drift.html")
 

@@ -17,10 +17,10 @@ from afterfit import data
 from afterfit.bundle import Bundle, Manifest, Unseen, save
 from afterfit.codedigest import code_digest
 from afterfit.columns import PLACEHOLDERS
+from afterfit.package import ROOT
 from afterfit.training import Problem, Trained, errormap, pose, reference
 from afterfit.usecase import UseCase
 
-PACKAGE = Path(__file__).parent
 PACKAGES = (
     "boto3", "mlflow", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops",
     "threadpoolctl",
@@ -119,7 +119,7 @@ def manifest_of(made: Table, builder: str, params: Mapping[str, Any], trained: T
         promise=promise,
         created=created.isoformat(timespec="seconds"),
         packages={name: installed(name) for name in PACKAGES},
-        code=code_digest(PACKAGE),
+        code=code_digest(ROOT),
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from afterfit.driftpage import PAGES, by_weight, changed, shown
+from afterfit.driftpage import by_weight, changed, shown
 from afterfit.observation import Measured, Observation
+from afterfit.package import TEMPLATES
 
 WIDE, HIGH, LEFT, TOP, BOTTOM = 520, 210, 52, 10, 172
 MOST_CHARTS, MOST_WINDOWS, MOST_NAMES = 8, 240, 8
@@ -65,7 +66,11 @@ def render(
     """
     names = list(seen.estimated or seen.realised)
     found = Environment(
-        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     ).get_template("monitor.html")
     shown_series = series[-MOST_WINDOWS:]
     charts = [chart(name, shown_series, seen.promise.get(name)) for name in names[:MOST_CHARTS]]

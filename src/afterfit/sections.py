@@ -2,11 +2,12 @@
 
 from datetime import datetime, timezone
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from afterfit.package import ROOT
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 Scalar = str | int | float | bool
@@ -232,7 +233,7 @@ class Log(Settings):
 
 
 Cause = Literal["quality", "service", "drift", "estimated", "realised"]
-PRESETS = Path(__file__).parent / "policies.yaml"
+PRESETS = ROOT / "policies.yaml"
 
 
 @lru_cache

@@ -26,12 +26,11 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from afterfit.errors import StoreError, UnknownVersionError
+from afterfit.package import ROOT
 
 if TYPE_CHECKING:  # who only asks the store needs no scikit-learn
     from afterfit.bundle import Bundle
     from afterfit.data import Fingerprint
-
-PACKAGE = Path(__file__).parent
 
 
 class Described(MetaDataset):
@@ -311,9 +310,9 @@ def log_bundle(
     with store_errors():
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(PACKAGE / "served.py"),
+            python_model=str(ROOT / "served.py"),
             artifacts={"bundle": str(folder)},
-            code_paths=[str(PACKAGE)],
+            code_paths=[str(ROOT)],
             signature=ModelSignature(inputs=_any_values(bundle.scorer.contract.names)),
             pip_requirements=list(requirements),
             params={f"model.{key}": value for key, value in params.items()},

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from afterfit.errors import SettingsError
+from afterfit.package import ROOT
 from afterfit.sections import (
     Alarms,
     Candidate,
@@ -29,7 +30,7 @@ from afterfit.sections import (
     Tuning,
 )
 
-BUILTIN = Path(__file__).parent / "usecases"
+BUILTIN = ROOT / "usecases"
 
 
 class UseCase(Settings):

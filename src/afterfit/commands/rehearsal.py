@@ -21,6 +21,7 @@ from afterfit.bundle import Bundle
 from afterfit.commands import monitor, outcomes, promote, rollback, step
 from afterfit.commands.train import Table, plain, train_and_register
 from afterfit.errors import StoreError
+from afterfit.package import ROOT
 from afterfit.sections import Log
 from afterfit.server_trial import free_port
 from afterfit.usecase import UseCase
@@ -110,7 +111,7 @@ def _server(config: str, place: Path) -> Iterator[http.client.HTTPConnection]:
     """A running server of the version in production, ready; it is stopped as an operator would, and seals its log."""
     port = free_port()
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-    source = str(Path(__file__).parents[2])
+    source = str(ROOT.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH", "")]))
     command = [sys.executable, "-c", SERVE, config, str(port), str(place.resolve())]
     with tempfile.TemporaryFile("w+") as log:

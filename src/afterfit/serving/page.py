@@ -5,15 +5,14 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from string import Template
 from typing import Any
 
+from afterfit.package import TEMPLATES
 from afterfit.serving import describe
 from afterfit.serving.service import Service
 from afterfit.serving.tally import Tally
 
-PAGES = Path(__file__).parents[1] / "pages"
 HEADERS = {
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
@@ -68,7 +67,7 @@ def docs(service: Service, described: Mapping[str, Any]) -> tuple[str, str]:
 
 def _filled(page: str, **values: str) -> tuple[str, str]:
     nonce = secrets.token_urlsafe(16)
-    text = Template((PAGES / page).read_text("utf-8")).substitute(values, nonce=nonce)
+    text = Template((TEMPLATES / page).read_text("utf-8")).substitute(values, nonce=nonce)
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
         "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
