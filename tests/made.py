@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit.bundle import Manifest, save
-from afterfit.training import pose, train
-from afterfit.usecase import UseCase
+from afterfit.model.bundle import Manifest, save
+from afterfit.model.training import pose, train
+from afterfit.use_case import UseCase
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 BOOSTER = {"max_iter": 20, "min_samples_leaf": 5}

@@ -3,8 +3,8 @@
 import orjson
 import pyarrow as pa
 
-from afterfit import predlog
-from afterfit.spool import Entry, Outcome
+from afterfit import prediction_log
+from afterfit.prediction_log.spool import Entry, Outcome
 
 NOON = 1_795_435_200_000_000  # 2026-11-23 12:00 UTC
 HOUR = 3_600_000_000
@@ -29,10 +29,10 @@ def outcome(name, value, time=NOON, key=None):
 
 def read(log, **asked):
     """All that a log gives, as one table; an empty list where it gives nothing."""
-    tables = list(predlog.read(log, **asked))
+    tables = list(prediction_log.read(log, **asked))
     return pa.concat_tables(tables) if tables else []
 
 
 def ids(log, **asked):
     """The ids that a log gives, in order of name, doubled ones doubled."""
-    return sorted(one for table in predlog.read(log, **asked) for one in table["prediction_id"].to_pylist())
+    return sorted(one for table in prediction_log.read(log, **asked) for one in table["prediction_id"].to_pylist())

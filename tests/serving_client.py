@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from afterfit.predlog import log_at
-from afterfit.sections import Serving
+from afterfit.prediction_log.log import log_at
 from afterfit.serving.access import Access
-from afterfit.serving.application import application
-from afterfit.serving.doors import Doors
+from afterfit.serving.asgi import Doors
+from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
 from afterfit.serving.keeping import Keeping
+from afterfit.serving.routes import application
 from afterfit.serving.service import Service
-from afterfit.serving.tokens import Tokens
+from afterfit.settings import Serving
 
 JSON = {"Content-Type": "application/json"}
 

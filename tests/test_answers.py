@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.bundle import Bundle, fresh_ids
-from afterfit.contract import learn
-from afterfit.predictions import Predictions
-from afterfit.serving import bodies
+from afterfit.contract.contract import learn
+from afterfit.model.bundle import Bundle, fresh_ids
+from afterfit.performance.predictions import Predictions
+from afterfit.serving import payloads
 from afterfit.serving.answers import Answers, ids_of, named
 from afterfit.serving.engine import MANY, Engine, engine
+from afterfit.serving.metrics import Tally
 from afterfit.serving.service import count
-from afterfit.serving.tally import Tally
 
 FRAME = pd.DataFrame(
     {"size": [1.5, 20.0], "count": [1, 9], "colour": ["red", "blue"], "secret": ["a", "b"], "day": ["2024-01-01"] * 2}
@@ -77,8 +77,8 @@ def all_answers(draw):
 def test_the_text_is_what_orjson_writes_of_the_dictionaries(answers):
     assert answers.text == orjson.dumps(list(answers))
     assert [list(one) for one in orjson.loads(answers.text)] == [list(one) for one in answers]
-    assert bodies.predictions_body(answers) == orjson.dumps({"predictions": list(answers)})
-    assert bodies.list_body(answers) == orjson.dumps(list(answers))
+    assert payloads.predictions_body(answers) == orjson.dumps({"predictions": list(answers)})
+    assert payloads.list_body(answers) == orjson.dumps(list(answers))
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,7 +111,7 @@ def test_labels_that_orjson_cannot_write_are_written_the_long_way(classes):
         made_bundle(classes, "1"), checked, Predictions.of_probabilities(np.full((2, 3), 0.3) + np.eye(3)[1:], classes)
     )
     assert answers.text is None
-    assert [one["prediction"] for one in json.loads(bodies.list_body(answers))] == list(classes[1:])
+    assert [one["prediction"] for one in json.loads(payloads.list_body(answers))] == list(classes[1:])
 
 
 def test_classes_with_one_name_in_json_are_written_as_the_dictionaries_are():

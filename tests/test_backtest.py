@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit import backtest, history
-from afterfit.backtest import Trial
-from afterfit.data import Window, fingerprint
-from afterfit.history import History, Work
-from afterfit.loop import Recipe
-from afterfit.sections import Policy, TrainOn
-from afterfit.usecase import UseCase
-from afterfit.windows import Every
+from afterfit.data.loading import Window, fingerprint
+from afterfit.data.windows import Every
+from afterfit.loop import backtest, history
+from afterfit.loop.backtest import Trial
+from afterfit.loop.history import History, Work
+from afterfit.loop.stepping import Recipe
+from afterfit.settings import Policy, TrainOn
+from afterfit.use_case import UseCase
 
 BEGIN, FIRST = datetime.fromisoformat("2024-01-01"), datetime.fromisoformat("2024-01-29")
 WEEKS, PER_DAY = 9, 40

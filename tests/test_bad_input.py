@@ -155,7 +155,7 @@ def test_a_bucket_that_is_absent_refuses_or_cannot_be_reached_is_named(store, wr
 
 @pytest.mark.usefixtures("account")
 def test_a_bucket_that_refuses_says_so(store, write_use_case, refused, monkeypatch):
-    from afterfit import s3
+    from afterfit.data import s3
 
     class Refusing:
         def __getattr__(self, name):

@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from afterfit.batch import answer_table
+from afterfit.model.answer_table import answer_table
 from made import made_table
 
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from afterfit.builders import BUILDERS, Layout, build
 from afterfit.errors import SettingsError
-from afterfit.scorer import raw_probabilities
-from afterfit.training import fit, train
+from afterfit.model.builders import BUILDERS, Layout, build
+from afterfit.model.scorer import raw_probabilities
+from afterfit.model.training import fit, train
 from made import bundled, made_table, posed, use_case
 
 TASKS = ("classification", "regression")

@@ -16,10 +16,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import all_estimators
 from skops.io._utils import get_type_name
 
-from afterfit.bundle import FILES, load, save
 from afterfit.errors import BundleError, SchemaError
-from afterfit.estimatorfile import is_estimator
-from afterfit.training import train
+from afterfit.model.bundle import FILES, load, save
+from afterfit.model.safe_loading import is_estimator
+from afterfit.model.training import train
 from made import BOOSTER, bundled, made_table, manifest, posed, use_case
 
 ODD = [
@@ -82,7 +82,7 @@ def folder(trained, tmp_path):
 def test_an_altered_file_is_refused_before_it_is_read(name, folder, bundle, monkeypatch):
     (folder / name).write_bytes((folder / name).read_bytes() + b" ")
     monkeypatch.setattr("skops.io.loads", lambda *_, **__: pytest.fail("the estimator was read"))
-    monkeypatch.setattr("afterfit.bundle._read", lambda _: pytest.fail("a file was read"))
+    monkeypatch.setattr("afterfit.model.bundle._read", lambda _: pytest.fail("a file was read"))
     with pytest.raises(BundleError, match="is not the one that was registered"):
         load(folder, bundle.digest)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.calibration import SMALLEST_ISOTONIC, Calibration, conformal_offsets, fit_calibration
+from afterfit.model.calibration import SMALLEST_ISOTONIC, Calibration, conformal_offsets, fit_calibration
 
 
 def two_columns(positive):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from afterfit.checks import Checked, check_series, check_values
-from afterfit.columns import Column
-from afterfit.dates import EARLIEST, plain_datetimes, read_datetime, to_datetimes
+from afterfit.contract.checks import Checked, check_series, check_values
+from afterfit.contract.columns import Column
+from afterfit.contract.datetimes import EARLIEST, plain_datetimes, read_datetime, to_datetimes
 
 COLUMNS = [
     Column("n", "number", low=-1.0, high=5.0),

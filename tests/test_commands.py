@@ -13,10 +13,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from afterfit import registry
 from afterfit.commands import console
-from afterfit.metrics import metric
-from afterfit.usecase import load_use_case
+from afterfit.mlflow_store import registry
+from afterfit.performance.evaluation import metric
+from afterfit.use_case import load_use_case
 from conftest import made_table
 
 CASES = [("binary", True), ("binary", False), ("multiclass", False), ("regression", True)]
@@ -269,7 +269,7 @@ sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
 
 
 def test_an_example_row_holds_a_made_value_only_where_a_private_one_is_required():
-    from afterfit.making import Table, example_of
+    from afterfit.model.packaging import Table, example_of
     from made import made_table as made_rows
     from made import posed, use_case
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import afterfit
-from afterfit.compare import compare_performance, compare_slices
 from afterfit.errors import DataError, SettingsError
-from afterfit.metrics import Predictions, cost_metric, evaluate
-from afterfit.resampling import interval_of, jackknife, label_blocks, time_blocks
+from afterfit.performance.bootstrap import interval_of, jackknife, label_blocks, time_blocks
+from afterfit.performance.evaluation import Predictions, cost_metric, evaluate
+from afterfit.performance.paired_comparison import compare_performance, compare_slices
 
 
 def models(n=2_000, noise=(1.0, 1.0), seed=0, bias=0.0):

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from afterfit import registry
-from afterfit.bundle import FILES, PROFILE, load
 from afterfit.commands import compare_drift
 from afterfit.errors import BundleError
-from afterfit.usecase import load_use_case
+from afterfit.mlflow_store import registry
+from afterfit.model.bundle import FILES, PROFILE, load
+from afterfit.use_case import load_use_case
 from conftest import made_table
 
 
@@ -134,7 +134,7 @@ def test_a_folder_streamed_in_parts_gives_what_the_table_gives_whole(sizes, monk
     table = pd.read_csv("larger.csv")
     for i in range(4):
         table.iloc[i * 200 : (i + 1) * 200].to_parquet(f"parts/{i}.parquet")
-    monkeypatch.setattr("afterfit.sources.ROWS", 70)
+    monkeypatch.setattr("afterfit.data.files.ROWS", 70)
     parts, _ = run(sizes, data="parts")
     whole, _ = run(sizes, data="larger.csv")
     assert parts.data["windows"][0]["columns"] == whole.data["windows"][0]["columns"]
@@ -237,7 +237,7 @@ def test_wrong_options_end_with_2_and_a_sentence(sizes, command_line, options, s
 
 
 def test_more_windows_than_can_be_read_are_refused(sizes, monkeypatch, command_line):
-    monkeypatch.setattr("afterfit.windows.MOST", 10)
+    monkeypatch.setattr("afterfit.data.windows.MOST", 10)
     code, _, err = command_line("compare_drift", config=sizes, every="1d")
     assert code == 2
     assert "gives more than 10 windows: choose longer ones" in err

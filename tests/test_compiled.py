@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from afterfit.bitvectors import Bitvectors, Tree, bitvectors
-from afterfit.calibration import Calibration, Curve
-from afterfit.compiled import FEW, calibrated_row, compile_scorer, random_rows
-from afterfit.training import train
+from afterfit.model.calibration import Calibration, Curve
+from afterfit.model.compiled import FEW, calibrated_row, compile_scorer, random_rows
+from afterfit.model.quickscorer import Bitvectors, Tree, bitvectors
+from afterfit.model.training import train
 from made import BOOSTER, made_table, posed, use_case
 
 TREES = {
@@ -80,7 +80,7 @@ def test_a_model_that_is_no_ensemble_of_trees_is_not_compiled():
 def test_trees_whose_answers_differ_are_not_used(trained, monkeypatch):
     examples = random_rows(trained.scorer.encoder, 3)
     assert compile_scorer(trained.scorer, examples) is not None
-    monkeypatch.setattr("afterfit.compiled._logistic", lambda value: 0.5 + value / 1e4)
+    monkeypatch.setattr("afterfit.model.compiled._logistic", lambda value: 0.5 + value / 1e4)
     assert compile_scorer(trained.scorer, examples) is None
 
 
@@ -163,8 +163,8 @@ def test_tables_of_bits_find_the_leaves_that_walking_finds(grown, rows, inclusiv
 def test_tables_of_pairs_and_blocks_of_rows_change_no_bit(trained, monkeypatch):
     rows = random_rows(trained.scorer.encoder, 500)
     whole = compile_scorer(trained.scorer, rows[:3]).raw_rows
-    monkeypatch.setattr("afterfit.bitvectors.PAIRED", 0)
-    monkeypatch.setattr("afterfit.bitvectors.BLOCK", 2**14)
+    monkeypatch.setattr("afterfit.model.quickscorer.PAIRED", 0)
+    monkeypatch.setattr("afterfit.model.quickscorer.BLOCK", 2**14)
     parts = compile_scorer(trained.scorer, rows[:3]).raw_rows
     assert len(parts.__self__._steps) == len(parts.__self__.features) > len(whole.__self__._steps)
     assert parts.__self__.block < len(rows)

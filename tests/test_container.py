@@ -17,8 +17,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from afterfit import registry
 from afterfit.errors import AfterfitError, BundleError
+from afterfit.mlflow_store import registry
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "container.sh"

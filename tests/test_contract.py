@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.contract import Column, Contract, infer_kind, learn, parse_datetimes, suggest_marks
-from afterfit.encoder import fit_encoder
+from afterfit.contract.contract import Column, Contract, infer_kind, learn, parse_datetimes, suggest_marks
+from afterfit.contract.encoder import fit_encoder
 from afterfit.errors import DataError, SchemaError
 
 

@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afterfit import data
-from afterfit.data import classes, describe, encode_target, fingerprint, load, missing_target, read, split, stream
+from afterfit.data.flights import COLUMNS, flights
+from afterfit.data.loading import (
+    classes,
+    describe,
+    encode_target,
+    fingerprint,
+    load,
+    missing_target,
+    read,
+    split,
+    stream,
+)
 from afterfit.errors import DataError, SettingsError
-from afterfit.flights import COLUMNS, flights
-from afterfit.usecase import Source, load_use_case
+from afterfit.use_case import Source, load_use_case
 
 TABLE = pd.DataFrame(
     {

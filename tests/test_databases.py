@@ -2,10 +2,10 @@ import sqlite3
 
 import pytest
 
-from afterfit.data import describe, read, stream
-from afterfit.databases import masked
+from afterfit.data.databases import masked
+from afterfit.data.loading import describe, read, stream
 from afterfit.errors import DataError, SettingsError, SourceError
-from afterfit.sections import Source
+from afterfit.settings import Source
 
 
 @pytest.fixture

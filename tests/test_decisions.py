@@ -8,8 +8,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from afterfit import ledger, registry
 from afterfit.commands import console
+from afterfit.mlflow_store import ledger, registry
 from conftest import _working_in, made_table
 
 STUMP = {"max_iter": 1, "max_leaf_nodes": 2, "min_samples_leaf": 10}

@@ -9,13 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from afterfit.data import classes, encode_target, load, read, split
-from afterfit.draft import draft
+from afterfit.data.flights import flights
+from afterfit.data.leakage import strength
+from afterfit.data.loading import classes, encode_target, load, read, split
+from afterfit.data.scaffold import draft
+from afterfit.data.settings_yaml import scalar
 from afterfit.errors import DataError
-from afterfit.flights import flights
-from afterfit.giveaway import strength
-from afterfit.settingstext import scalar
-from afterfit.usecase import Source, load_use_case
+from afterfit.use_case import Source, load_use_case
 
 ROWS = 400
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import afterfit
-from afterfit.comparison import RATE_SHARES, holm
+from afterfit.drift.compare import RATE_SHARES, holm
+from afterfit.drift.report import SMALLEST
 from afterfit.errors import DataError, SchemaError
-from afterfit.findings import SMALLEST
 
 ROWS = 2_000
 

@@ -8,19 +8,11 @@ import pandas as pd
 import pytest
 
 import afterfit
-from afterfit.bins import learn_number
-from afterfit.driftpage import (
-    MOST_CARDS,
-    MOST_QUIET_CARDS,
-    Compared,
-    in_short,
-    metric_names,
-    render,
-    shown,
-)
-from afterfit.profiles import Counts
-from afterfit.reference import Reference, compare
-from afterfit.smallpictures import BARS, HIGH, heat_map, picture
+from afterfit.drift.binning import learn_number
+from afterfit.drift.profiles import Counts
+from afterfit.drift.reference import Reference, compare
+from afterfit.pages.charts import BARS, HIGH, heat_map, picture
+from afterfit.pages.drift import MOST_CARDS, MOST_QUIET_CARDS, Compared, in_short, metric_names, render, shown
 
 HOSTILE = [
     "<script>alert(1)</script>",

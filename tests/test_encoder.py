@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
-from afterfit.contract import learn
-from afterfit.encoder import Encoder, fit_encoder, mask_some
+from afterfit.contract.contract import learn
+from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
 from afterfit.errors import DataError
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench" / "encoder.py"

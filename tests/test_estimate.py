@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit import estimate, levels, regions, residuals, shifts
-from afterfit.errormap import ErrorMap, learn_errormap
-from afterfit.estimate import Answers, Past
-from afterfit.levels import Look
-from afterfit.measures import METRICS, metric
-from afterfit.metrics import cost_metric
-from afterfit.predictions import Predictions
+from afterfit.performance import estimation, levels, recalibration, regions, residuals
+from afterfit.performance.error_map import ErrorMap, learn_errormap
+from afterfit.performance.estimation import Answers, Past
+from afterfit.performance.evaluation import cost_metric
+from afterfit.performance.levels import Look
+from afterfit.performance.metrics import METRICS, metric
+from afterfit.performance.predictions import Predictions
 
 BINARY = [one for one in METRICS.values() if "binary" in one.tasks]
 NUMBERS = [one for one in METRICS.values() if "regression" in one.tasks]
-CENTRE = shifts.centre_of((0.7, 0.3), 2)
+CENTRE = recalibration.centre_of((0.7, 0.3), 2)
 MINUTE = np.timedelta64(1, "m")
 
 
@@ -37,7 +37,7 @@ def answers(p, start="2024-01-01", **given):
 
 
 def shifted(p, by):
-    return shifts.shifted(np.column_stack([1 - p, p]), CENTRE, np.array([by, 0.0]))[:, 1]
+    return recalibration.shifted(np.column_stack([1 - p, p]), CENTRE, np.array([by, 0.0]))[:, 1]
 
 
 # Expected values.
@@ -47,7 +47,7 @@ def shifted(p, by):
 def test_what_calibrated_probabilities_expect_is_what_is_realised_on_average(one):
     p = probabilities(1_500)
     predictions = Predictions.of_probabilities(p)
-    expected = estimate.plug_in([one], answers(p))[one.name]
+    expected = estimation.plug_in([one], answers(p))[one.name]
     real = np.array([one(drawn(p, seed), predictions) for seed in range(200)])
     assert expected == pytest.approx(real.mean(), abs=4 * real.std() / np.sqrt(200) + 0.002)
 
@@ -57,7 +57,7 @@ def test_the_value_in_money_and_several_classes_are_expected_too():
     predictions = Predictions.of_probabilities(table)
     money = cost_metric({1: {0: 5.0}, 2: {0: 9.0}, 0: {1: 1.0}}, (0, 1, 2))
     wanted = [money, metric("accuracy"), metric("log_loss"), metric("macro_f1"), metric("roc_auc")]
-    found = estimate.estimate(wanted, Answers(predictions, None, shifts.centre_of((0.5, 0.25, 0.25), 3)))
+    found = estimation.estimate(wanted, Answers(predictions, None, recalibration.centre_of((0.5, 0.25, 0.25), 3)))
     y = (np.random.default_rng(2).random((2_000, 1)) > np.cumsum(table, axis=1)[:, :-1]).sum(axis=1)
     for one in wanted:
         assert found[one.name].low < one(y, predictions) < found[one.name].high
@@ -69,7 +69,7 @@ def test_the_value_in_money_and_several_classes_are_expected_too():
 def test_the_order_of_the_rows_changes_nothing_but_rounding(seed):
     p = probabilities(400, seed)
     order = np.random.default_rng(seed).permutation(len(p))
-    one, other = (estimate.plug_in(BINARY, answers(some)) for some in (p, p[order]))
+    one, other = (estimation.plug_in(BINARY, answers(some)) for some in (p, p[order]))
     assert one == pytest.approx(other, rel=1e-9)
 
 
@@ -78,7 +78,7 @@ def test_the_order_of_the_rows_changes_nothing_but_rounding(seed):
 
 def test_a_shift_that_outcomes_show_is_found_with_its_error():
     p = probabilities(20_000)
-    past = estimate.learn(answers(p), drawn(shifted(p, 0.8)))
+    past = estimation.learn(answers(p), drawn(shifted(p, 0.8)))
     assert past.off[0] == pytest.approx(0.8, abs=4 * past.variance[0] ** 0.5)
     assert past.off[1] == pytest.approx(0.0, abs=4 * past.variance[1] ** 0.5)
     assert Past.from_dict(past.to_dict()) == past
@@ -89,14 +89,14 @@ def test_windows_that_were_all_off_alike_put_the_next_estimate_right():
     for month in range(1, 7):
         p = probabilities(3_000, month)
         past.append(
-            estimate.learn(answers(p, f"2024-0{month}-01"), drawn(shifted(p, -0.7)), pd.Timestamp(2024, month, 3))
+            estimation.learn(answers(p, f"2024-0{month}-01"), drawn(shifted(p, -0.7)), pd.Timestamp(2024, month, 3))
         )
     p = probabilities(3_000, 99)
     y, predictions = drawn(shifted(p, -0.7), 99), Predictions.of_probabilities(p)
     wanted = [metric("log_loss"), metric("accuracy")]
     plain, found = (
-        estimate.plug_in(wanted, answers(p)),
-        estimate.estimate(wanted, answers(p, "2024-06-05"), (), past),
+        estimation.plug_in(wanted, answers(p)),
+        estimation.estimate(wanted, answers(p, "2024-06-05"), (), past),
     )
     for one in wanted:
         real = one(y, predictions)
@@ -112,7 +112,7 @@ def test_the_later_outcomes_come_the_wider_is_the_interval():
     p = probabilities(3_000)
     widths = []
     for start in ("2024-01-11", "2024-01-19", "2024-02-08"):
-        one = estimate.estimate([metric("accuracy")], answers(p, start), (), past)["accuracy"]
+        one = estimation.estimate([metric("accuracy")], answers(p, start), (), past)["accuracy"]
         widths.append(one.high - one.low)
     assert widths[0] < widths[1] < widths[2]
 
@@ -121,7 +121,7 @@ def test_intervals_hold_nine_of_ten_windows_of_a_world_that_does_not_move():
     held = []
     for seed in range(25):
         p = probabilities(700, seed)
-        one = estimate.estimate([metric("roc_auc")], answers(p))["roc_auc"]
+        one = estimation.estimate([metric("roc_auc")], answers(p))["roc_auc"]
         held.append(one.low <= metric("roc_auc")(drawn(p, 1_000 + seed), Predictions.of_probabilities(p)) <= one.high)
     assert sum(held) >= 20  # fewer than 20 of 25 at 90 % would come by chance 3 times in 100; the seeds are fixed
 
@@ -141,23 +141,23 @@ def test_the_forecast_follows_a_level_that_stays_and_doubts_one_that_jumps():
 
 def test_ten_rows_no_probabilities_and_lost_support_are_sentences_not_numbers():
     wanted = [metric("accuracy")]
-    few = estimate.estimate(wanted, answers(probabilities(10)))["accuracy"]
+    few = estimation.estimate(wanted, answers(probabilities(10)))["accuracy"]
     assert few.value is None
     assert few.reason == "An estimate needs at least 50 rows with an answer; there are 10."
     bare = Answers(Predictions(np.zeros(80, dtype=int), classes=(0, 1)), None, CENTRE)
-    assert "no probabilities" in estimate.estimate(wanted, bare)["accuracy"].reason
+    assert "no probabilities" in estimation.estimate(wanted, bare)["accuracy"].reason
     lost = answers(probabilities(100), outside=0.9)
-    assert "90% of the rows lie outside" in estimate.estimate(wanted, lost)["accuracy"].reason
+    assert "90% of the rows lie outside" in estimation.estimate(wanted, lost)["accuracy"].reason
     like = Past(None, 100, (), (), (), outside=0.8)
-    assert estimate.estimate(wanted, lost, (), [like])["accuracy"].value is not None
+    assert estimation.estimate(wanted, lost, (), [like])["accuracy"].value is not None
 
 
 def test_one_class_alone_is_learnt_from_without_running_to_infinity():
     p = probabilities(500)
-    past = estimate.learn(answers(p), np.zeros(500, dtype=int))
+    past = estimation.learn(answers(p), np.zeros(500, dtype=int))
     assert -6 <= past.off[0] < -1
     assert np.isfinite(past.variance).all()
-    found = estimate.estimate([metric("log_loss")], answers(p), (), [past] * 3)["log_loss"]
+    found = estimation.estimate([metric("log_loss")], answers(p), (), [past] * 3)["log_loss"]
     assert found.low <= found.value <= found.high
 
 
@@ -180,7 +180,7 @@ def test_expected_errors_follow_where_the_rows_lie():
         x, y = x[inside], y[inside]
         predictions = Predictions.of_values(x[:, 0])
         rows = Answers(predictions, known.errors_at(x, predictions), np.empty(0))
-        found = estimate.estimate(wanted, rows, known.folds)
+        found = estimation.estimate(wanted, rows, known.folds)
         for one in wanted:
             assert found[one.name].value == pytest.approx(one(y, predictions), rel=0.12)
             assert found[one.name].low < one(y, predictions) < found[one.name].high
@@ -191,8 +191,8 @@ def test_larger_errors_in_past_windows_make_larger_ones_expected():
     known = learn_errormap(x, y, Predictions.of_values(x[:, 0]), None, (0.0,), 5)
     predictions = Predictions.of_values(x[:, 0])
     rows = Answers(predictions, known.errors_at(x, predictions), np.empty(0))
-    past = [estimate.learn(rows, x[:, 0] + 2 * (y - x[:, 0])) for _ in range(6)]
-    before, after = (estimate.estimate([metric("mae")], rows, (), some)["mae"].value for some in ([], past))
+    past = [estimation.learn(rows, x[:, 0] + 2 * (y - x[:, 0])) for _ in range(6)]
+    before, after = (estimation.estimate([metric("mae")], rows, (), some)["mae"].value for some in ([], past))
     assert after == pytest.approx(2 * before, rel=0.15)
 
 
@@ -239,8 +239,8 @@ def test_points_keep_the_mean_and_the_spread_of_errors(errors):
 
 def test_a_regression_without_known_errors_says_what_to_do():
     bare = Answers(Predictions.of_values(np.zeros(100)), None, np.empty(0))
-    assert "train a new one" in estimate.estimate([metric("mae")], bare)["mae"].reason
+    assert "train a new one" in estimation.estimate([metric("mae")], bare)["mae"].reason
     known = replace(bare, points=np.tile([-1.0, 1.0], (100, 1)))
-    found = estimate.estimate(NUMBERS, known)
+    found = estimation.estimate(NUMBERS, known)
     assert found["mae"].value == pytest.approx(1.0)
     assert "ends of intervals" in found["pinball"].reason

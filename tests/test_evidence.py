@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from afterfit import evidence
+from afterfit.drift import pvalues as evidence
 
 
 def one(function, *values):

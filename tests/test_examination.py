@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit import data, examination, gate
-from afterfit.bundle import load, save
-from afterfit.examination import Case, HeldOut, Side, examine, held_out
-from afterfit.gate import Use, judge
-from afterfit.profiles import profile
-from afterfit.reference import Reference
-from afterfit.training import train
+from afterfit import data, gate
+from afterfit.drift.profiles import profile
+from afterfit.drift.reference import Reference
+from afterfit.gate import examination
+from afterfit.gate.examination import Case, HeldOut, Side, examine, held_out
+from afterfit.gate.verdict import Use, judge
+from afterfit.model.bundle import load, save
+from afterfit.model.training import train
 from made import BOOSTER, made_table, manifest, posed, use_case
 
 STUMP = {"max_iter": 1, "max_leaf_nodes": 2}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afterfit.data.splits import ordered_folds, row_hashes, shuffled_folds
 from afterfit.errors import TrainingError
-from afterfit.folds import ordered_folds, row_hashes, shuffled_folds
 
 TIMES = st.lists(st.integers(0, 40), min_size=12, max_size=200)
 

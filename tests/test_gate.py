@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from afterfit import gate, soundness
-from afterfit.gate import Finding, judge
+from afterfit import gate
+from afterfit.gate import version_checks
+from afterfit.gate.verdict import Finding, judge
 
 OUTCOMES = ("pass", "fail", "unsure", "not applicable")
 
@@ -36,17 +37,20 @@ def test_a_verdict_is_strict_json_although_an_interval_has_no_ends():
 
 def test_a_version_that_refuses_its_own_example_fails_with_the_first_reason():
     good, bad = {"error": None}, {"error": {"message": "carrier is required and has no value: give it one."}}
-    assert soundness.example_answered([good, good]).outcome == "pass"
-    failed = soundness.example_answered([good, bad])
+    assert version_checks.example_answered([good, good]).outcome == "pass"
+    failed = version_checks.example_answered([good, bad])
     assert failed.outcome == "fail"
     assert failed.sentence.startswith("It refuses 1 of its own 2 example rows: carrier is required")
-    assert soundness.example_answered([]).outcome == "unsure"
+    assert version_checks.example_answered([]).outcome == "unsure"
 
 
 def test_a_version_loads_or_does_not():
-    assert soundness.loads("abcdef0123456789").outcome == "pass"
-    assert "abcdef012345…" in soundness.loads("abcdef0123456789").sentence
-    assert (soundness.does_not_load("It is broken.").outcome, soundness.does_not_load("It is broken.").sentence) == (
+    assert version_checks.loads("abcdef0123456789").outcome == "pass"
+    assert "abcdef012345…" in version_checks.loads("abcdef0123456789").sentence
+    assert (
+        version_checks.does_not_load("It is broken.").outcome,
+        version_checks.does_not_load("It is broken.").sentence,
+    ) == (
         "fail",
         "It is broken.",
     )
@@ -65,7 +69,7 @@ def test_too_few_held_out_rows_hold_and_never_reject(rows, outcome):
     [(0, 500, "pass"), (5, 500, "pass"), (6, 500, "fail"), (500, 500, "fail"), (0, 0, "not applicable")],
 )
 def test_at_most_one_row_of_a_hundred_may_be_refused(refused, rows, outcome):
-    assert soundness.answers_all(refused, rows).outcome == outcome
+    assert version_checks.answers_all(refused, rows).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -120,15 +124,15 @@ def test_a_candidate_that_answers_all_rows_as_the_champion_does_brings_nothing()
 
 
 def test_without_a_champion_there_is_nothing_to_be_worse_than():
-    first = [soundness.loads("0" * 64), gate.no_champion()]
+    first = [version_checks.loads("0" * 64), gate.no_champion()]
     assert judge(first).decision == "PROMOTE"
 
 
 def test_calibration_is_judged_beside_a_champion_and_only_told_without_one():
-    assert soundness.calibrated(0.3, 0.01, 0.1, None, 500).outcome == "not applicable"
-    assert soundness.calibrated(0.3, 0.01, 0.1, 0.05, 500).outcome == "fail"
-    assert soundness.calibrated(0.3, 0.01, 0.1, 0.3, 500).outcome == "pass"
-    assert soundness.calibrated(0.1, 0.01, 0.1, 0.0, 500).outcome == "pass"
+    assert version_checks.calibrated(0.3, 0.01, 0.1, None, 500).outcome == "not applicable"
+    assert version_checks.calibrated(0.3, 0.01, 0.1, 0.05, 500).outcome == "fail"
+    assert version_checks.calibrated(0.3, 0.01, 0.1, 0.3, 500).outcome == "pass"
+    assert version_checks.calibrated(0.1, 0.01, 0.1, 0.0, 500).outcome == "pass"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 
 import pytest
 
-from afterfit import ledger, lock, registry, tracking
 from afterfit.errors import StoreError
-from afterfit.ledger import Decision
+from afterfit.mlflow_store import ledger, lock, registry, tracking
+from afterfit.mlflow_store.ledger import Decision
 
 FORK = multiprocessing.get_context("fork")
 

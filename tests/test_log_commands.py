@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit import logrows, predlog, registry
-from afterfit.batch import answer_table
+from afterfit import prediction_log
 from afterfit.errors import LogError
-from afterfit.servedlog import ServedLog
+from afterfit.mlflow_store import registry
+from afterfit.model.answer_table import answer_table
+from afterfit.prediction_log import from_bundle
+from afterfit.prediction_log.servedlog import ServedLog
 from conftest import made_table as small_table
 from made import made_table
 from made_log import NOON, entry, ids, read
@@ -31,9 +33,9 @@ def case(tmp_path, write_use_case):
 
 @pytest.fixture
 def log(case):
-    from afterfit.usecase import load_use_case
+    from afterfit.use_case import load_use_case
 
-    return predlog.log_of(load_use_case(case))
+    return prediction_log.log_of(load_use_case(case))
 
 
 # --- a bundle's answers --------------------------------------------------------------------------------------------
@@ -47,9 +49,11 @@ def test_a_batch_is_logged_like_the_same_rows_one_by_one(kind, request, tmp_path
     frame["seats"] = frame["seats"].astype(object)
     frame.loc[4, "seats"] = "many"
     answered, _, _ = answer_table(bundle, frame, [], 0)
-    one, other = (predlog.log_at(str(tmp_path / name), "made") for name in "ab")
-    hidden = logrows.private_columns(bundle)
-    predlog.write_table(one, "batch-0", "answers", logrows.batch(bundle, frame, answered, time=NOON, hidden=hidden))
+    one, other = (prediction_log.log_at(str(tmp_path / name), "made") for name in "ab")
+    hidden = from_bundle.private_columns(bundle)
+    prediction_log.write_table(
+        one, "batch-0", "answers", from_bundle.batch(bundle, frame, answered, time=NOON, hidden=hidden)
+    )
     ServedLog(str(other.folder), bundle).answers(frame)
     mine, theirs = (read(log).to_pandas() for log in (one, other))
     assert not set(frame["secret"]) & set(mine["secret"])
@@ -63,13 +67,15 @@ def test_a_batch_is_logged_like_the_same_rows_one_by_one(kind, request, tmp_path
 
 
 def test_writing_a_batch_again_under_its_name_changes_nothing(bundle, tmp_path):
-    log = predlog.log_at(str(tmp_path), "made")
+    log = prediction_log.log_at(str(tmp_path), "made")
     frame = made_table(10)
     answered, _, _ = answer_table(bundle, frame, [], 0)
     for _ in range(2):
-        predlog.write_table(log, "batch-0", "answers", logrows.batch(bundle, frame, answered, time=NOON, hidden=()))
+        prediction_log.write_table(
+            log, "batch-0", "answers", from_bundle.batch(bundle, frame, answered, time=NOON, hidden=())
+        )
     assert len(ids(log)) == 10
-    assert not predlog.unknown_ids(log, ids(log))
+    assert not prediction_log.unknown_ids(log, ids(log))
 
 
 def test_answers_served_from_several_threads_are_all_logged(bundle, tmp_path):
@@ -82,7 +88,7 @@ def test_answers_served_from_several_threads_are_all_logged(bundle, tmp_path):
     threads = [threading.Thread(target=ask) for _ in range(4)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert ids(predlog.log_at(str(tmp_path), "made")) == sorted(given)
+    assert ids(prediction_log.log_at(str(tmp_path), "made")) == sorted(given)
 
 
 def test_an_answer_that_cannot_be_logged_is_not_given(bundle, tmp_path):
@@ -102,7 +108,7 @@ def test_the_model_that_mlflow_loads_logs_only_where_the_variable_says_so(bundle
     assert len(model.predict(None, made_table(2))) == 2
     model.log = ServedLog(str(tmp_path / "log"), bundle)
     given = [one["prediction_id"] for one in model.predict(None, made_table(2))]
-    assert ids(predlog.log_at(str(tmp_path / "log"), "made")) == sorted(given)
+    assert ids(prediction_log.log_at(str(tmp_path / "log"), "made")) == sorted(given)
     monkeypatch.setattr(model, "log", SimpleNamespace(answers=_failing))
     with pytest.raises(MlflowException, match="cannot be written") as caught:
         model.predict(None, made_table(1))
@@ -124,17 +130,17 @@ def test_score_and_a_loaded_version_write_the_log_that_the_variable_names(
     file = str(write_use_case(store))
     train.command(file)
     monkeypatch.setenv("AFTERFIT_LOG", str(store / "log"))
-    log = predlog.log_at(str(store / "log"), "sizes")
+    log = prediction_log.log_at(str(store / "log"), "sizes")
     code, _, err = command_line("score", config=file, version="1", out=str(store / "scores.parquet"))
     assert (code, err) == (0, "")
     scores = pd.read_parquet(store / "scores.parquet")
     logged = read(log).to_pandas()
     assert sorted(logged["prediction_id"]) == sorted(scores["prediction_id"])
     assert "outcome" in logged
-    assert "outcome" not in predlog.features_of(read(log)).column_names
+    assert "outcome" not in prediction_log.features_of(read(log)).column_names
     model = mlflow.pyfunc.load_model("models:/sizes/1")
     answer = model.predict(pd.DataFrame([{"size": 1.5, "count": 3, "colour": "red"}]))[0]
-    assert not predlog.unknown_ids(log, [answer["prediction_id"]])
+    assert not prediction_log.unknown_ids(log, [answer["prediction_id"]])
 
 
 # --- outcomes and seal ---------------------------------------------------------------------------------------------
@@ -207,11 +213,11 @@ def test_without_a_log_the_settings_that_name_one_are_said(tmp_path, write_use_c
 
 def test_a_log_on_s3_needs_a_local_folder_for_its_spools(tmp_path, write_use_case):
     from afterfit.errors import SettingsError
-    from afterfit.usecase import load_use_case
+    from afterfit.use_case import load_use_case
 
     with pytest.raises(SettingsError, match="name a local folder as spool"):
         load_use_case(write_use_case(tmp_path, log={"folder": "s3://bucket/log"}))
-    log = predlog.log_of(load_use_case(write_use_case(tmp_path, log={"folder": "s3://b/log", "spool": "here"})))
+    log = prediction_log.log_of(load_use_case(write_use_case(tmp_path, log={"folder": "s3://b/log", "spool": "here"})))
     assert (log.folder, log.root) == (tmp_path / "here", "s3://b/log")
 
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from afterfit.errors import DataError, SettingsError
-from afterfit.measures import of_function
-from afterfit.metrics import (
+from afterfit.performance.evaluation import (
     METRICS,
     Metric,
     Predictions,
@@ -22,6 +21,7 @@ from afterfit.metrics import (
     outcome_metric,
     value,
 )
+from afterfit.performance.metrics import of_function
 
 
 def binary(n=500, seed=0, decimals=2):

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from afterfit import predlog, registry, watched
+from afterfit import prediction_log
 from afterfit.commands import monitor, outcomes, score, train
-from afterfit.measures import metric
+from afterfit.mlflow_store import monitor_runs, registry
+from afterfit.performance.metrics import metric
 from afterfit.serving.engine import Engine
 from afterfit.serving.keeping import Keeping
-from afterfit.usecase import load_use_case
+from afterfit.use_case import load_use_case
 from conftest import made_table
 
 
@@ -135,7 +136,7 @@ def test_a_windows_run_holds_findings_page_and_what_it_showed(sizes):
     page = Path("one.html").read_text()
     assert "<script" not in page
     assert "colour" in page
-    assert next(one for one in watched.windows("sizes") if one.run_id == window["run_id"]).past.rows == 456
+    assert next(one for one in monitor_runs.windows("sizes") if one.run_id == window["run_id"]).past.rows == 456
 
 
 def test_the_prediction_log_is_read_where_the_use_case_keeps_one(sizes, shared_store, monkeypatch):
@@ -216,7 +217,7 @@ def test_what_a_shadow_answered_is_compared_with_what_was_answered(sizes, comman
     monkeypatch.setenv("AFTERFIT_LOG", str(tmp_path / "log"))
     use_case = load_use_case(sizes)
     train.command(sizes, builder="linear")
-    log = predlog.required(use_case)
+    log = prediction_log.required(use_case)
     code, _, err = command_line("compare_performance", config=sizes, candidate=2, champion=1, data="shadow")
     assert code == 2
     assert "no request that version 1 answered with version 2 as its shadow" in err
@@ -252,11 +253,11 @@ def test_outcomes_of_windows_that_overlap_count_once():
 
     def window(name, start, end):
         first, last = (datetime.fromisoformat(f"2024-{one}") for one in (start, end))
-        return watched.Watched("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
+        return monitor_runs.Watched("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
 
     some = [window("a", "01-01", "02-01"), window("b", "01-15", "02-15"), window("c", "02-15", "03-01")]
     kept = monitor.apart(some, datetime.fromisoformat("2024-03-01"))
     assert [one.name for one in kept] == ["b", "c"]
     assert [one.name for one in monitor.apart(some, datetime.fromisoformat("2024-02-01"))] == ["a"]
-    untimed = watched.Watched("", "all rows", None, None, "1", 0, True, {}, None)
+    untimed = monitor_runs.Watched("", "all rows", None, None, "1", 0, True, {}, None)
     assert monitor.apart([untimed], None) == [untimed]

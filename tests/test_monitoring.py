@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit.bundle import save
-from afterfit.monitoring import Past, answered, observe, past_of
-from afterfit.training import reference, train
+from afterfit.loop.observe import Past, answered, observe, past_of
+from afterfit.model.bundle import save
+from afterfit.model.training import reference, train
 from made import BOOSTER, made_table, manifest, posed, use_case
 
 CASE = use_case(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from afterfit.findings import ColumnReport, DriftReport, Finding
-from afterfit.observation import Measured, Observation, Quality, Service
-from afterfit.policy import Duel, Span, State, decide, found, remembered, together
-from afterfit.sections import Policy, TrainOn, presets
+from afterfit.drift.report import ColumnReport, DriftReport, Finding
+from afterfit.loop.observation import Measured, Observation, Quality, Service
+from afterfit.loop.policy import Duel, Span, State, decide, found, remembered, together
+from afterfit.settings import Policy, TrainOn, presets
 
 END = datetime.fromisoformat("2024-02-01")
 PROMISE = {"roc_auc": {"mean": 0.8, "sd": 0.02, "low": 0.75, "high": 0.85}}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from afterfit import ledger
 from afterfit.errors import StoreError
-from afterfit.server_trial import free_port
+from afterfit.lifecycle.smoke_test import free_port
+from afterfit.mlflow_store import ledger
 from test_ledger import FORK, consistent, make_versions, promote, promotion
 
 pytestmark = pytest.mark.slow

@@ -18,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from afterfit import logparts, predlog, sealing, spoolfile
-from afterfit.contract import learn
+from afterfit import prediction_log
+from afterfit.contract.contract import learn
 from afterfit.errors import LogError
-from afterfit.logstore import Folder
+from afterfit.prediction_log import arrow, sealing, spool_file
+from afterfit.prediction_log.store import Folder
 from made import bench_module
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
 
 @pytest.fixture
 def log(tmp_path):
-    return predlog.log_at(str(tmp_path / "log"), "sizes")
+    return prediction_log.log_at(str(tmp_path / "log"), "sizes")
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def parts(log, kind="answers"):
 
 def test_a_sealed_part_lies_under_its_day_and_is_named_by_the_rows_it_holds(log, spool):
     spool.write([entry("a"), entry("b", NOON + 13 * HOUR), entry("c")])
-    done = predlog.seal(log, [spool])
+    done = prediction_log.seal(log, [spool])
     assert (done.answers, done.parts) == (3, 2)
     name = f"{spool.path.stem}-1-3.parquet"
     assert parts(log) == [f"answers/day=2026-11-23/{name}", f"answers/day=2026-11-24/{name}"]
@@ -66,8 +67,8 @@ def test_a_sealed_part_lies_under_its_day_and_is_named_by_the_rows_it_holds(log,
 def test_sealing_again_seals_what_came_since_under_further_numbers(log, spool):
     for name in "abc":
         spool.write([entry(name)])
-        predlog.seal(log, [spool])
-    assert predlog.seal(log, [spool]) == sealing.Sealed()
+        prediction_log.seal(log, [spool])
+    assert prediction_log.seal(log, [spool]) == sealing.Sealed()
     assert [name.rsplit("-", 2)[1:] for name in parts(log)] == [[f"{i}", f"{i}.parquet"] for i in (1, 2, 3)]
 
 
@@ -76,17 +77,17 @@ def test_a_live_spool_is_left_to_its_process_and_a_dead_ones_is_taken_over(log):
     first.write([entry("a")])
     second.write([entry("b")])
     gone(second)
-    assert predlog.seal(log).spools == 1
+    assert prediction_log.seal(log).spools == 1
     assert [name.split("/")[2].startswith(second.path.stem) for name in parts(log)] == [True]
     assert ids(log) == ["a", "b"]
     first.close()
-    predlog.seal(log)
+    prediction_log.seal(log)
     assert list((log.folder / "spool").iterdir()) == []
 
 
 @pytest.mark.parametrize("durability", ["acknowledged", "buffered"])
 def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_path, durability):
-    log = predlog.PredictionLog("sizes", tmp_path, str(tmp_path), durability)
+    log = prediction_log.PredictionLog("sizes", tmp_path, str(tmp_path), durability)
     spool = log.spool()
 
     def written(name):
@@ -99,7 +100,7 @@ def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_
         spool.rotate()
         spool.rotate()  # an empty one has nothing to leave
         written(f"{name}-after")
-    assert predlog.seal(log).spools == 3
+    assert prediction_log.seal(log).spools == 3
     assert ids(log) == ["a", "a-after", "b", "b-after", "c", "c-after"]
     spool.close()
 
@@ -109,7 +110,7 @@ def test_a_part_is_put_together_from_pieces_whose_columns_differ(log, spool, mon
     sizes = [1, 2, 0.5, 3, "big", None]
     for i, size in enumerate(sizes):
         spool.write([entry(f"a{i}", features={"size": size} if size is not None else {"colour": "red"})])
-    assert predlog.seal(log, [spool]).parts == 1
+    assert prediction_log.seal(log, [spool]).parts == 1
     table = read(log).sort_by("prediction_id")
     assert table["size"].to_pylist() == ["1", "2", "0.5", "3", "big", None]
     assert table["colour"].to_pylist() == [None] * 5 + ["red"]
@@ -119,14 +120,14 @@ def test_many_rows_are_sealed_in_several_parts(log, spool, monkeypatch):
     monkeypatch.setattr(sealing, "PART_ROWS", 10)
     for first in range(0, 25, 5):
         spool.write([entry(f"a{i:02}") for i in range(first, first + 5)])
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     assert [pq.read_metadata(log.store.path / name).num_rows for name in parts(log)] == [10, 10, 5]
     assert ids(log) == [f"a{i:02}" for i in range(25)]
 
 
 def test_a_store_that_fails_loses_nothing_and_keeps_no_other_spool_waiting(log, spool, monkeypatch):
     spool.write([entry("a")])
-    other = predlog.log_at(str(log.folder), "sizes").spool()
+    other = prediction_log.log_at(str(log.folder), "sizes").spool()
     other.write([entry("b")])
     gone(other)
     put, failing = Folder.put, [True]
@@ -138,12 +139,12 @@ def test_a_store_that_fails_loses_nothing_and_keeps_no_other_spool_waiting(log, 
 
     monkeypatch.setattr(Folder, "put", once)
     with pytest.raises(LogError, match="away"):
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
     assert spool.backlog == 1
     assert ids(log) == ["a", "b"]
     spool.write([entry("c")])
     failing.clear()
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     assert ids(log) == ["a", "b", "c"]
     assert len(parts(log)) == 3  # the range that was planned before, and what came after it
 
@@ -153,7 +154,7 @@ def test_two_processes_that_seal_at_once_move_each_answer_once(log):
         dead = log.spool()
         dead.write([entry(f"{name:02}-{i:03}") for i in range(50)])
         gone(dead)
-    threads = [threading.Thread(target=predlog.seal, args=(log,)) for _ in range(4)]
+    threads = [threading.Thread(target=prediction_log.seal, args=(log,)) for _ in range(4)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert ids(log) == [f"{name:02}-{i:03}" for name in range(12) for i in range(50)]
@@ -167,7 +168,7 @@ def test_a_reader_while_a_process_writes_and_seals_sees_each_answer_once(log, sp
             spool.write([entry(f"{count[0]:06}-{i}") for i in range(20)])
             count[0] += 1
             if count[0] % 3 == 0:
-                predlog.seal(log, [spool])
+                prediction_log.seal(log, [spool])
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -187,7 +188,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-STEPS = [(Folder, "put"), (spoolfile, "plan"), (spoolfile, "passed"), (spoolfile, "sweep"), (spoolfile, "remove")]
+STEPS = [(Folder, "put"), (spool_file, "plan"), (spool_file, "passed"), (spool_file, "sweep"), (spool_file, "remove")]
 
 
 def tripped(patch, at):
@@ -227,7 +228,7 @@ MOVES = st.lists(
 @given(moves=MOVES)
 def test_every_acknowledged_answer_is_there_exactly_once_wherever_a_sealing_is_killed(moves):
     folder = Path(mkdtemp())
-    log = predlog.log_at(str(folder), "sizes")
+    log = prediction_log.log_at(str(folder), "sizes")
     spool, wanted = log.spool(), []
     with pytest.MonkeyPatch.context() as always:
         always.setattr(sealing, "PART_ROWS", 5)
@@ -237,21 +238,21 @@ def test_every_acknowledged_answer_is_there_exactly_once_wherever_a_sealing_is_k
                 spool.write([entry(one, NOON + int(one) % 3 * 24 * HOUR) for one in new])
                 wanted += new
             elif move == "seal":
-                predlog.seal(log, [spool])
+                prediction_log.seal(log, [spool])
             else:
                 own = [spool] if move == "kill" else []
                 if not own:
                     gone(spool)
                 with pytest.MonkeyPatch.context() as patch, suppress(Killed):
                     tripped(patch, number)
-                    predlog.seal(log, own)
+                    prediction_log.seal(log, own)
                 spool = (gone(spool), log.spool())[1]
             assert ids(log) == wanted
         gone(spool)
-        predlog.seal(log)
+        prediction_log.seal(log)
     assert ids(log) == wanted
     assert not list((folder / "spool").glob("*.sqlite"))
-    assert not predlog.unknown_ids(log, wanted)
+    assert not prediction_log.unknown_ids(log, wanted)
     shutil.rmtree(folder)
 
 
@@ -267,10 +268,10 @@ def test_killed_processes_leave_every_acknowledged_answer_exactly_once(monkeypat
 def test_a_lock_without_a_spool_is_cleared_when_it_is_old(log, spool):
     orphan = spool.path.with_name(f"{spool.path.stem[:-1]}x.lock")
     orphan.touch()
-    predlog.seal(log)
+    prediction_log.seal(log)
     assert orphan.exists()
     os.utime(orphan, (0, 0))
-    predlog.seal(log)
+    prediction_log.seal(log)
     assert not orphan.exists()
     assert spool._hold.path.exists()
 
@@ -282,7 +283,7 @@ def test_a_spool_that_is_no_database_is_named_and_the_others_are_sealed(log):
     broken = dead.path.with_name(f"{dead.path.stem[:-1]}x.sqlite")
     broken.write_bytes(b"not a database" * 100)
     with pytest.raises(LogError, match=r"x\.sqlite"):
-        predlog.seal(log)
+        prediction_log.seal(log)
     broken.unlink()
     assert ids(log) == ["a"]
 
@@ -297,28 +298,28 @@ def moment(day, hour=12):
 def test_small_parts_of_past_days_are_joined_and_go_an_hour_later(log, spool):
     for i in range(6):
         spool.write([entry(f"a{i}"), entry(f"b{i}", NOON + 24 * HOUR)])
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
     old = 200_000_000  # so far in the future that all parts are more than an hour old
     now = datetime.fromtimestamp(NOON / 1e6 + old, tz=moment(24).tzinfo)
     everything = sorted([*(f"a{i}" for i in range(6)), *(f"b{i}" for i in range(6))])
-    assert predlog.tidy(log, moment(24))[0] in {0, 6}  # the parts may be young by this clock
-    assert predlog.tidy(log, now)[0] in {12, 6}
+    assert prediction_log.tidy(log, moment(24))[0] in {0, 6}  # the parts may be young by this clock
+    assert prediction_log.tidy(log, now)[0] in {12, 6}
     assert ids(log) == everything
-    predlog.tidy(log, now)
+    prediction_log.tidy(log, now)
     assert [name.split("/")[2].startswith("joined-") for name in parts(log)] == [True, True]
     assert ids(log) == everything
-    assert not predlog.unknown_ids(log, everything)
-    assert predlog.tidy(log, now) == (0, 0)
+    assert not prediction_log.unknown_ids(log, everything)
+    assert prediction_log.tidy(log, now) == (0, 0)
 
 
 def test_a_part_that_is_written_again_after_it_was_joined_is_not_read_twice(log, spool):
     for i in range(4):
         spool.write([entry(f"a{i}")])
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
     kept = {name: (log.store.path / name).read_bytes() for name in parts(log)}
     later = datetime.fromtimestamp(NOON / 1e6 + 200_000_000, tz=moment(24).tzinfo)
-    predlog.tidy(log, later)
-    predlog.tidy(log, later)
+    prediction_log.tidy(log, later)
+    prediction_log.tidy(log, later)
     for name, content in kept.items():
         (log.store.path / name).write_bytes(content)
     assert ids(log) == ["a0", "a1", "a2", "a3"]
@@ -327,7 +328,7 @@ def test_a_part_that_is_written_again_after_it_was_joined_is_not_read_twice(log,
 def test_of_two_joined_parts_over_the_same_rows_one_counts(log, spool):
     for i in range(5):
         spool.write([entry(f"a{i}")])
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
     small = log.store.parts("answers")
     for count, mark in ((4, "1"), (5, "0")):
         table = sealing._whole(log.store, small[:count])
@@ -340,12 +341,12 @@ def test_of_two_joined_parts_over_the_same_rows_one_counts(log, spool):
 
 
 def test_days_past_keep_days_are_removed(tmp_path):
-    log = predlog.PredictionLog("sizes", tmp_path, str(tmp_path), keep_days=2)
+    log = prediction_log.PredictionLog("sizes", tmp_path, str(tmp_path), keep_days=2)
     spool = log.spool()
     spool.write([entry(f"a{day}", NOON - day * 24 * HOUR) for day in range(5)])
     spool.close()
-    predlog.seal(log)
-    assert predlog.tidy(log, moment(23))[1] == 4  # two days, each a part and its index
+    prediction_log.seal(log)
+    assert prediction_log.tidy(log, moment(23))[1] == 4  # two days, each a part and its index
     assert ids(log) == ["a0", "a1", "a2"]
     assert min(path.name for path in (tmp_path / "sizes" / "answers").iterdir()) == "day=2026-11-21"
 
@@ -366,7 +367,7 @@ def test_the_outcome_that_arrived_last_is_joined_by_id_or_by_key(log, spool, sea
         ]
     )
     if sealed:
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
     found = read(log).to_pandas().set_index("prediction_id")
     assert [found.loc[name, "outcome"] for name in "abc"] == [True, True, None]
     assert found.loc["a", "outcome_time"] == pd.Timestamp("2026-11-23 12:00:00.000003")
@@ -374,7 +375,7 @@ def test_the_outcome_that_arrived_last_is_joined_by_id_or_by_key(log, spool, sea
 
 
 def test_outcomes_over_many_runs_are_those_of_a_dictionary(log, spool, monkeypatch):
-    from afterfit import logoutcomes
+    from afterfit.prediction_log import logoutcomes
 
     monkeypatch.setattr(logoutcomes, "RUN_ROWS", 50)
     rng = np.random.default_rng(0)
@@ -386,13 +387,13 @@ def test_outcomes_over_many_runs_are_those_of_a_dictionary(log, spool, monkeypat
         spool.write_outcomes([outcome(f"a{who}" if by_id else None, value, NOON + at, None if by_id else [who])])
         last[f"a{who}"] = value
         if at % 40 == 0:
-            predlog.seal(log, [spool])
+            prediction_log.seal(log, [spool])
     found = read(log).select(["prediction_id", "outcome"]).to_pylist()
     assert {row["prediction_id"]: row["outcome"] for row in found if row["outcome"] is not None} == last
 
 
 def test_equal_hashes_do_not_mix_outcomes_up(log, spool, monkeypatch):
-    from afterfit import logoutcomes
+    from afterfit.prediction_log import logoutcomes
 
     monkeypatch.setattr(logoutcomes, "hashes", lambda texts: np.full(len(texts), 7, dtype=np.uint64))
     spool.write([entry(name) for name in "abcd"])
@@ -402,14 +403,14 @@ def test_equal_hashes_do_not_mix_outcomes_up(log, spool, monkeypatch):
 
 def test_unknown_ids_are_told_over_spools_and_parts(log, spool):
     spool.write([entry("sealed"), entry("late", NOON + 24 * HOUR)])
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     spool.write([entry("spooled")])
-    assert predlog.unknown_ids(log, ["sealed", "late", "spooled", "nobody", "no\ud800body"]) == {
+    assert prediction_log.unknown_ids(log, ["sealed", "late", "spooled", "nobody", "no\ud800body"]) == {
         "nobody",
         "no\ud800body",
     }
-    assert predlog.unknown_ids(log, []) == set()
-    assert predlog.unknown_ids(log, [f"x{i}" for i in range(1200)]) == {f"x{i}" for i in range(1200)}
+    assert prediction_log.unknown_ids(log, []) == set()
+    assert prediction_log.unknown_ids(log, [f"x{i}" for i in range(1200)]) == {f"x{i}" for i in range(1200)}
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -418,7 +419,7 @@ def test_unknown_ids_are_told_over_spools_and_parts(log, spool):
 def test_windows_are_of_serving_or_of_the_use_cases_own_time(log, spool):
     rows = [entry(f"a{i}", NOON + i * 5 * HOUR, features={"when": f"2013-04-{10 + i}T08:00:00Z"}) for i in range(6)]
     spool.write(rows)
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     served = {"start": datetime(2026, 11, 23, 17), "end": datetime(2026, 11, 24, 3)}  # noqa: DTZ001 - naive UTC
     assert ids(log, **served) == ["a1", "a2"]
     own = {"start": datetime(2013, 4, 12), "end": datetime(2013, 4, 14)}  # noqa: DTZ001 - as above
@@ -437,27 +438,27 @@ def test_versions_and_shadow_rows_are_chosen(log, spool):
 
 def test_columns_are_those_that_were_asked_for_in_one_schema_for_all_parts(log, spool):
     spool.write([entry("a", features={"x": 1, "time": "t"})])
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     spool.write([entry("b", features={"x": "two", "y": None})])
-    tables = list(predlog.read(log))
+    tables = list(prediction_log.read(log))
     assert len({table.schema for table in tables}) == 1
     assert read(log)["x"].to_pylist() == ["1", "two"]
     assert read(log)["features.time"].to_pylist() == ["t", None]
-    assert predlog.features_of(tables[0]).column_names == ["x", "time", "y"]
+    assert prediction_log.features_of(tables[0]).column_names == ["x", "time", "y"]
     assert read(log, columns=["x", "outcome"]).column_names == ["x", "outcome"]
     assert read(log, columns=["features.time"]).column_names == ["features.time"]
 
 
 @pytest.mark.usefixtures("spool")
 def test_an_empty_log_gives_nothing(log):
-    assert list(predlog.read(log)) == []
-    assert predlog.unknown_ids(log, ["a"]) == {"a"}
+    assert list(prediction_log.read(log)) == []
+    assert prediction_log.unknown_ids(log, ["a"]) == {"a"}
 
 
 def test_rare_feature_names_cost_no_column_each_and_are_kept(log, spool, monkeypatch):
-    monkeypatch.setattr(logparts, "MOST_FEATURES", 3)
+    monkeypatch.setattr(arrow, "MOST_FEATURES", 3)
     spool.write([entry(f"a{i}", features={"x": 1, "y": 2, f"odd{i}": i}) for i in range(5)])
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     table = pq.read_table(log.store.path / parts(log)[0])
     assert [name for name in table.column_names if name.startswith("f:")] == ["f:x", "f:y", "f:odd0"]
     assert orjson.loads(table["rest"].to_pylist()[4]) == {"odd4": 4}
@@ -465,7 +466,7 @@ def test_rare_feature_names_cost_no_column_each_and_are_kept(log, spool, monkeyp
 
 def test_features_that_are_no_object_do_not_stop_sealing(log, spool):
     spool.write([entry("a")._replace(features=b"{broken"), entry("b")._replace(features=b"[1]"), entry("c")])
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     assert ids(log) == ["a", "b", "c"]
 
 
@@ -495,7 +496,7 @@ def test_a_contract_reads_what_was_logged_as_it_read_the_row(rows, cut):
     contract = learn(learnt)
     given_rows = [dict(zip(learnt.columns, row, strict=True)) for row in rows]
     stored = [tuple(entry(f"a{i}", features=row)) for i, row in enumerate(given_rows)]
-    tables = [logparts.answers_table(some) for some in (stored[:cut], stored[cut:]) if some]
+    tables = [arrow.answers_table(some) for some in (stored[:cut], stored[cut:]) if some]
     whole = sealing.unified(tables).to_pandas()
     frame = whole[[f"f:{name}" for name in learnt.columns]].set_axis(learnt.columns, axis=1)
     checked = contract.check_frame(frame)
@@ -520,24 +521,26 @@ def _number(value):
 
 def test_private_values_are_hashed_or_left_out():
     row = {"name": "Ada", "age": 36, "size": 1.5, "gone": None}
-    hashed = predlog.private(row, ("name", "age", "gone", "absent"), "hash", salt="s")
+    hashed = prediction_log.private(row, ("name", "age", "gone", "absent"), "hash", salt="s")
     assert hashed["name"] != "Ada"
     assert len(hashed["name"]) == 16
     assert (hashed["size"], hashed["gone"], "absent" in hashed) == (1.5, None, False)
-    assert predlog.private({"age": 36.0}, ("age",), "hash", salt="s")["age"] == hashed["age"]
-    assert predlog.private({"age": 36}, ("age",), "hash", salt="t")["age"] != hashed["age"]
-    assert predlog.private(row, ("name", "age"), "drop") == {"size": 1.5, "gone": None}
+    assert prediction_log.private({"age": 36.0}, ("age",), "hash", salt="s")["age"] == hashed["age"]
+    assert prediction_log.private({"age": 36}, ("age",), "hash", salt="t")["age"] != hashed["age"]
+    assert prediction_log.private(row, ("name", "age"), "drop") == {"size": 1.5, "gone": None}
 
 
 def test_a_secret_changes_the_salt(monkeypatch):
-    before = predlog.salt_of("sizes")
+    before = prediction_log.salt_of("sizes")
     monkeypatch.setenv("AFTERFIT_LOG_SALT", "a secret")
-    assert predlog.salt_of("sizes") != before
+    assert prediction_log.salt_of("sizes") != before
 
 
 def test_keys_of_equal_values_are_equal_and_private_ones_hashed():
-    assert predlog.key_of({"a": 12, "b": "x"}, ("a", "b")) == predlog.key_of({"a": 12.0, "b": "x"}, ("a", "b"))
-    assert predlog.key_of({"a": None}, ("a",)) is None
-    assert predlog.key_of({"a": 1}, ()) is None
-    assert predlog.key_of({"a": "\ud800"}, ("a",)).encode() == b'["\\ud800"]'
-    assert "Ada" not in predlog.key_of({"a": "Ada"}, ("a",), ("a",), salt="s")
+    assert prediction_log.key_of({"a": 12, "b": "x"}, ("a", "b")) == prediction_log.key_of(
+        {"a": 12.0, "b": "x"}, ("a", "b")
+    )
+    assert prediction_log.key_of({"a": None}, ("a",)) is None
+    assert prediction_log.key_of({"a": 1}, ()) is None
+    assert prediction_log.key_of({"a": "\ud800"}, ("a",)).encode() == b'["\\ud800"]'
+    assert "Ada" not in prediction_log.key_of({"a": "Ada"}, ("a",), ("a",), salt="s")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from afterfit import predlog, sealing
+from afterfit import prediction_log
 from afterfit.errors import LogError
+from afterfit.prediction_log import sealing
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
 
@@ -11,7 +12,7 @@ from made_log import HOUR, NOON, entry, ids, outcome, read
 def log(account, tmp_path):
     bucket = f"log-{tmp_path.name.replace('_', '-').lower()}"[:60].strip("-")
     account.create_bucket(Bucket=bucket)
-    return predlog.PredictionLog("sizes", tmp_path, f"s3://{bucket}/deep/log/", keep_days=1)
+    return prediction_log.PredictionLog("sizes", tmp_path, f"s3://{bucket}/deep/log/", keep_days=1)
 
 
 def test_a_log_on_s3_is_sealed_joined_read_and_cleared_like_one_in_a_folder(log):
@@ -19,11 +20,11 @@ def test_a_log_on_s3_is_sealed_joined_read_and_cleared_like_one_in_a_folder(log)
     for i in range(5):
         spool.write([entry(f"a{i}"), entry(f"b{i}", NOON - 24 * HOUR), entry(f"c{i}", NOON - 72 * HOUR)])
         spool.write_outcomes([outcome(f"a{i}", bool(i % 2))])
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
     assert len(ids(log)) == 15
     assert read(log, columns=["prediction_id", "outcome"]).num_rows == 15
-    assert predlog.unknown_ids(log, ["a1", "b4", "nobody"]) == {"nobody"}
-    assert predlog.unknown_ids(log, ["a1", "b4", "nobody"]) == {"nobody"}  # out of the cache
+    assert prediction_log.unknown_ids(log, ["a1", "b4", "nobody"]) == {"nobody"}
+    assert prediction_log.unknown_ids(log, ["a1", "b4", "nobody"]) == {"nobody"}  # out of the cache
     assert sealing.retain(log.store, 1, "2026-11-23") == 10
     later = NOON / 1e6 + 200_000_000
     for _ in range(2):
@@ -40,10 +41,10 @@ def test_with_s3_away_nothing_is_lost_and_sealing_goes_on_when_it_is_back(log, m
     with monkeypatch.context() as away:
         away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         with pytest.raises(LogError, match="endpoint does not answer"):
-            predlog.seal(log, [spool])
+            prediction_log.seal(log, [spool])
         spool.write([entry("b")])
         assert spool.backlog == 2
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     assert ids(log) == ["a", "b"]
     assert spool.backlog == 0
     spool.close()

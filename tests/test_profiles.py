@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import afterfit
+from afterfit.drift.profiles import Profile
 from afterfit.errors import DataError
-from afterfit.profiles import Profile
 
 SAVED = Path(__file__).parent / "fixtures" / "profile-format-1.json"
 

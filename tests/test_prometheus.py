@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from afterfit import registry
-from afterfit.serving import tally
+from afterfit.mlflow_store import registry
+from afterfit.serving import metrics
 from made import bench_module
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +48,8 @@ def test_every_alert_is_tried():
 def test_the_rules_name_only_metrics_and_labels_that_the_server_has():
     endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
     exposed = {
-        f"{tally.PREFIX}{name}{ending}": {*measure.labels, "job", "instance", "le"}
-        for name, measure in tally.MEASURES.items()
+        f"{metrics.PREFIX}{name}{ending}": {*measure.labels, "job", "instance", "le"}
+        for name, measure in metrics.MEASURES.items()
         for ending in endings[measure.kind]
     }
     for rule in rules():

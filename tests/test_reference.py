@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import afterfit
+from afterfit.drift.reference import Reference, cleaned, compare, distances, predicted, renamed
 from afterfit.errors import DataError
-from afterfit.predictions import Predictions
-from afterfit.reference import Reference, cleaned, compare, distances, predicted, renamed
-from afterfit.training import reference, train
+from afterfit.model.training import reference, train
+from afterfit.performance.predictions import Predictions
 from made import BOOSTER, made_table, posed, use_case
 
 

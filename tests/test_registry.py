@@ -8,9 +8,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from afterfit import registry
 from afterfit.errors import BundleError, StoreError, UnknownVersionError
-from afterfit.usecase import load_use_case
+from afterfit.mlflow_store import registry
+from afterfit.use_case import load_use_case
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from afterfit import report
-from afterfit.predictions import Predictions
+from afterfit.pages import figures
+from afterfit.performance.predictions import Predictions
 
 
 def drawn(figure):
@@ -26,7 +26,7 @@ def several(k, rows=400, seed=0):
 
 @pytest.mark.parametrize(("k", "lines"), [(2, 1), (3, 3), (30, 30)])
 def test_classification_draws_one_line_a_class_and_one_for_two_classes(k, lines):
-    pictures = report.classification(*several(k))
+    pictures = figures.classification(*several(k))
     assert set(pictures) == {"roc", "precision_recall", "calibration", "confusion"}
     curves = [line for line in pictures["roc"].axes[0].lines if not line.get_label().startswith("_")]
     assert len(curves) == (lines if k > 2 else 1)
@@ -36,21 +36,21 @@ def test_classification_draws_one_line_a_class_and_one_for_two_classes(k, lines)
 
 def test_the_roc_curve_is_that_of_the_positive_class():
     y, predictions = several(2)
-    curve = report.classification(y, predictions)["roc"].axes[0].lines[-1]
+    curve = figures.classification(y, predictions)["roc"].axes[0].lines[-1]
     area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
     assert area > 0.8  # the other class's would lie below the diagonal
 
 
 def test_rows_of_one_class_leave_only_the_confusion():
     y, predictions = several(2)
-    assert set(report.classification(np.zeros_like(y), predictions)) == {"confusion"}
+    assert set(figures.classification(np.zeros_like(y), predictions)) == {"confusion"}
 
 
 def test_the_confusion_counts_every_row():
     y, predictions = several(3)
     texts = [
         int(text.get_text().replace(",", ""))
-        for text in report.classification(y, predictions)["confusion"].axes[0].texts
+        for text in figures.classification(y, predictions)["confusion"].axes[0].texts
     ]
     assert (len(texts), sum(texts)) == (9, 400)
     assert texts[0] == ((y == 0) & (predictions.prediction == 0)).sum()
@@ -59,35 +59,37 @@ def test_the_confusion_counts_every_row():
 @pytest.mark.parametrize("rows", [1, 50, 20_000])
 def test_a_regression_shows_predictions_and_residuals_of_bounded_size(rows):
     y = np.random.default_rng(0).normal(size=rows)
-    pictures = report.regression(y, Predictions.of_values(y * 0.5))
-    assert len(pictures["predicted_against_true"].axes[0].collections[0].get_offsets()) == min(rows, report.MOST_POINTS)
+    pictures = figures.regression(y, Predictions.of_values(y * 0.5))
+    assert len(pictures["predicted_against_true"].axes[0].collections[0].get_offsets()) == min(
+        rows, figures.MOST_POINTS
+    )
     for figure in pictures.values():
         assert drawn(figure).std() > 0
 
 
 def test_residuals_that_are_all_equal_can_be_drawn():
-    for figure in report.regression(np.ones(30), Predictions.of_values(np.ones(30))).values():
+    for figure in figures.regression(np.ones(30), Predictions.of_values(np.ones(30))).values():
         assert drawn(figure).std() > 0
 
 
 def test_bars_show_the_largest_first_and_not_too_many():
-    figure = report.bars("t", "x", {f"f{n}": float(n) for n in range(40)}, {f"f{n}": 0.1 for n in range(40)})
+    figure = figures.bars("t", "x", {f"f{n}": float(n) for n in range(40)}, {f"f{n}": 0.1 for n in range(40)})
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == [f"f{n}" for n in range(20, 40)]  # from below
     drawn(figure)
-    drawn(report.bars("t", "x", {}))
+    drawn(figures.bars("t", "x", {}))
 
 
 @pytest.mark.parametrize(("greater", "best"), [(True, [1.0, 3.0, 3.0]), (False, [1.0, 1.0, 0.5])])
 def test_the_history_shows_the_best_so_far_without_those_that_were_stopped(greater, best):
     values = [(0, 1.0, False), (1, 3.0, False), (2, 99.0, True), (3, 0.5, False)]
-    figure = report.history(values, "auc", greater_is_better=greater)
+    figure = figures.history(values, "auc", greater_is_better=greater)
     assert figure.axes[0].lines[0].get_ydata().tolist() == best
     drawn(figure)
 
 
 def test_the_card_says_what_was_learnt_and_hides_what_is_private(bundle):
-    card = report.card(bundle)
+    card = figures.card(bundle)
     assert "Predicts `late` (classification)" in card
     assert "| carrier | category | AA, BB, CC |" in card
     assert "| secret | category | private |" in card
@@ -97,5 +99,5 @@ def test_the_card_says_what_was_learnt_and_hides_what_is_private(bundle):
 
 
 def test_odd_names_do_not_break_the_cards_table():
-    assert report._cell("a|b\n`c` <d>") == "a\\|b 'c' &lt;d>"
-    assert report._number(None) == report._number(float("nan")) == "not defined"
+    assert figures._cell("a|b\n`c` <d>") == "a\\|b 'c' &lt;d>"
+    assert figures._number(None) == figures._number(float("nan")) == "not defined"

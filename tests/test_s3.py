@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit import s3
-from afterfit.data import read, stream
+from afterfit.data import s3
+from afterfit.data.loading import read, stream
 from afterfit.errors import SourceError
-from afterfit.sections import Source
+from afterfit.settings import Source
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from afterfit import server_trial
 from afterfit.errors import StoreError
-from afterfit.registry import load_bundle, version
+from afterfit.lifecycle import smoke_test
+from afterfit.mlflow_store.registry import load_bundle, version
 
 ROOT = Path(__file__).parents[1]
 ROW = {"size": 1.5, "count": 3, "colour": "red"}
@@ -27,8 +27,8 @@ ROW = {"size": 1.5, "count": 3, "colour": "red"}
 @pytest.fixture(scope="module")
 def production(shared_store, write_use_case_in):
     """Two versions: the second, a linear model, is in production."""
-    from afterfit import registry
     from afterfit.commands import train
+    from afterfit.mlflow_store import registry
 
     file = str(write_use_case_in(shared_store))
     for builder in ("", "linear"):
@@ -40,12 +40,12 @@ def production(shared_store, write_use_case_in):
 @pytest.fixture(scope="module")
 def port(production):
     assert Path(production).is_file()
-    with server_trial.serving("models:/sizes@production") as port:
+    with smoke_test.serving("models:/sizes@production") as port:
         yield port
 
 
 def answers(port, body):
-    status, text = server_trial.post(port, body)
+    status, text = smoke_test.post(port, body)
     assert status == 200, text
     return json.loads(text, parse_constant=pytest.fail)["predictions"]
 
@@ -155,12 +155,12 @@ def test_a_version_requires_every_package_that_its_code_imports():
 @pytest.mark.usefixtures("store")
 def test_a_model_that_cannot_be_served_says_what_the_server_said():
     with pytest.raises(StoreError, match=r"ended with code .* before it was ready: .*nothing"):
-        server_trial.try_server("models:/nothing@production", [ROW])
+        smoke_test.try_server("models:/nothing@production", [ROW])
 
 
 def test_a_server_that_has_gone_away_is_a_sentence():
     with pytest.raises(StoreError, match="The model server at port 9 does not answer"):
-        server_trial.post(9, {})
+        smoke_test.post(9, {})
 
 
 def script(name, *options, cwd, **environment):

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.bulk import told_apart
 from afterfit.errors import LogError
+from afterfit.prediction_log.bulk import told_apart
+from afterfit.serving.auth import Tokens, tokens_of_environment
 from afterfit.serving.engine import MANY, engine, fresh_id
 from afterfit.serving.keeping import Keeping
+from afterfit.serving.metrics import Tally
 from afterfit.serving.service import count
-from afterfit.serving.tally import Tally
-from afterfit.serving.tokens import Tokens, tokens_of_environment
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
 ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}

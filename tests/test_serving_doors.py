@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
-from afterfit import predlog
-from afterfit.bundle import save
-from afterfit.serving import page, tally
+from afterfit import prediction_log
+from afterfit.model.bundle import save
+from afterfit.model.training import train
+from afterfit.serving import html, metrics
+from afterfit.serving.auth import Tokens
 from afterfit.serving.keeping import Keeping
-from afterfit.serving.tokens import Tokens
-from afterfit.training import train
 from made import BOOSTER, bundled, made_table, posed, use_case
 from serving_client import asked, logged, made_doors, made_service, reopened
 
@@ -41,8 +41,8 @@ def got(doors, path):
 
 
 def outcomes(service):
-    predlog.seal(service.place, [service.log])
-    tables = list(predlog.read(service.place))
+    prediction_log.seal(service.place, [service.log])
+    tables = list(prediction_log.read(service.place))
     return {row["prediction_id"]: row["outcome"] for table in tables for row in table.to_pylist()}
 
 
@@ -132,14 +132,14 @@ def test_foreign_column_names_never_become_labels(service, doors):
 
 
 def test_counts_of_processes_that_are_gone_stay_in_the_sum_and_their_gauges_do_not(tmp_path):
-    gone, own = tally.Tally(), tally.Tally()
+    gone, own = metrics.Tally(), metrics.Tally()
     for one in (gone, own):
         one.counts["rows", "1"] += 3
         one.gauges["workers",] = 1
         one.histogram("batch_rows").observe(2)
     (tmp_path / "tally-999999999.json").write_bytes(gone.text())
     (tmp_path / "tally-999999998.json").write_bytes(b"cut o")
-    text = tally.exposed(tally.joined(tmp_path, own)).decode()
+    text = metrics.exposed(metrics.joined(tmp_path, own)).decode()
     assert 'afterfit_rows_total{version="1"} 6.0' in text
     assert "afterfit_workers 1.0" in text
     assert "afterfit_batch_rows_sum 4.0" in text
@@ -168,7 +168,7 @@ def test_nothing_is_ready_before_a_version_is_loaded(service, tmp_path):
 
 def test_a_log_that_cannot_be_written_makes_an_acknowledging_server_unready(service, doors, monkeypatch):
     assert got(doors, "/ready").json()["ready"] is True
-    monkeypatch.setattr("afterfit.serving.application._writable", lambda _: False)
+    monkeypatch.setattr("afterfit.serving.routes._writable", lambda _: False)
     response = got(doors, "/ready")
     assert (response.status_code, response.json()["log_writable"]) == (503, False)
     service.acknowledged = False
@@ -273,7 +273,7 @@ def test_the_page_shows_what_is_served_and_loads_nothing_from_elsewhere(doors, t
 
 def test_a_foreign_name_is_escaped_on_the_page(service):
     service.tally.counts["warnings", HOSTILE, "missing"] += 1
-    text, _ = page.front(service, service.tally, [])
+    text, _ = html.front(service, service.tally, [])
     assert HOSTILE not in text
 
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from afterfit import tracking
-from afterfit.bundle import save
-from afterfit.codedigest import code_digest
 from afterfit.commands.train import requirements
+from afterfit.mlflow_store import tracking
+from afterfit.model.bundle import save
+from afterfit.model.codedigest import code_digest
 from afterfit.package import ROOT
 from serving_client import JSON, asked, made_doors, made_service, reopened
 

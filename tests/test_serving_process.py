@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from afterfit import ledger, registry
-from afterfit.registry import load_bundle, version
+from afterfit.mlflow_store import ledger, registry
+from afterfit.mlflow_store.registry import load_bundle, version
 
 ROOT = Path(__file__).parents[1]
 JSON = {"Content-Type": "application/json"}
@@ -161,7 +161,7 @@ def test_a_version_with_another_digest_is_refused_noted_in_the_ledger_and_the_ol
 
 @pytest.mark.slow
 def test_a_stopped_server_finishes_and_seals_its_log(server):
-    from afterfit import predlog
+    from afterfit import prediction_log
 
     found, threads = load(server, 0.5)
     for thread in threads:
@@ -169,8 +169,8 @@ def test_a_stopped_server_finishes_and_seals_its_log(server):
     assert {status for _, _, status, _ in found} == {200}
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=PATIENCE) == 0, server.said()
-    log = predlog.log_at(str(server.log), "sizes")
-    ids = [one for table in predlog.read(log) for one in table.column("prediction_id").to_pylist()]
+    log = prediction_log.log_at(str(server.log), "sizes")
+    ids = [one for table in prediction_log.read(log) for one in table.column("prediction_id").to_pylist()]
     assert len(ids) == len(set(ids))
     assert {answer["prediction_id"] for *_, answer in found} <= set(ids)
     lines = [json.loads(line) for line in server.access.read_text().splitlines()]
@@ -180,7 +180,7 @@ def test_a_stopped_server_finishes_and_seals_its_log(server):
 
 @pytest.mark.slow
 def test_a_worker_whose_server_was_killed_stops_and_leaves_its_log_to_be_sealed(production, tmp_path):
-    from afterfit import predlog
+    from afterfit import prediction_log
 
     registry.set_alias(version("sizes", "1"), "production")
     found = Server(production, tmp_path, workers=1)
@@ -197,8 +197,8 @@ def test_a_worker_whose_server_was_killed_stops_and_leaves_its_log_to_be_sealed(
 
         assert eventually(lambda: answers() is None)
         assert "first process is gone" in found.said()
-        log = predlog.log_at(str(found.log), "sizes")
-        assert eventually(lambda: predlog.seal(log).spools == 1)
-        assert sum(table.num_rows for table in predlog.read(log)) == 1
+        log = prediction_log.log_at(str(found.log), "sizes")
+        assert eventually(lambda: prediction_log.seal(log).spools == 1)
+        assert sum(table.num_rows for table in prediction_log.read(log)) == 1
     finally:
         found.errors.close()

@@ -10,15 +10,15 @@ import time
 
 import pytest
 
-from afterfit.bundle import save
-from afterfit.serving import follower, webhook
+from afterfit.model.bundle import save
+from afterfit.model.training import train
+from afterfit.serving import reload, webhook
+from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
-from afterfit.serving.follower import Follower, try_out
+from afterfit.serving.http_errors import Refusal
 from afterfit.serving.keeping import Keeping
-from afterfit.serving.refusal import Refusal
+from afterfit.serving.reload import Follower, try_out
 from afterfit.serving.shadow import Shadow
-from afterfit.serving.tokens import Tokens
-from afterfit.training import train
 from made import BOOSTER, made_table, manifest, posed, use_case
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
@@ -45,7 +45,7 @@ def versions(trained, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_code_beside(monkeypatch):
     """These bundles have no MLflow model around them, and so no code that could have been altered."""
-    monkeypatch.setattr(follower, "check_code", lambda *_: None)
+    monkeypatch.setattr(reload, "check_code", lambda *_: None)
 
 
 def target(shared, served, shadow=None, *, reachable=True):
@@ -111,14 +111,14 @@ def test_a_version_that_does_not_answer_todays_rows_is_refused(following, versio
 
 def test_an_example_without_a_prediction_speaks_against_a_version(bundle, tmp_path, trained):
     made = save(trained.scorer, manifest(use_case()), [{**ROW, "distance": "far"}], tmp_path / "odd")
-    with pytest.raises(follower.BundleError, match="example"):
+    with pytest.raises(reload.BundleError, match="example"):
         try_out(engine(made), None, [])
     try_out(engine(bundle), None, [])
 
 
 def test_requests_go_on_while_versions_change_and_no_answer_is_mixed(following, versions, tmp_path):
     service, found, _ = following
-    expected = {number: engine(follower.load(versions_path(versions, number))).answers([ROW])[0] for number in versions}
+    expected = {number: engine(reload.load(versions_path(versions, number))).answers([ROW])[0] for number in versions}
     doors = made_doors(service, tmp_path)
 
     async def ask_on(one, until):
@@ -315,14 +315,14 @@ def test_a_refused_version_is_tried_again_once_it_was_fetched_anew(following, ve
 def test_a_version_that_was_replaced_while_it_was_read_is_not_refused(following, versions, tmp_path, monkeypatch):
     service, found, _ = following
     gone = {**versions["2"], "bundle": str(tmp_path / "gone")}
-    original = follower.loaded
+    original = reload.loaded
 
     def overtaken(wanted, keeping):
         if wanted == gone:
             target(tmp_path, versions["2"])
         return original(wanted, keeping)
 
-    monkeypatch.setattr(follower, "loaded", overtaken)
+    monkeypatch.setattr(reload, "loaded", overtaken)
     target(tmp_path, gone)
     found.look()
     assert not list(tmp_path.glob("refused-*.json"))

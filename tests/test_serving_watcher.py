@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from afterfit import ledger, registry, tracking
 from afterfit.errors import StoreError, UnknownVersionError
-from afterfit.ledger import Decision
-from afterfit.registry import DIGEST, LOADER
-from afterfit.serving import copies, processes, watcher
-from afterfit.serving.plan import Plan
-from afterfit.serving.watcher import Watcher
+from afterfit.mlflow_store import ledger, registry, tracking
+from afterfit.mlflow_store.ledger import Decision
+from afterfit.mlflow_store.registry import DIGEST, LOADER
+from afterfit.serving import copies, registry_watcher, supervisor
+from afterfit.serving.options import Plan
+from afterfit.serving.registry_watcher import Watcher
 
 DESCRIBED = f"""
 flavors:
@@ -37,7 +37,7 @@ def watching(store, write_use_case, monkeypatch):
     at("1")
     (store / "shared").mkdir()
     clock = Clock()
-    monkeypatch.setattr(watcher.time, "monotonic", clock)
+    monkeypatch.setattr(registry_watcher.time, "monotonic", clock)
     found = Watcher(Plan(str(write_use_case(store)), "production", str(store / "shared")))
     found.ask()
     return found, store / "shared", clock
@@ -181,7 +181,7 @@ def test_an_alias_that_nothing_holds_ends_the_server_at_once(watching, tmp_path)
     _, shared, _ = watching
     Watcher(Plan(str(tmp_path / "sizes.yaml"), "nobody", str(shared))).ask()
     with pytest.raises(UnknownVersionError, match="no version 'nobody'"):
-        processes._check_target(shared)
+        supervisor._check_target(shared)
 
 
 def test_a_note_waits_in_the_shared_folder_until_the_store_is_back(watching, monkeypatch):
@@ -207,14 +207,14 @@ def test_a_note_waits_in_the_shared_folder_until_the_store_is_back(watching, mon
 
 
 def test_a_command_at_work_puts_a_note_off_and_the_alias_is_followed(watching, monkeypatch):
-    from afterfit.lock import locked
+    from afterfit.mlflow_store.lock import locked
 
     found, shared, _ = watching
-    monkeypatch.setattr(watcher, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(registry_watcher, "LOCK_SECONDS", 0.1)
     at("2")
     found.ask()
     refuse(shared)
-    monkeypatch.setattr(watcher.time, "monotonic", time.perf_counter)
+    monkeypatch.setattr(registry_watcher.time, "monotonic", time.perf_counter)
     with locked("sizes.ledger-lock", "somebody"):
         at("3")
         found.ask()

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.data import read, stream
+from afterfit.data.column_names import clean_names
+from afterfit.data.files import writable
+from afterfit.data.loading import read, stream
 from afterfit.errors import DataError, SourceError
-from afterfit.names import clean_names
-from afterfit.sections import Source
-from afterfit.sources import writable
+from afterfit.settings import Source
 
 TABLE = (
     "id,zip,when,amount,sold,note\n1,01234,2024-01-01,1.5,true,\n2,10115,2024-01-02,,false,NA\n3,,2024-01-03,N/A,,ok\n"

@@ -13,12 +13,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from afterfit import predlog, sealing, spoolfile
-from afterfit import spool as module
-from afterfit.bulk import Bulk
+from afterfit import prediction_log
 from afterfit.errors import LogError, SettingsError
-from afterfit.predlog import PredictionLog
-from afterfit.spool import Spool
+from afterfit.prediction_log import sealing, spool_file
+from afterfit.prediction_log import spool as module
+from afterfit.prediction_log.bulk import Bulk
+from afterfit.prediction_log.log import PredictionLog
+from afterfit.prediction_log.spool import Spool
 from made_log import NOON, entry, ids, outcome, read
 
 
@@ -34,12 +35,12 @@ def largest_file(size):
 
 
 def rows(connection, table, some):
-    return [row for piece in spoolfile.pieces(connection, table, some, 1_000) for row in piece]
+    return [row for piece in spool_file.pieces(connection, table, some, 1_000) for row in piece]
 
 
 def written(spool):
-    with spoolfile.snapshot(spool.path) as connection:
-        return [row[0] for row in rows(connection, "answers", spoolfile.unsealed(connection, "answers"))]
+    with spool_file.snapshot(spool.path) as connection:
+        return [row[0] for row in rows(connection, "answers", spool_file.unsealed(connection, "answers"))]
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def test_nothing_to_write_is_nothing(spool):
 def test_every_field_comes_back_as_it_was(spool):
     one = entry("a", key=["k"], warnings=b"[1]", error=b"{}", lower=1.0, upper=2.0, probabilities=b"{}", shadow=True)
     spool.write([one])
-    with spoolfile.snapshot(spool.path) as connection:
-        assert rows(connection, "answers", spoolfile.Range(1, 1)) == [tuple(one)]
+    with spool_file.snapshot(spool.path) as connection:
+        assert rows(connection, "answers", spool_file.Range(1, 1)) == [tuple(one)]
 
 
 def test_a_batch_is_written_whole_or_not_at_all(spool):
@@ -165,8 +166,8 @@ def test_several_threads_share_a_spool(spool):
 def test_outcomes_are_written_beside_the_answers(tmp_path):
     spool = Spool(tmp_path, durability="buffered", use_case="sizes")
     spool.write_outcomes([outcome("a", True), outcome(None, 2.5, key=["k"])])
-    with spoolfile.snapshot(spool.path) as connection:
-        assert len(rows(connection, "outcomes", spoolfile.Range(1, 9))) == 2
+    with spool_file.snapshot(spool.path) as connection:
+        assert len(rows(connection, "outcomes", spool_file.Range(1, 9))) == 2
     spool.close()
 
 
@@ -197,7 +198,7 @@ def test_a_live_spool_is_held_and_a_killed_process_frees_its_own(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, env=env) as child:
-        hold = spoolfile.Hold(Path(child.stdout.readline().strip()))
+        hold = spool_file.Hold(Path(child.stdout.readline().strip()))
         assert not hold.take()
         child.kill()
     assert hold.take()
@@ -207,9 +208,9 @@ def test_a_live_spool_is_held_and_a_killed_process_frees_its_own(tmp_path):
 @pytest.mark.parametrize("use_case", ["sizes", "flights-late", "a-1-b"])
 def test_a_spools_name_says_its_use_case_whatever_is_in_it(tmp_path, use_case):
     spool = Spool(tmp_path, use_case=use_case)
-    assert spoolfile.use_case_of(spool.path.stem) == use_case
-    assert spoolfile.spools(tmp_path, use_case) == [spool.path]
-    assert spoolfile.spools(tmp_path, "a") == []
+    assert spool_file.use_case_of(spool.path.stem) == use_case
+    assert spool_file.spools(tmp_path, use_case) == [spool.path]
+    assert spool_file.spools(tmp_path, "a") == []
     spool.close()
 
 
@@ -236,16 +237,16 @@ def test_answers_that_are_written_together_come_back_one_by_one(tmp_path, durabi
     while len(ids(log)) < 7:  # buffered ones come a moment later
         time.sleep(0.01)
     assert ids(log) == list("abcdefg")
-    assert predlog.unknown_ids(log, ["c", "g", "x"]) == {"x"}
+    assert prediction_log.unknown_ids(log, ["c", "g", "x"]) == {"x"}
     table = read(log, columns=["prediction_id", "key", "at", "warnings", "probability"]).sort_by("prediction_id")
     assert table["at"].to_pylist() == [None, 0, 1, 2, None, 0, 1]
     assert table["key"].to_pylist()[1:4] == ['["b"]', '["c"]', '["d"]']
     assert table["warnings"].to_pylist()[2] == '[{"column":"size"}]'
-    assert predlog.seal(log, [spool]).answers == 7
+    assert prediction_log.seal(log, [spool]).answers == 7
     assert (ids(log), spool.backlog) == (list("abcdefg"), 0)
     spool.write([together(["h", "i"])])
     spool.close()
-    assert predlog.seal(log).answers == 2
+    assert prediction_log.seal(log).answers == 2
     assert ids(log) == list("abcdefghi")
 
 
@@ -269,8 +270,8 @@ def test_answers_to_many_requests_are_few_records_and_come_back_as_they_were(spo
         for i in range(40)
     ]
     spool.write(some)
-    with spoolfile.snapshot(spool.path) as connection:
-        assert rows(connection, "answers", spoolfile.unsealed(connection, "answers")) == [*map(tuple, some)]
+    with spool_file.snapshot(spool.path) as connection:
+        assert rows(connection, "answers", spool_file.unsealed(connection, "answers")) == [*map(tuple, some)]
         (records,) = connection.execute("SELECT count(*) FROM answers").fetchone()
     assert records == 1 + 1 + 1 + 3
     assert spool.backlog == 40
@@ -288,7 +289,7 @@ def test_what_json_does_not_know_is_written_one_by_one_or_refused(spool, odd):
 
 
 def test_a_hold_whose_file_goes_while_it_is_taken_is_somebody_elses(tmp_path, monkeypatch):
-    hold, real = spoolfile.Hold(tmp_path / "a.sqlite"), sqlite3.connect
+    hold, real = spool_file.Hold(tmp_path / "a.sqlite"), sqlite3.connect
 
     def beaten(path, **options):
         connection = real(path, **options)
@@ -296,7 +297,7 @@ def test_a_hold_whose_file_goes_while_it_is_taken_is_somebody_elses(tmp_path, mo
         return connection
 
     with monkeypatch.context() as changed:
-        changed.setattr(spoolfile.sqlite3, "connect", beaten)
+        changed.setattr(spool_file.sqlite3, "connect", beaten)
         assert not hold.take()
     assert hold.take()
     hold.free(remove=True)
@@ -307,7 +308,7 @@ def test_a_record_of_many_is_sealed_with_its_last_answer_once(tmp_path, monkeypa
     log = PredictionLog("sizes", tmp_path, str(tmp_path))
     spool = log.spool()
     spool.write([entry("a"), together([f"b{k}" for k in range(10)]), entry("c")])
-    assert predlog.seal(log, [spool]).answers == 12
+    assert prediction_log.seal(log, [spool]).answers == 12
     assert len(set(ids(log))) == len(ids(log)) == 12
     spool.close()
 
@@ -317,8 +318,8 @@ def test_rows_come_back_as_they_came_whatever_they_hold(tmp_path):
     log = PredictionLog("sizes", tmp_path, str(tmp_path))
     spool = log.spool()
     spool.write([together(["a", "b"], features=odd, keys=None)])
-    with spoolfile.snapshot(spool.path) as connection:
-        first, second = rows(connection, "answers", spoolfile.unsealed(connection, "answers"))
+    with spool_file.snapshot(spool.path) as connection:
+        first, second = rows(connection, "answers", spool_file.unsealed(connection, "answers"))
     assert first[5] == b'{"x": NaN, "y": "\\ud800"}'
     assert (second[4], second[5]) == (None, b'{"x": 12345678901234567890123, "y": null}')
     spool.close()

@@ -10,11 +10,11 @@ import mlflow
 import pytest
 import yaml
 
-from afterfit import journal, ledger, registry, watched
 from afterfit.commands import loop as looping
 from afterfit.commands import step
 from afterfit.errors import SettingsError
-from afterfit.usecase import load_use_case
+from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
+from afterfit.use_case import load_use_case
 from made_log import entry
 from test_backtest import PARAMS, decisions, lived, policy, table
 
@@ -95,11 +95,11 @@ def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
 
 
 def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
-    from afterfit import predlog
+    from afterfit import prediction_log
     from afterfit.commands import live
 
     use_case = load_use_case(settings(store, log={"folder": "log"}))
-    spool = predlog.required(use_case).spool()
+    spool = prediction_log.required(use_case).spool()
     rows = [("trial", "2020-01-01"), ("served", "2024-02-01T00:30:00"), ("us", "01/30/2024 10:00"), ("odd", "soon")]
     for name, when in rows:
         spool.write([entry(name, key=[name], features={"when": when, "id": name, "size": 0.5, "other": 0.5})])
@@ -116,7 +116,7 @@ def test_each_step_leaves_its_window_in_the_series_with_its_page(store):
     in_production(config)
     for _ in range(2):
         step.command(config, now=NOW)
-    found = watched.windows("changing")
+    found = monitor_runs.windows("changing")
     assert [one.name for one in found] == ["2024-01-29", "2024-02-05"]
     for one in found:
         page = mlflow.artifacts.load_text(f"runs:/{one.run_id}/monitor.html")
@@ -136,7 +136,7 @@ def test_a_window_that_is_not_over_is_not_looked_at(store):
     answer = step.command(config, now="2024-02-01")
     assert answer.data["outcome"] == "nothing is due"
     assert answer.exit_code == 0
-    assert journal.pages("changing") == []
+    assert step_journal.pages("changing") == []
 
 
 class DiedError(Exception):
@@ -171,7 +171,7 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
         break
     monkeypatch.setattr(owner, name, real)
     assert step.command(config, now="2024-02-05").data["outcome"] == "nothing is due"
-    pages = journal.pages("changing")
+    pages = step_journal.pages("changing")
     assert [page.done for page in pages] == [True]
     versions = [registry.version("changing", "latest").number]
     assert versions == ["2"]
@@ -185,9 +185,9 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
 
     from afterfit.commands import live, train
     from afterfit.commands.live import Live
-    from afterfit.history import History, Work
-    from afterfit.loop import act, begin
-    from afterfit.policy import Action, Span
+    from afterfit.loop.history import History, Work
+    from afterfit.loop.policy import Action, Span
+    from afterfit.loop.stepping import act, begin
 
     config = settings(store)
     in_production(config)
@@ -196,7 +196,7 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     use_case = load_use_case(config)
     work = Work(History.of(use_case, live.rows_of(use_case), store / "work"))
     (store / "versions").mkdir()
-    page = journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
+    page = step_journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
     world = Live(use_case, work, page, store / "versions")
     state = replace(begin(world.trained("2")), previous="1")
     span = Span("w", *(datetime.fromisoformat(page.marks[key]) for key in ("start", "end")))
@@ -239,7 +239,7 @@ def receiver():
 
 
 def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(store, receiver, monkeypatch):
-    from afterfit.alarms import SIGNATURE, signature
+    from afterfit.lifecycle.alarms import SIGNATURE, signature
 
     monkeypatch.setenv("ALARM_KEY", "secret")
     told = {"webhook": receiver[0], "secret": "ALARM_KEY"}
@@ -256,9 +256,9 @@ def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(store,
 def test_an_alarm_that_is_refused_is_tried_again_and_one_that_may_have_arrived_is_not(receiver):
     from pathlib import Path
 
-    from afterfit import alarms
     from afterfit.errors import AlarmError
-    from afterfit.sections import Alarms
+    from afterfit.lifecycle import alarms
+    from afterfit.settings import Alarms
 
     waited = []
     told = alarms.message("changing", "2024-02", {"kind": "alarm", "reason": "", "causes": [{"key": "drift"}]}, "1")
@@ -274,9 +274,9 @@ def test_an_alarm_that_is_refused_is_tried_again_and_one_that_may_have_arrived_i
 
 
 def test_a_command_gets_the_alarm_on_its_standard_input(tmp_path):
-    from afterfit import alarms
     from afterfit.errors import AlarmError
-    from afterfit.sections import Alarms
+    from afterfit.lifecycle import alarms
+    from afterfit.settings import Alarms
 
     told = {"id": "1", "causes": []}
     alarms.send(Alarms(command=("sh", "-c", "cat > got.json")), told, tmp_path, lambda _: None)
@@ -286,7 +286,7 @@ def test_a_command_gets_the_alarm_on_its_standard_input(tmp_path):
 
 
 def test_two_steps_at_once_are_one_step(store):
-    from afterfit.lock import locked
+    from afterfit.mlflow_store.lock import locked
 
     config = settings(store)
     in_production(config)

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
-from afterfit import tracking
-from afterfit.data import Fingerprint
+from afterfit.data.loading import Fingerprint
 from afterfit.errors import StoreError, UnknownVersionError
+from afterfit.mlflow_store import tracking
 
 
 def status(run):
@@ -231,7 +231,7 @@ def stop(process):
 def test_over_http_versions_are_text_and_a_server_that_goes_away_is_a_sentence(
     store, server, write_use_case, command_line, monkeypatch
 ):
-    from afterfit import registry
+    from afterfit.mlflow_store import registry
 
     file = write_use_case(store)
     code, out, err = command_line("train", config=file, builder="linear")

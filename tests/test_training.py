@@ -5,9 +5,9 @@ from sklearn.datasets import load_diabetes, load_wine
 from sklearn.metrics import roc_auc_score
 
 from afterfit.errors import DataError, SchemaError, SettingsError, TrainingError
-from afterfit.metrics import evaluate
-from afterfit.training import Spread, encode, feature_columns, folds, pose, train
-from afterfit.usecase import UseCase
+from afterfit.model.training import Spread, encode, feature_columns, folds, pose, train
+from afterfit.performance.evaluation import evaluate
+from afterfit.use_case import UseCase
 from made import BOOSTER, made_table, posed, use_case
 
 
@@ -260,9 +260,9 @@ def test_what_the_folds_promise_on_real_flights_is_what_april_keeps():
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     from afterfit import data
-    from afterfit.builders import build
-    from afterfit.training import layout
-    from afterfit.usecase import load_use_case
+    from afterfit.model.builders import build
+    from afterfit.model.training import layout
+    from afterfit.use_case import load_use_case
 
     case = load_use_case("flights-late")
     window = data.load(case, start=case.split.train.start, end=case.split.holdout.end)

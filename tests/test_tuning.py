@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from afterfit import tuning
 from afterfit.errors import SettingsError, SourceError, TrainingError
-from afterfit.training import train
-from afterfit.tuning import importances, search
+from afterfit.model import tuning
+from afterfit.model.training import train
+from afterfit.model.tuning import importances, search
 from made import made_table, posed, use_case
 
 BOOSTER = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afterfit import upkeep
+from afterfit.gate import upkeep
 
 
 class Work:

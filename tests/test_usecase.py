@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from afterfit.errors import SettingsError
-from afterfit.usecase import UseCase, builtin_names, load_use_case
+from afterfit.use_case import UseCase, builtin_names, load_use_case
 
 SMALLEST = """
 name: mine

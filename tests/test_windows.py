@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afterfit.data.windows import Cutter, Every, moment
 from afterfit.errors import DataError, SettingsError
-from afterfit.windows import Cutter, Every, moment
 
 DAYS = pd.DataFrame({"when": pd.date_range("2013-01-30", periods=100, freq="12h"), "x": range(100)})
 

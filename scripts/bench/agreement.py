@@ -51,7 +51,7 @@ class Seen:
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """The use case's settings with the policy, the delay and the first training that are asked for."""
-    from afterfit.usecase import load_use_case
+    from afterfit.use_case import load_use_case
 
     use_case = load_use_case(options.config)
     told = use_case.model_dump(mode="json", exclude_unset=True)
@@ -67,9 +67,9 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> list[Seen]:
     """What the backtest says."""
-    from afterfit.bundle import load
     from afterfit.commands import backtest
-    from afterfit.usecase import load_use_case
+    from afterfit.model.bundle import load
+    from afterfit.use_case import load_use_case
 
     file = folder / "replayed.yaml"
     file.write_text(yaml.safe_dump(told), "utf-8")
@@ -101,9 +101,9 @@ def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) ->
 
 def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> list[Seen]:
     """What the live loop does, in a store, a log and a source of its own."""
-    from afterfit import data, predlog
+    from afterfit import data, prediction_log
     from afterfit.commands.backtest import window_length
-    from afterfit.usecase import load_use_case
+    from afterfit.use_case import load_use_case
 
     file = folder / SETTINGS
     replay = load_use_case(folder / "replayed.yaml")
@@ -114,7 +114,7 @@ def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> li
     use_case, before = load_use_case(file), whole[times < start]
     write_source(use_case, before, start, folder)
     begun(use_case)
-    log, seen, sent = predlog.required(use_case), [], start
+    log, seen, sent = prediction_log.required(use_case), [], start
     for _, begin, end in window_length(options.every, use_case).between(start, datetime.fromisoformat(options.end)):
         serve(use_case, log, whole[(times >= begin) & (times < end)])
         known = end - timedelta(hours=options.delay)
@@ -128,11 +128,13 @@ def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> li
 
 def begun(use_case: Any) -> None:
     """Train the first version on all rows whose outcome is known, none held out, and put it into production."""
-    from afterfit import data, ledger, making, tracking
+    from afterfit import data
     from afterfit.commands.train import choose, train_and_register
+    from afterfit.mlflow_store import ledger, tracking
+    from afterfit.model import packaging
 
     window = data.load(use_case)
-    table = making.table(use_case, window, np.arange(len(window.frame)))
+    table = packaging.table(use_case, window, np.arange(len(window.frame)))
     with tracking.run(use_case.name, "train the first"):
         train_and_register(table, *choose(use_case, "", ""))
     first = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
@@ -148,8 +150,10 @@ def write_source(use_case: Any, before: pd.DataFrame, now: datetime, folder: Pat
 
 def serve(use_case: Any, log: Any, rows: pd.DataFrame) -> None:
     """Answer rows with the version in production, and log them as a server does."""
-    from afterfit import logrows, predlog, registry
-    from afterfit.making import plain
+    from afterfit import prediction_log
+    from afterfit.mlflow_store import registry
+    from afterfit.model.packaging import plain
+    from afterfit.prediction_log import from_bundle
 
     bundle = registry.load_bundle(registry.version(use_case.name, registry.PRODUCTION))
     names = [name for name in rows.columns if name != use_case.target]
@@ -159,8 +163,8 @@ def serve(use_case: Any, log: Any, rows: pd.DataFrame) -> None:
             some = rows.iloc[first : first + CHUNK][names]
             records = [{str(key): plain(value) for key, value in row.items()} for row in some.to_dict("records")]
             now = int(np.datetime64(rows[use_case.time].iloc[first], "us").astype(np.int64))
-            spool.write(logrows.entries(bundle, records, bundle.answers(some), now, 0.0))
-        predlog.seal(log, [spool])
+            spool.write(from_bundle.entries(bundle, records, bundle.answers(some), now, 0.0))
+        prediction_log.seal(log, [spool])
     finally:
         spool.close()
 
@@ -178,15 +182,15 @@ def report(use_case: Any, log: Any, rows: pd.DataFrame, folder: Path) -> None:
 
 def stepped(use_case: Any, file: str, options: argparse.Namespace, now: datetime) -> Seen:
     """One step at the end of a window, as the journal has it."""
-    from afterfit import journal, registry
     from afterfit.commands import step
+    from afterfit.mlflow_store import registry, step_journal
 
     answer = step.command(file, every=options.every, now=now.isoformat()).data
-    page = journal.pages(use_case.name)[-1]
+    page = step_journal.pages(use_case.name)[-1]
     action, number = answer["action"], answer["candidate"]
-    observed = {**journal.read(page, step.TURN)["observation"], "version": ""}
+    observed = {**step_journal.read(page, step.TURN)["observation"], "version": ""}
     made = registry.load_bundle(registry.version(use_case.name, number)).manifest if number else None
-    verdict = journal.read(page, "verdict.json")["decision"] if number else ""
+    verdict = step_journal.read(page, "verdict.json")["decision"] if number else ""
     return Seen(
         answer["window"],
         action["kind"],

@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from afterfit.measures import metric
+from afterfit.performance.metrics import metric
 
 ROOT = Path(__file__).parents[2]
 COMPARED = {"never", "calendar", "cautious"}

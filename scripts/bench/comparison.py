@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from afterfit.compare import compare_performance
-from afterfit.measures import METRICS
-from afterfit.predictions import Predictions
+from afterfit.performance.metrics import METRICS
+from afterfit.performance.paired_comparison import compare_performance
+from afterfit.performance.predictions import Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -50,7 +50,7 @@ def disconnect() -> None:
 
 
 def promote(version: int, seen: int | None = None):
-    from afterfit import ledger
+    from afterfit.mlflow_store import ledger
 
     book = ledger.entries(NAME)
     held = ledger.holder(book, "production")
@@ -62,7 +62,7 @@ def promote(version: int, seen: int | None = None):
 
 def faults() -> list[str]:
     """What is wrong with ledger and alias; nothing, where all is well."""
-    from afterfit import ledger, registry
+    from afterfit.mlflow_store import ledger, registry
 
     book = ledger.entries(NAME)
     actual, recorded = registry.aliases(NAME).get("production", ""), ledger.holder(book, "production")
@@ -104,7 +104,7 @@ def timed_promotion() -> float:
 
 def kills(count: int, seed: int) -> tuple[Counter[str], list[str]]:
     """What the next command found after each kill, and what was wrong after it."""
-    from afterfit import ledger
+    from afterfit.mlflow_store import ledger
 
     chance, seen, wrong = random.Random(seed), Counter[str](), list[str]()
     promote(1)
@@ -126,7 +126,7 @@ def kills(count: int, seed: int) -> tuple[Counter[str], list[str]]:
 
 
 def contend(barrier, version: int, folder: Path) -> None:
-    from afterfit import ledger
+    from afterfit.mlflow_store import ledger
 
     seen = len(ledger.entries(NAME))
     barrier.wait(120)

@@ -80,11 +80,11 @@ def acknowledged(lines: list[str]) -> set[str]:
 
 def measure(kills: int, seed: int = 0, longest: float = 0.6) -> dict[str, int]:
     """How many answers were acknowledged, are in the log, are absent from it, and are there more than once."""
-    from afterfit import predlog
+    from afterfit import prediction_log
 
     chance, wanted = random.Random(seed), set[str]()
     with tempfile.TemporaryDirectory() as folder:
-        log = predlog.log_at(folder, USE_CASE)
+        log = prediction_log.log_at(folder, USE_CASE)
         assert log is not None
         for number in range(kills):
             sealer = start(SEAL, folder)
@@ -92,11 +92,11 @@ def measure(kills: int, seed: int = 0, longest: float = 0.6) -> dict[str, int]:
             if number % 2:
                 killed(sealer, chance.uniform(0.0, 0.1))
             else:
-                predlog.seal(log)
+                prediction_log.seal(log)
                 killed(sealer, 0.0)
-        predlog.seal(log)
+        prediction_log.seal(log)
         left = list((Path(folder) / "spool").glob("*.sqlite"))
-        counts = Counter(one for table in predlog.read(log) for one in table["prediction_id"].to_pylist())
+        counts = Counter(one for table in prediction_log.read(log) for one in table["prediction_id"].to_pylist())
     absent = sum(one not in counts for one in wanted)
     doubled = sum(count > 1 for count in counts.values())
     return {

@@ -121,7 +121,7 @@ def quick_settings(config, folder):
     """The use case's settings with a log that is sealed every half second, so that kills meet sealing too."""
     import yaml
 
-    from afterfit.usecase import settings_file
+    from afterfit.use_case import settings_file
 
     content = yaml.safe_load(settings_file(str(config)).read_text("utf-8"))
     content["serving"] = {**(content.get("serving") or {}), "seal_seconds": 0.5}
@@ -132,14 +132,14 @@ def quick_settings(config, folder):
 
 def measure(config, model, example, kills, *, seed=0, longest=1.0, connections=8):
     """Kill so many serving processes; gives what was acknowledged, logged, absent, and there more than once."""
-    from afterfit import predlog
-    from afterfit.usecase import load_use_case
+    from afterfit import prediction_log
+    from afterfit.use_case import load_use_case
 
     chance, acknowledged, lost, done = random.Random(seed), [], 0, 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         settings = quick_settings(config, folder)
-        log = predlog.log_at(str(folder / "log"), load_use_case(settings).name)
+        log = prediction_log.log_at(str(folder / "log"), load_use_case(settings).name)
         bodies = bodies_of(example)
         while done < kills:
             server = Server(settings, model, folder)
@@ -148,9 +148,9 @@ def measure(config, model, example, kills, *, seed=0, longest=1.0, connections=8
             clients.end()
             acknowledged += clients.acknowledged
             lost += len(clients.broken) + sum(status != 200 for status in clients.statuses)
-        predlog.seal(log)
+        prediction_log.seal(log)
         left = list((folder / "log" / "spool").glob("*.sqlite"))
-        counts = Counter(one for table in predlog.read(log) for one in table["prediction_id"].to_pylist())
+        counts = Counter(one for table in prediction_log.read(log) for one in table["prediction_id"].to_pylist())
     return {
         "kills": done,
         "acknowledged": len(acknowledged),
@@ -176,9 +176,9 @@ def trained(folder):
     """A flights version of few trees, kept in a folder; gives its settings file, that folder and an example row."""
     import yaml
 
-    from afterfit import registry
     from afterfit.commands import train
-    from afterfit.usecase import settings_file
+    from afterfit.mlflow_store import registry
+    from afterfit.use_case import settings_file
 
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     content = yaml.safe_load(settings_file("flights-late").read_text("utf-8"))

@@ -64,8 +64,8 @@ def made(folder: Path, windows: int) -> str:
 
 def begin(config: str) -> None:
     """Put a first version into production."""
-    from afterfit import ledger
     from afterfit.commands import train
+    from afterfit.mlflow_store import ledger
 
     train.command(config)
     decision = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
@@ -74,8 +74,8 @@ def begin(config: str) -> None:
 
 def step(config: str, ready=None) -> None:
     """One step; `ready` is set when all is imported and connected, so that the kill falls into the step."""
-    from afterfit import ledger
     from afterfit.commands import step as command
+    from afterfit.mlflow_store import ledger
 
     ledger.entries(NAME)
     if ready is not None:
@@ -85,9 +85,9 @@ def step(config: str, ready=None) -> None:
 
 def stages() -> str:
     """How far the last window's step came."""
-    from afterfit import journal
+    from afterfit.mlflow_store import step_journal
 
-    pages = journal.pages(NAME)
+    pages = step_journal.pages(NAME)
     if not pages or pages[-1].done:
         return "between windows"
     marks = pages[-1].marks
@@ -98,9 +98,9 @@ def faults(folder: Path) -> list[str]:
     """What is wrong; nothing, where all is well."""
     from mlflow import MlflowClient
 
-    from afterfit import journal, ledger, registry
+    from afterfit.mlflow_store import ledger, registry, step_journal
 
-    pages, book = journal.pages(NAME), ledger.entries(NAME)
+    pages, book = step_journal.pages(NAME), ledger.entries(NAME)
     found = [f"window {page.window} is not done" for page in pages if not page.done]
     ends = [page.end for page in pages]
     starts = [page.marks["start"] for page in pages]

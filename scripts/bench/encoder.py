@@ -16,8 +16,8 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OrdinalEncoder
 
-from afterfit.contract import learn
-from afterfit.encoder import fit_encoder
+from afterfit.contract.contract import learn
+from afterfit.contract.encoder import fit_encoder
 
 CATEGORIES = ["carrier", "origin", "dest"]
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]

@@ -29,8 +29,8 @@ def halves(use_case: str):
     import numpy as np
 
     from afterfit import data
-    from afterfit.training import pose, train
-    from afterfit.usecase import load_use_case
+    from afterfit.model.training import pose, train
+    from afterfit.use_case import load_use_case
 
     case = load_use_case(use_case)
     frame = data.load(case).frame
@@ -51,9 +51,9 @@ def flights(use_case: str, peers: Path | None, names) -> dict[str, list[dict[str
     """A line a month: realised, estimated and its interval, for ours; then the peers' errors."""
     import pandas as pd
 
-    from afterfit.bundle import save
-    from afterfit.monitoring import answered, observe, past_of
-    from afterfit.training import errormap, reference
+    from afterfit.loop.observe import answered, observe, past_of
+    from afterfit.model.bundle import save
+    from afterfit.model.training import errormap, reference
 
     case, frame, y, part, problem, trained = halves(use_case)
     case = case.model_copy(
@@ -93,7 +93,7 @@ def told(name: str, lines) -> None:
 
 
 def _manifest(case):
-    from afterfit.bundle import Manifest
+    from afterfit.model.bundle import Manifest
 
     window = {"name": "flights", "sha256": "0" * 64, "rows": 0, "start": None, "end": None}
     told = {"settings": "0", "window": window, "promise": {}, "created": "", "packages": {}, "code": "0"}
@@ -214,11 +214,11 @@ def series(kind: str, seed: int):
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    from afterfit import estimate, shifts
-    from afterfit.calibration import fit_calibration
-    from afterfit.errormap import learn_errormap
-    from afterfit.measures import metric
-    from afterfit.predictions import Predictions
+    from afterfit.model.calibration import fit_calibration
+    from afterfit.performance import estimation, recalibration
+    from afterfit.performance.error_map import learn_errormap
+    from afterfit.performance.metrics import metric
+    from afterfit.performance.predictions import Predictions
 
     (x, y), *rest = windows(kind, seed)
     folds = np.array_split(np.arange(len(y)), 5)
@@ -234,11 +234,13 @@ def series(kind: str, seed: int):
     wanted, past, found = [metric(name) for name in CLASS_METRICS], [], []
     for number, (x, y) in enumerate(rest):
         answers = Predictions.of_probabilities(calibration(model.predict_proba(x)))
-        rows = estimate.Answers(answers, known.errors_at(x, answers), shifts.centre_of(shares, 2), clock[:STRETCH])
-        ours = estimate.estimate(wanted, rows, known.folds, past, seed=number)
-        plain = estimate.plug_in(wanted, rows)
+        rows = estimation.Answers(
+            answers, known.errors_at(x, answers), recalibration.centre_of(shares, 2), clock[:STRETCH]
+        )
+        ours = estimation.estimate(wanted, rows, known.folds, past, seed=number)
+        plain = estimation.plug_in(wanted, rows)
         found.append({one.name: (one(y, answers), ours[one.name], plain[one.name]) for one in wanted})
-        past.append(estimate.learn(rows, y, clock[STRETCH - 1].astype(object)))
+        past.append(estimation.learn(rows, y, clock[STRETCH - 1].astype(object)))
         clock = clock[STRETCH:]
     return found
 
@@ -268,9 +270,9 @@ def bound() -> float:
     import numpy as np
 
     from afterfit import data
-    from afterfit.scorer import predict
-    from afterfit.training import encode, fit, layout, pose
-    from afterfit.usecase import load_use_case
+    from afterfit.model.scorer import predict
+    from afterfit.model.training import encode, fit, layout, pose
+    from afterfit.use_case import load_use_case
 
     case = load_use_case("flights-late")
     frame = data.load(case).frame

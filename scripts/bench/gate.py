@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afterfit.compare import compare_performance
+from afterfit.performance.paired_comparison import compare_performance
 
 TARGET_SPEED = 10.0
 TARGET_MEMORY = 500.0

@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 from comparison import TRUTHS, settings, share_for
 
-from afterfit.bundle import Manifest, load, save
-from afterfit.examination import Case, HeldOut, Side, examine
-from afterfit.gate import judge
-from afterfit.measures import METRICS
-from afterfit.predictions import Predictions
-from afterfit.training import pose, train
-from afterfit.usecase import UseCase
+from afterfit.gate.examination import Case, HeldOut, Side, examine
+from afterfit.gate.verdict import judge
+from afterfit.model.bundle import Manifest, load, save
+from afterfit.model.training import pose, train
+from afterfit.performance.metrics import METRICS
+from afterfit.performance.predictions import Predictions
+from afterfit.use_case import UseCase
 
 GROUPS = 6
 

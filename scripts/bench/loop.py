@@ -36,7 +36,7 @@ def window(rows: int, path: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from afterfit.flights import flights
+    from afterfit.data.flights import flights
 
     whole = flights()
     later = whole[whole["scheduled_departure"] >= "2013-04-01"]

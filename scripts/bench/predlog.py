@@ -20,9 +20,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from afterfit import predlog
-from afterfit.logparts import FEATURE
-from afterfit.spool import Entry, Spool
+from afterfit import prediction_log
+from afterfit.prediction_log.arrow import FEATURE
+from afterfit.prediction_log.spool import Entry, Spool
 
 DAY = 86_400_000_000
 START = 1_795_392_000_000_000  # 2026-11-23 00:00 UTC
@@ -80,13 +80,13 @@ def writing(folder: Path, durability: str, batch: int, answers: int) -> tuple[fl
 
 def sealing(folder: Path, rows: int) -> float:
     """Rows a second from a spool into parts."""
-    log = predlog.log_at(str(folder), "sealed")
+    log = prediction_log.log_at(str(folder), "sealed")
     assert log is not None
     spool = Spool(folder, use_case="sealed")
     for first in range(0, rows, 10_000):
         spool.write(entries(min(10_000, rows - first), first))
     start = time.perf_counter()
-    predlog.seal(log, [spool])
+    prediction_log.seal(log, [spool])
     taken = time.perf_counter() - start
     spool.close()
     return rows / taken
@@ -94,9 +94,9 @@ def sealing(folder: Path, rows: int) -> float:
 
 def filled(folder: Path, rows: int, part: int = 100_000) -> None:
     """A log of so many rows, a million a day, each with an outcome, written as parts straight away."""
-    from afterfit.logparts import answers_table
+    from afterfit.prediction_log.arrow import answers_table
 
-    log = predlog.log_at(str(folder), "bench")
+    log = prediction_log.log_at(str(folder), "bench")
     assert log is not None
     like = answers_table([tuple(one) for one in entries(1)])
     rng = np.random.default_rng(0)
@@ -107,11 +107,11 @@ def filled(folder: Path, rows: int, part: int = 100_000) -> None:
         table = like.take(pa.array(np.zeros(n, dtype=np.int64)))
         for name, column in (("prediction_id", ids), ("time", times), (f"{FEATURE}temp", pa.array(rng.normal(size=n)))):
             table = table.set_column(table.column_names.index(name), name, column)
-        predlog.write_table(log, f"bench-{first}", "answers", table)
+        prediction_log.write_table(log, f"bench-{first}", "answers", table)
         values = pa.array(rng.random(n) < 0.3)
         order = rng.permutation(n)
         told = {"prediction_id": ids, "key": pa.nulls(n, pa.string()), "value": values, "time": times}
-        predlog.write_table(log, f"bench-{first}", "outcomes", pa.table(told).take(pa.array(order)))
+        prediction_log.write_table(log, f"bench-{first}", "outcomes", pa.table(told).take(pa.array(order)))
 
 
 def reading(folder: Path) -> tuple[int, float, float]:

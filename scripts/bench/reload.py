@@ -95,7 +95,7 @@ def promote_on(config, versions, seconds, every):
 
 def spans(name, first, begun, returned):
     """Who held production when, by the ledger's own times."""
-    from afterfit import ledger
+    from afterfit.mlflow_store import ledger
 
     book = [entry for entry in ledger.entries(name) if entry.counts and entry.decision.action == "promotion"]
     moved = [(entry.decision.version, entry.time.timestamp()) for entry in book if entry.time.timestamp() > begun]
@@ -129,7 +129,7 @@ def lags(answers, held):
 
 def wrong(answers, rows, name, versions):
     """Answers that differ from what their version's bundle says of the row."""
-    from afterfit import registry
+    from afterfit.mlflow_store import registry
 
     bundles = {number: registry.load_bundle(registry.version(name, number)) for number in versions}
     expected = {(number, k): bundle.answer(row) for number, bundle in bundles.items() for k, row in enumerate(rows)}

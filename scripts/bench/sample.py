@@ -7,12 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from afterfit import registry
 from afterfit.commands import train
 from afterfit.commands.console import settle
-from afterfit.flights import flights
-from afterfit.making import plain
-from afterfit.usecase import load_use_case
+from afterfit.data.flights import flights
+from afterfit.mlflow_store import registry
+from afterfit.model.packaging import plain
+from afterfit.use_case import load_use_case
 
 NAME = "flights-sample"
 DAYS = ("2013-01-01", "2013-02-01")

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 
 from afterfit import data
-from afterfit.bundle import load, save
 from afterfit.commands import score as command
 from afterfit.commands.train import example_of, load_table, manifest_of
-from afterfit.training import train
-from afterfit.usecase import load_use_case
+from afterfit.model.bundle import load, save
+from afterfit.model.training import train
+from afterfit.use_case import load_use_case
 
 
 def best(function, repeats):

@@ -30,13 +30,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from afterfit import tracking
-from afterfit.bundle import save
 from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
-from afterfit.estimatorfile import TRUSTED
-from afterfit.server_trial import serving
-from afterfit.training import train
-from afterfit.usecase import load_use_case
+from afterfit.lifecycle.smoke_test import serving
+from afterfit.mlflow_store import tracking
+from afterfit.model.bundle import save
+from afterfit.model.safe_loading import TRUSTED
+from afterfit.model.training import train
+from afterfit.use_case import load_use_case
 
 JSON = {"Content-Type": "application/json"}
 

@@ -26,13 +26,13 @@ import mlflow
 import servers
 from mlflow.models import infer_signature
 
-from afterfit import registry, tracking
-from afterfit.bundle import save
 from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
-from afterfit.estimatorfile import TRUSTED
-from afterfit.server_trial import serving as mlflow_serving
-from afterfit.training import train
-from afterfit.usecase import load_use_case
+from afterfit.lifecycle.smoke_test import serving as mlflow_serving
+from afterfit.mlflow_store import registry, tracking
+from afterfit.model.bundle import save
+from afterfit.model.safe_loading import TRUSTED
+from afterfit.model.training import train
+from afterfit.use_case import load_use_case
 
 JSON_ROWS = 200
 MANY = 1_000

@@ -15,7 +15,7 @@ import yaml
 
 from afterfit.commands import console
 from afterfit.errors import AfterfitError, SettingsError
-from afterfit.usecase import UseCase, load_use_case, settings_file
+from afterfit.use_case import UseCase, load_use_case, settings_file
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = Path(__file__).parent
@@ -169,7 +169,7 @@ def write(wanted: Wanted) -> list[str]:
 
 def baked(wanted: Wanted, folder: Path) -> str:
     """Download the version; gives its number."""
-    from afterfit import registry
+    from afterfit.mlflow_store import registry
 
     target = registry.version(wanted.use_case.name, wanted.version)
     registry.keep(target, folder)

@@ -3,25 +3,27 @@
 Importing this package is cheap: the names below are loaded when they are first used, and MLflow never is.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from afterfit.package import lazy
+
+if TYPE_CHECKING:
+    from afterfit.drift import compare_drift, profile
+    from afterfit.performance import compare_performance
+    from afterfit.use_case import load_use_case
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "compare_drift": "afterfit.drift",
-    "compare_performance": "afterfit.compare",
-    "load_use_case": "afterfit.usecase",
-    "profile": "afterfit.profiles",
-}
-
 __all__ = ["__version__", "compare_drift", "compare_performance", "load_use_case", "profile"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'afterfit' has no attribute '{name}'")
+__getattr__, _dir = lazy(
+    __name__,
+    {
+        "drift": ("compare_drift", "profile"),
+        "performance": ("compare_performance",),
+        "use_case": ("load_use_case",),
+    },
+)
 
 
 def __dir__() -> list[str]:

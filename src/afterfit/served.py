@@ -13,9 +13,9 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel
 
-from afterfit.bundle import load
-from afterfit.codedigest import check_code
 from afterfit.errors import AfterfitError, LogError
+from afterfit.model.bundle import load
+from afterfit.model.codedigest import check_code
 
 
 class ServedBundle(PythonModel):
@@ -30,7 +30,7 @@ class ServedBundle(PythonModel):
         check_code(home, self.bundle.manifest.code, Path(__file__).name)
         self.log = None
         if os.environ.get("AFTERFIT_LOG", "").strip():
-            from afterfit.servedlog import ServedLog  # noqa: PLC0415 - costs nothing where no log is kept
+            from afterfit.prediction_log.servedlog import ServedLog  # noqa: PLC0415 - costs nothing where no log is kept
 
             self.log = ServedLog(os.environ["AFTERFIT_LOG"], self.bundle)
 

@@ -12,17 +12,20 @@ import yaml
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from afterfit import backtest, data, history, sources, tracking
-from afterfit.backtest import Ranking, Story, Trial
-from afterfit.backtestpage import page as drawn
+from afterfit import data
 from afterfit.commands.console import Answer
 from afterfit.commands.train import choose
+from afterfit.data import files
+from afterfit.data.windows import Every, moment
 from afterfit.errors import SettingsError
-from afterfit.history import History, Work
-from afterfit.loop import Recipe
-from afterfit.sections import Policy, TrainOn, presets
-from afterfit.usecase import UseCase, load_use_case
-from afterfit.windows import Every, moment
+from afterfit.loop import backtest, history
+from afterfit.loop.backtest import Ranking, Story, Trial
+from afterfit.loop.history import History, Work
+from afterfit.loop.stepping import Recipe
+from afterfit.mlflow_store import tracking
+from afterfit.pages.backtest import page as drawn
+from afterfit.settings import Policy, TrainOn, presets
+from afterfit.use_case import UseCase, load_use_case
 
 OWN = "own"
 
@@ -42,7 +45,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     use_case = delayed(load_use_case(config), delay)
     chosen = chosen_policies(policies, use_case)
     length = window_length(every, use_case)
-    place = sources.writable(Path(page)) if page else None
+    place = files.writable(Path(page)) if page else None
     with tracking.run(use_case.name, "backtest", {"afterfit.use_case": use_case.name}) as active:
         ranking, trial, work = tried(use_case, chosen, length, (start, end), Path(folder), processes)
         ends = [f"{end:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for end in (trial.spans[0].start, trial.spans[-1].end)]

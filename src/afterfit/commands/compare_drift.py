@@ -13,20 +13,23 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from afterfit import data as tables
-from afterfit import driftpage, predlog, registry, sources, tracking, windows
-from afterfit.bundle import Bundle
+from afterfit import prediction_log
 from afterfit.commands.console import ALARM, Answer
-from afterfit.contract import learn
-from afterfit.driftpage import Compared
+from afterfit.contract.contract import learn
+from afterfit.data import files, windows
+from afterfit.data.windows import Cutter, Every
+from afterfit.drift.profiles import Profile, empty, profile
+from afterfit.drift.reference import KINDS, Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.drift.report import DriftReport
+from afterfit.drift.tabular import Kind
 from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
-from afterfit.findings import DriftReport
-from afterfit.parts import Kind
-from afterfit.profiles import Profile, empty, profile
-from afterfit.reference import KINDS, Reference, cleaned, compare, expected, predicted, renamed, with_time
-from afterfit.sections import Source
-from afterfit.training import feature_columns
-from afterfit.usecase import UseCase, load_use_case
-from afterfit.windows import Cutter, Every
+from afterfit.mlflow_store import registry, tracking
+from afterfit.model.bundle import Bundle
+from afterfit.model.training import feature_columns
+from afterfit.pages import drift
+from afterfit.pages.drift import Compared
+from afterfit.settings import Source
+from afterfit.use_case import UseCase, load_use_case
 
 LOG = "log"
 """What --data says for the prediction log."""
@@ -63,7 +66,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     use_case = load_use_case(config) if config else None
     if use_case is None and not data:
         raise SettingsError("Without --config there is no source of its own: name the table with --data.")
-    places = [sources.writable(Path(path)) if path else None for path in (page, save)]
+    places = [files.writable(Path(path)) if path else None for path in (page, save)]
     period = Cutter(
         Every.parse(every),
         time or (use_case.time if use_case else None),
@@ -77,7 +80,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     found = compared(known, use_case, data, period, rate)
     name = use_case.name if use_case else "drift"
     with tracking.run(name, f"drift against {known.name}"[:200], {"afterfit.use_case": name}) as active:
-        html = driftpage.render(found)
+        html = drift.render(found)
         log(found, html)
     if places[0] is not None:
         places[0].write_text(html, "utf-8")
@@ -94,7 +97,7 @@ def known_reference(reference: str, use_case: UseCase | None, time: str | None) 
     """A saved profile, a table, or a version of the use case's model."""
     if reference.endswith(".json"):
         return Known(f"the profile {reference}", saved_profiles(reference))
-    if "/" in reference or reference.lower().endswith(sources.ENDINGS):
+    if "/" in reference or reference.lower().endswith(files.ENDINGS):
         source = Source(path=reference)
         return Known(tables.describe(source), of_table(tables.stream(source, Path.cwd()), use_case, time))
     if use_case is None:
@@ -188,14 +191,14 @@ def _rows(use_case: UseCase | None, data: str, period: Cutter) -> tuple[Iterator
         return tables.stream(source, root), tables.describe(source)
     if use_case is None:
         raise SettingsError("--data log is the prediction log of a use case: name it with --config.")
-    log = predlog.required(use_case)
-    read = predlog.read(log, start=period.start, end=period.end, time=period.time or "served")
+    log = prediction_log.required(use_case)
+    read = prediction_log.read(log, start=period.start, end=period.end, time=period.time or "served")
     return (_logged(use_case, table) for table in read), f"the prediction log of {use_case.name}"
 
 
 def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
     """Rows of the log as they were received, with their outcomes as far as they are known."""
-    frame: pd.DataFrame = predlog.features_of(table).to_pandas()
+    frame: pd.DataFrame = prediction_log.features_of(table).to_pandas()
     return frame.assign(**{use_case.target: table["outcome"].to_pandas()})
 
 
@@ -270,7 +273,7 @@ def log(found: Compared, html: str) -> None:
     tracking.params({"reference": found.reference[:400], "current": found.current[:400]}, "drift")
     tracking.params({"rate": found.windows[0][1].rate, "windows": len(found.windows)}, "drift")
     tracking.tags({"afterfit.alarm": str(found.alarm).lower()})
-    named = driftpage.metric_names(found.ranked[:MOST_METRICS])
+    named = drift.metric_names(found.ranked[:MOST_METRICS])
     tracking.histories([metrics_of(report, named) for _, report in found.windows])
     tracking.table(table_of(found), "drift_table.json")
     tracking.text(json.dumps(found.to_dict(), indent=1), "drift.json")
@@ -285,7 +288,7 @@ def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
     for column, name in named.items():
         if column not in report.columns:
             continue
-        values[f"effect_{name}"] = driftpage.weight(report.columns[column])
+        values[f"effect_{name}"] = drift.weight(report.columns[column])
     return values
 
 
@@ -293,10 +296,10 @@ def table_of(found: Compared) -> list[dict[str, Any]]:
     """One row a finding that is an alarm, the largest first; without an alarm one row that says so."""
     rows = [
         {
-            "window": driftpage.shown(name, 80),
-            "column": driftpage.shown(finding.column, 80),
+            "window": drift.shown(name, 80),
+            "column": drift.shown(finding.column, 80),
             "change": finding.kind,
-            "in words": driftpage.shown(finding.words, 300),
+            "in words": drift.shown(finding.words, 300),
             "effect": finding.effect,
             "unit": finding.unit,
             "smallest of interest": finding.smallest,
@@ -316,13 +319,13 @@ def described(found: Compared) -> list[str]:
         lines = [f"{headline(found)}", *(f"  {line}" for line in ranked_lines(report))]
         quiet = [column.name for column in report.columns.values() if not column.alarm]
         if report.alarm and quiet:
-            lines.append(f"  no change that matters: {driftpage.listed(quiet, 12)}")
+            lines.append(f"  no change that matters: {drift.listed(quiet, 12)}")
     else:
         lines = [headline(found)]
         width = max(len(name) for name, _ in found.windows)
         for name, report in found.windows:
-            lines.append(f"  {name:<{width}}  {report.rows:>9,} rows  {driftpage.in_short(report)}")
-    return [driftpage.shown(line, 400) for line in [*lines, *found.notes, *found.windows[-1][1].notes]]
+            lines.append(f"  {name:<{width}}  {report.rows:>9,} rows  {drift.in_short(report)}")
+    return [drift.shown(line, 400) for line in [*lines, *found.notes, *found.windows[-1][1].notes]]
 
 
 def headline(found: Compared) -> str:
@@ -341,10 +344,10 @@ def headline(found: Compared) -> str:
 def ranked_lines(report: DriftReport) -> list[str]:
     """A line a changed column, the largest change first: its words, and what else changed in it."""
     lines = []
-    for column in driftpage.changed(report):
-        first, *others = [finding for finding in driftpage.by_weight(column) if finding.alarm]
+    for column in drift.changed(report):
+        first, *others = [finding for finding in drift.by_weight(column) if finding.alarm]
         also = ", ".join(dict.fromkeys(other.kind for other in others if other.kind != first.kind))
-        lines.append(driftpage.shown(first.words, 200) + (f" (also {also})" if also else ""))
+        lines.append(drift.shown(first.words, 200) + (f" (also {also})" if also else ""))
     more = [f"and {len(lines) - MOST_LINES:,} more columns"] if len(lines) > MOST_LINES else []
     alone = [r for r in report.relations if r.alarm and not any(report.columns[c].alarm for c in r.columns)]
-    return [*lines[:MOST_LINES], *more, *(f"relation of {driftpage.shown(r.words, 200)}" for r in alone[:3])]
+    return [*lines[:MOST_LINES], *more, *(f"relation of {drift.shown(r.words, 200)}" for r in alone[:3])]

@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from afterfit import gathered, predlog, registry
+from afterfit import prediction_log
 from afterfit.commands.console import Answer
-from afterfit.compare import Comparison, compare_performance
+from afterfit.data.windows import moment
 from afterfit.errors import DataError, SettingsError
-from afterfit.examination import HeldOut, held_out
-from afterfit.predictions import Predictions
-from afterfit.trials import defined
-from afterfit.usecase import UseCase, load_use_case
-from afterfit.windows import moment
+from afterfit.gate.examination import HeldOut, held_out
+from afterfit.gate.robustness import defined
+from afterfit.loop import window_rows
+from afterfit.mlflow_store import registry
+from afterfit.performance.paired_comparison import Comparison, compare_performance
+from afterfit.performance.predictions import Predictions
+from afterfit.use_case import UseCase, load_use_case
 
 SHADOW = "shadow"
 """What --data says for answers that the candidate gave behind the champion's."""
@@ -43,7 +45,7 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
     bundles = registry.load_bundle(ours), registry.load_bundle(theirs)
     ends = moment(period[0], "--start"), moment(period[1], "--end")
-    found = gathered.from_shadow(use_case, bundles, predlog.required(use_case), ends)
+    found = window_rows.from_shadow(use_case, bundles, prediction_log.required(use_case), ends)
     if not len(found.y):
         raise DataError(
             f"The prediction log of {use_case.name} has no request that version {theirs.number} answered with version "

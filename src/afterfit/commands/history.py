@@ -3,12 +3,12 @@
 from datetime import datetime, timezone
 from typing import Any
 
-from afterfit import ledger
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
-from afterfit.ledger import Entry
-from afterfit.registry import PRODUCTION, STAGING
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.mlflow_store import ledger
+from afterfit.mlflow_store.ledger import Entry
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING
+from afterfit.use_case import UseCase, load_use_case
 
 
 def command(config: str, at: str = "") -> Answer:

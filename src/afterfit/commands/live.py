@@ -14,21 +14,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from afterfit import data, gate, history, journal, ledger, predlog, registry, tracking
+from afterfit import data, gate, prediction_log
 from afterfit.commands import backtest, promote, rollback
 from afterfit.commands.promote import Asked, Judged
 from afterfit.commands.train import requirements
-from afterfit.dates import parse_datetimes
+from afterfit.contract.datetimes import parse_datetimes
 from afterfit.errors import DataError
-from afterfit.estimate import Past
-from afterfit.gate import Finding, Verdict
-from afterfit.history import Work
-from afterfit.journal import Page
-from afterfit.loop import Candidate, Looked, Recipe
-from afterfit.policy import Duel, Span
-from afterfit.predlog import PredictionLog
-from afterfit.registry import PRODUCTION, STAGING, Version
-from afterfit.usecase import UseCase
+from afterfit.gate.verdict import Finding, Verdict
+from afterfit.loop import history
+from afterfit.loop.history import Work
+from afterfit.loop.policy import Duel, Span
+from afterfit.loop.stepping import Candidate, Looked, Recipe
+from afterfit.mlflow_store import ledger, registry, step_journal, tracking
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
+from afterfit.mlflow_store.step_journal import Page
+from afterfit.performance.estimation import Past
+from afterfit.prediction_log.log import PredictionLog
+from afterfit.use_case import UseCase
 
 STEP = "afterfit.step"
 """The tag of a version with the run of the step that trained it."""
@@ -95,15 +97,15 @@ class Live:
     def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
         """What the gate says of it; as it was said, where it was said already."""
         if self.page.marks.get("judged") == candidate:
-            return verdict_of(journal.read(self.page, VERDICT))
+            return verdict_of(step_journal.read(self.page, VERDICT))
         found = self.work.ask(history.judge, self._folder(candidate), self._folder(champion), now)
         version, book = self._version(candidate), ledger.entries(self.use_case.name)
         more: list[Finding] = [promote.barred(version, book)]
         if self.use_case.gate.approval:
             more.append(gate.approval(version.tags.get(promote.APPROVED, "").strip(), promote.APPROVED))
         verdict = gate.judge([*found.findings, *more])
-        journal.write(self.page, VERDICT, verdict.to_dict())
-        self.page = journal.mark(self.page, judged=candidate)
+        step_journal.write(self.page, VERDICT, verdict.to_dict())
+        self.page = step_journal.mark(self.page, judged=candidate)
         return verdict
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
@@ -181,7 +183,7 @@ def rows_of(use_case: UseCase, begin: datetime | None = None) -> data.Window:
         begin: where the first window begins. Older rows in the log, such as somebody's trial with an old one, are left
             aside: for that time the source is the better witness.
     """
-    log = predlog.log_of(use_case)
+    log = prediction_log.log_of(use_case)
     served = None if log is None or use_case.columns.private else logged(use_case, log)
     known = backtest.rows_of(use_case)
     if served is not None and begin is not None:
@@ -203,8 +205,8 @@ def logged(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
         DataError: the use case's time column is not among the features that were served.
     """
     time, parts = str(use_case.time), []
-    for table in predlog.read(log):
-        frame = predlog.features_of(table).to_pandas()
+    for table in prediction_log.read(log):
+        frame = prediction_log.features_of(table).to_pandas()
         frame[use_case.target] = table["outcome"].to_pandas() if "outcome" in table.column_names else None
         parts.append(frame)
     if not parts:

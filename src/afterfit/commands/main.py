@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from afterfit import registry, tracking
 from afterfit.commands import console, promote, rehearsal
 from afterfit.commands.console import Answer
 from afterfit.commands.train import described as trained_lines
@@ -12,8 +11,9 @@ from afterfit.commands.train import load_table, train_and_register
 from afterfit.commands.tune import bounded, tune
 from afterfit.commands.tune import described as tuned_lines
 from afterfit.errors import SettingsError, StoreError
-from afterfit.server_trial import Trial, awkward_rows, try_server
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.lifecycle.smoke_test import Trial, awkward_rows, try_server
+from afterfit.mlflow_store import registry, tracking
+from afterfit.use_case import UseCase, load_use_case
 
 PREDICTIONS = "predictions"
 """The folder of the rehearsal's prediction log."""

@@ -9,20 +9,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from afterfit import gathered, monitorpage, policy, predlog, registry, sources, tracking, watched, windows
-from afterfit.bundle import Bundle
+from afterfit import prediction_log
 from afterfit.commands.console import Answer
+from afterfit.data import files, windows
+from afterfit.data.windows import Cutter, Every
 from afterfit.errors import DataError, SettingsError
-from afterfit.estimate import Past
-from afterfit.gathered import Gathered
-from afterfit.monitoring import observe, past_of
-from afterfit.monitorpage import Step, drift_words, quality_words, said, service_words
-from afterfit.observation import Observation
-from afterfit.policy import Action, State
-from afterfit.predlog import PredictionLog
-from afterfit.usecase import UseCase, load_use_case
-from afterfit.watched import Entry, Watched
-from afterfit.windows import Cutter, Every
+from afterfit.loop import policy, window_rows
+from afterfit.loop.observation import Observation
+from afterfit.loop.observe import observe, past_of
+from afterfit.loop.policy import Action, State
+from afterfit.loop.window_rows import Gathered
+from afterfit.mlflow_store import monitor_runs, registry, tracking
+from afterfit.mlflow_store.monitor_runs import Entry, Watched
+from afterfit.model.bundle import Bundle
+from afterfit.pages import monitor
+from afterfit.pages.monitor import Step, drift_words, quality_words, said, service_words
+from afterfit.performance.estimation import Past
+from afterfit.prediction_log.log import PredictionLog
+from afterfit.use_case import UseCase, load_use_case
 
 SOURCE = "source"
 NO_TIME = (
@@ -53,7 +57,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
 ) -> Answer:
     """Look at windows; see scripts/monitor.py for the options."""
     use_case = load_use_case(config)
-    place = sources.writable(Path(page)) if page else None
+    place = files.writable(Path(page)) if page else None
     if refresh < 0 or (refresh and (start or end or every)):
         raise SettingsError(
             "--refresh is a number of windows that were recorded; it goes without --start, --end and --every."
@@ -96,7 +100,7 @@ def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now:
     Raises:
         DataError: there is no row.
     """
-    before, found = watched.windows(use_case.name), _windows(use_case, bundle, data, period)
+    before, found = monitor_runs.windows(use_case.name), _windows(use_case, bundle, data, period)
     bar = tqdm(found, desc="monitor", unit=" windows", leave=False, disable=None)
     looked = [look(use_case, bundle, one, before, now) for one in bar]
     if not looked and not period.seen and log_of(use_case, data):
@@ -109,7 +113,7 @@ def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now:
             f"No row of {use_case.name} is in the window asked for{period.span}; {period.seen:,} were read."
         )
     if use_case.time is not None:
-        watched.series(use_case.name)
+        monitor_runs.series(use_case.name)
     return looked
 
 
@@ -135,9 +139,9 @@ def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched]
 
 def record(use_case: UseCase, entry: Entry, before: list[Watched]) -> str:
     """Record a window with its page, and gives its run's id; `before` gets it in its place among the others."""
-    seen, metrics = entry.seen, watched.metrics_of(entry.seen)
-    place = watched.place_of(seen.name, seen.start, seen.end)
-    others = [old for old in before if watched.place_of(old.name, old.start, old.end) != place]
+    seen, metrics = entry.seen, monitor_runs.metrics_of(entry.seen)
+    place = monitor_runs.place_of(seen.name, seen.start, seen.end)
+    others = [old for old in before if monitor_runs.place_of(old.name, old.start, old.end) != place]
     mine = Watched(
         "", seen.name, seen.start, seen.end, seen.version, entry.step, seen.complete, metrics, entry.past, entry.causes
     )
@@ -146,7 +150,7 @@ def record(use_case: UseCase, entry: Entry, before: list[Watched]) -> str:
         "observation.json": json.dumps({**seen.to_dict(), "action": entry.action.to_dict()}, indent=1, default=str),
         "monitor.html": _page(use_case, seen, entry.action, before),
     }
-    return watched.record(use_case.name, entry, texts)
+    return monitor_runs.record(use_case.name, entry, texts)
 
 
 def to_do(
@@ -207,7 +211,7 @@ def step_of(one: Gathered) -> int:
 
 def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[Looked]:
     """Look again at the last windows that were recorded, each by the version that it was recorded for."""
-    before = watched.windows(use_case.name)
+    before = monitor_runs.windows(use_case.name)
     if not before:
         raise SettingsError(f"No window of {use_case.name} was recorded yet: monitor one first.")
     bundles: dict[str, Bundle] = {}
@@ -220,7 +224,7 @@ def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[L
             same = Gathered(one.number, old.name, old.start, old.end, one.rows)
             looked.append(look(use_case, bundles[old.version], same, before, now))
     if use_case.time is not None:
-        watched.series(use_case.name)
+        monitor_runs.series(use_case.name)
     if not looked:
         raise DataError(f"The last {count} windows of {use_case.name} have no rows any more in what was read.")
     return looked
@@ -229,14 +233,14 @@ def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[L
 def _windows(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> Iterator[Gathered]:
     log = log_of(use_case, data)
     if log is None:
-        yield from gathered.from_table(use_case, bundle, "" if data == SOURCE else data, period)
+        yield from window_rows.from_table(use_case, bundle, "" if data == SOURCE else data, period)
     else:
-        yield from gathered.from_log(use_case, bundle, log, period)
+        yield from window_rows.from_log(use_case, bundle, log, period)
 
 
 def log_of(use_case: UseCase, data: str) -> PredictionLog | None:
     """The prediction log that is read; None where a table is."""
-    return None if data else predlog.log_of(use_case)
+    return None if data else prediction_log.log_of(use_case)
 
 
 def _after_training(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> list[str]:
@@ -287,7 +291,7 @@ def action_words(use_case: UseCase, action: Action) -> str:
 
 def page_of(use_case: UseCase, looked: Looked, notes: Sequence[str]) -> str:
     """The page of a window, with the series as MLflow has it now."""
-    return _page(use_case, looked.seen, looked.action, watched.windows(use_case.name), notes)
+    return _page(use_case, looked.seen, looked.action, monitor_runs.windows(use_case.name), notes)
 
 
 def _page(
@@ -297,7 +301,7 @@ def _page(
     first, *_ = described(use_case, seen)
     lines = [first, outcomes_words(seen), action_words(use_case, action)]
     steps = [Step(one.name, one.metrics) for one in until]
-    return monitorpage.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
+    return monitor.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
 
 
 def _data(one: Looked) -> dict[str, Any]:

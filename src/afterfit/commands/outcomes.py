@@ -11,13 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from afterfit import logrows, predlog, registry
+from afterfit import prediction_log
 from afterfit.commands.console import Answer
-from afterfit.data import encode_target, missing_target, stream
+from afterfit.data.loading import encode_target, missing_target, stream
 from afterfit.errors import AfterfitError, DataError, SettingsError
-from afterfit.predlog import PredictionLog
-from afterfit.sections import Source
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.mlflow_store import registry
+from afterfit.prediction_log import from_bundle
+from afterfit.prediction_log.log import PredictionLog
+from afterfit.settings import Source
+from afterfit.use_case import UseCase, load_use_case
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answ
     use_case = load_use_case(config)
     if by not in {"", "prediction_id", "key"}:
         raise SettingsError(f"--by must be prediction_id or key, and came as '{by}'.")
-    return load(use_case, data, by, predlog.required(use_case, folder), classes_of(use_case))
+    return load(use_case, data, by, prediction_log.required(use_case, folder), classes_of(use_case))
 
 
 def classes_of(use_case: UseCase) -> tuple[Any, ...]:
@@ -95,24 +97,24 @@ def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str], classe
     known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
     if classes or use_case.task == "regression":
         encode_target(use_case, frame.loc[known, use_case.target], classes)  # refuses what no model answers
-    now, salt, hidden = time.time_ns() // 1000, predlog.salt_of(use_case.name), use_case.columns.private
-    return logrows.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
+    now, salt, hidden = time.time_ns() // 1000, prediction_log.salt_of(use_case.name), use_case.columns.private
+    return from_bundle.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
 
 
 def _load(log: PredictionLog, table: pa.Table, name: str, count: Count) -> None:
     if not table.num_rows:
         return
-    repeated = predlog.known_outcomes(log, table)
+    repeated = prediction_log.known_outcomes(log, table)
     new = table.filter(pa.array(~repeated))
     count.repeated += int(repeated.sum())
     count.new += new.num_rows
     count.unknown += _unknown(log, table)
-    predlog.write_table(log, name, "outcomes", new)
+    prediction_log.write_table(log, name, "outcomes", new)
 
 
 def _unknown(log: PredictionLog, table: pa.Table) -> int:
     column = "prediction_id" if table["key"].null_count else "key"
     texts = table[column].to_pylist()
-    ask = predlog.unknown_ids if column == "prediction_id" else predlog.unknown_keys
+    ask = prediction_log.unknown_ids if column == "prediction_id" else prediction_log.unknown_keys
     unknown = ask(log, texts)
     return int(pc.sum(pc.is_in(table[column], pa.array(sorted(unknown), pa.string()))).as_py() or 0)

@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from afterfit import gate, ledger, registry, soundness, tracking
+from afterfit import gate
 from afterfit.commands import console
 from afterfit.commands.console import HOLD, REJECT, Answer
+from afterfit.data.windows import moment
 from afterfit.errors import BundleError, SettingsError
-from afterfit.examination import Case, Side, examine, held_out, policy, use_of
-from afterfit.gate import NEVER_FORCED, Finding, Use, Verdict
-from afterfit.ledger import Decision, Entry
-from afterfit.registry import PRODUCTION, STAGING, Version
-from afterfit.usecase import UseCase, load_use_case
-from afterfit.windows import moment
+from afterfit.gate import version_checks
+from afterfit.gate.examination import Case, Side, examine, held_out, policy, use_of
+from afterfit.gate.verdict import NEVER_FORCED, Finding, Use, Verdict
+from afterfit.mlflow_store import ledger, registry, tracking
+from afterfit.mlflow_store.ledger import Decision, Entry
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
+from afterfit.use_case import UseCase, load_use_case
 
 EXIT = {"PROMOTE": 0, "HOLD": HOLD, "REJECT": REJECT}
 APPROVED = "approved_by"
@@ -88,7 +90,7 @@ def judge(use_case: UseCase, candidate: Version, to: str, asked: Asked, book: Se
     try:
         ours = side(candidate)
     except BundleError as error:
-        return Judged(gate.judge([soundness.does_not_load(str(error)), *findings]), champion, {})
+        return Judged(gate.judge([version_checks.does_not_load(str(error)), *findings]), champion, {})
     theirs = None
     if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
         try:

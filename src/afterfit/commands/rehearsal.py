@@ -16,15 +16,16 @@ from typing import Any
 
 import pandas as pd
 
-from afterfit import data, predlog, registry, tracking
-from afterfit.bundle import Bundle
+from afterfit import data, prediction_log
 from afterfit.commands import monitor, outcomes, promote, rollback, step
 from afterfit.commands.train import Table, plain, train_and_register
 from afterfit.errors import StoreError
+from afterfit.lifecycle.smoke_test import free_port
+from afterfit.mlflow_store import registry, tracking
+from afterfit.model.bundle import Bundle
 from afterfit.package import ROOT
-from afterfit.sections import Log
-from afterfit.server_trial import free_port
-from afterfit.usecase import UseCase
+from afterfit.settings import Log
+from afterfit.use_case import UseCase
 
 ROWS = 1_000
 """Rows a request."""
@@ -89,7 +90,7 @@ def _served(config: str, use_case: UseCase, frame: pd.DataFrame, place: Path) ->
     with tempfile.TemporaryDirectory() as folder:
         late = str(Path(folder) / "outcomes.parquet")
         frame[[*use_case.key, use_case.target]].to_parquet(late)
-        told = outcomes.load(use_case, late, "key", predlog.required(use_case))
+        told = outcomes.load(use_case, late, "key", prediction_log.required(use_case))
     return [said, *told.lines]
 
 

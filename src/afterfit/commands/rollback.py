@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
-from afterfit import data, gate, ledger, registry, soundness, tracking
+from afterfit import data, gate
 from afterfit.commands.console import REJECT, Answer
 from afterfit.commands.promote import SIGNS
 from afterfit.errors import AfterfitError, BundleError, SettingsError
-from afterfit.gate import Finding
-from afterfit.ledger import Decision, Entry
-from afterfit.registry import PRODUCTION, Version
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.gate import version_checks
+from afterfit.gate.verdict import Finding
+from afterfit.mlflow_store import ledger, registry, tracking
+from afterfit.mlflow_store.ledger import Decision, Entry
+from afterfit.mlflow_store.registry import PRODUCTION, Version
+from afterfit.use_case import UseCase, load_use_case
 
 LATEST_ROWS = 1_000
 """Rows of the end of the source that the version must accept."""
@@ -90,15 +92,15 @@ def examine(use_case: UseCase, target: Version) -> tuple[Finding, ...]:
     try:
         bundle = registry.load_bundle(target)
     except BundleError as error:
-        return (soundness.does_not_load(str(error)),)
+        return (version_checks.does_not_load(str(error)),)
     answers = [bundle.answer(row) for row in bundle.example]
-    findings = [soundness.loads(bundle.digest), soundness.example_answered(answers)]
+    findings = [version_checks.loads(bundle.digest), version_checks.example_answered(answers)]
     try:
         frame = data.load(use_case).frame.tail(LATEST_ROWS)
         checked, _ = bundle.scorer.score(frame)
     except AfterfitError as error:
         return (*findings, gate.rows_unread(str(error)))
-    return (*findings, soundness.answers_all(int(checked.bad.sum()), len(frame), "latest"))
+    return (*findings, version_checks.answers_all(int(checked.bad.sum()), len(frame), "latest"))
 
 
 def _listed(findings: tuple[Finding, ...]) -> list[str]:

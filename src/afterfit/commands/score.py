@@ -16,16 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from afterfit import logrows, predlog, registry, sources, tracking
-from afterfit.batch import answer_table
-from afterfit.bundle import Bundle
+from afterfit import prediction_log
 from afterfit.commands.console import Answer
-from afterfit.data import encode_target, missing_target, stream
-from afterfit.dates import parse_datetimes
-from afterfit.metrics import SliceResult, by_slice, interval
-from afterfit.predictions import Predictions
-from afterfit.sections import Source
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.contract.datetimes import parse_datetimes
+from afterfit.data import files
+from afterfit.data.loading import encode_target, missing_target, stream
+from afterfit.mlflow_store import registry, tracking
+from afterfit.model.answer_table import answer_table
+from afterfit.model.bundle import Bundle
+from afterfit.performance.evaluation import SliceResult, by_slice, interval
+from afterfit.performance.predictions import Predictions
+from afterfit.prediction_log import from_bundle
+from afterfit.settings import Source
+from afterfit.use_case import UseCase, load_use_case
 
 MOST_JUDGED = 1_000_000
 """Rows kept for the metrics; of a longer source every second, fourth … row is kept, so that memory stays bounded."""
@@ -74,10 +77,10 @@ def command(config: str, version: str = "production", data: str = "", out: str =
     use_case = load_use_case(config)
     chosen = registry.version(use_case.name, version)
     bundle = registry.load_bundle(chosen)
-    place = sources.writable(Path(out))
+    place = files.writable(Path(out))
     source = Source(path=data) if data else use_case.source
     root = Path.cwd() if data else use_case.root
-    log = predlog.log_at(os.environ.get(predlog.VARIABLE, ""), use_case.name)
+    log = prediction_log.log_at(os.environ.get(prediction_log.VARIABLE, ""), use_case.name)
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
         logged = None if log is None else Logged(log, f"score-{active.info.run_id}")
         tally = score(use_case, bundle, stream(source, root), place, logged)
@@ -91,7 +94,7 @@ def command(config: str, version: str = "production", data: str = "", out: str =
 class Logged:
     """The prediction log that a scoring writes too, and what its parts are called: a name, and the first row."""
 
-    log: predlog.PredictionLog
+    log: prediction_log.PredictionLog
     name: str
 
 
@@ -128,8 +131,8 @@ def _batch(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: Tally,
     if logged is not None:
         private = use_case.columns.private
         now, mode = time.time_ns() // 1000, use_case.log.private
-        rows = logrows.batch(bundle, frame, table, time=now, hidden=private, mode=mode)
-        predlog.write_table(logged.log, f"{logged.name}-{tally.rows}", "answers", rows)
+        rows = from_bundle.batch(bundle, frame, table, time=now, hidden=private, mode=mode)
+        prediction_log.write_table(logged.log, f"{logged.name}-{tally.rows}", "answers", rows)
     tally.rows += len(frame)
     tally.refused += int(checked.bad.sum())
     tally.notes.update(checked.counts)

@@ -2,16 +2,16 @@
 
 from datetime import datetime, timezone
 
-from afterfit import predlog
+from afterfit import prediction_log
 from afterfit.commands.console import Answer
-from afterfit.usecase import load_use_case
+from afterfit.use_case import load_use_case
 
 
 def command(config: str, folder: str = "") -> Answer:
     """Seal; see scripts/seal.py for the options."""
-    log = predlog.required(load_use_case(config), folder)
-    done = predlog.seal(log)
-    joined, removed = predlog.tidy(log, datetime.now(timezone.utc))
+    log = prediction_log.required(load_use_case(config), folder)
+    done = prediction_log.seal(log)
+    joined, removed = prediction_log.tidy(log, datetime.now(timezone.utc))
     sealed = f"{done.answers:,} answers and {done.outcomes:,} outcomes of {done.spools:,} processes that are gone"
     lines = [f"Sealed {sealed} into {done.parts:,} parts in {log.store.address}."]
     lines += [f"Joined {joined:,} small parts of past days."] * bool(joined)

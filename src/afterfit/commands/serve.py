@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from afterfit.commands.console import Answer
 from afterfit.errors import AfterfitError, SettingsError
-from afterfit.serving.plan import Plan
-from afterfit.serving.processes import Processes
+from afterfit.serving.options import Plan
+from afterfit.serving.supervisor import Processes
 
 if TYPE_CHECKING:
-    from afterfit.predlog import PredictionLog
+    from afterfit.prediction_log.log import PredictionLog
 
 
 def command(
@@ -51,18 +51,18 @@ def command(
 
     Processes(plan, host, int(port), int(workers), told).run()
 
-    from afterfit import predlog  # noqa: PLC0415 - the server's processes start sooner without it
+    from afterfit import prediction_log  # noqa: PLC0415 - the server's processes start sooner without it
 
-    place = predlog.log_of(use_case)
+    place = prediction_log.log_of(use_case)
     lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
     return Answer(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
 
 
 def _sealed(place: "PredictionLog") -> str:
-    from afterfit import predlog  # noqa: PLC0415 - as above
+    from afterfit import prediction_log  # noqa: PLC0415 - as above
 
     try:
-        done = predlog.seal(place)
+        done = prediction_log.seal(place)
     except AfterfitError as error:
         return f"The log was not sealed, which the next sealing makes up for: {error}"
     return f"Sealed {done.answers:,} answers and {done.outcomes:,} outcomes in {place.store.address}."

@@ -9,21 +9,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from afterfit import alarms, history, journal, ledger, loop, registry, tracking, watched
 from afterfit.commands import monitor
 from afterfit.commands.backtest import delayed, window_length
 from afterfit.commands.console import ALARM, REJECT, Answer
 from afterfit.commands.live import Live, rows_of, trained
+from afterfit.data.windows import moment
 from afterfit.errors import AlarmError, BusyError, SettingsError, UnsureAlarmError
-from afterfit.estimate import Past
-from afterfit.history import History, Work
-from afterfit.journal import Page
-from afterfit.lock import locked
-from afterfit.loop import Done, Turn
-from afterfit.policy import Action, Cause, Span, State
-from afterfit.registry import PRODUCTION
-from afterfit.usecase import UseCase, load_use_case
-from afterfit.windows import moment
+from afterfit.lifecycle import alarms
+from afterfit.loop import history, stepping
+from afterfit.loop.history import History, Work
+from afterfit.loop.policy import Action, Cause, Span, State
+from afterfit.loop.stepping import Done, Turn
+from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal, tracking
+from afterfit.mlflow_store.lock import locked
+from afterfit.mlflow_store.registry import PRODUCTION
+from afterfit.mlflow_store.step_journal import Page
+from afterfit.performance.estimation import Past
+from afterfit.use_case import UseCase, load_use_case
 
 LEASE = 6 * 3600.0
 """Seconds that a step may take before another machine takes it for dead; on the same machine a dead one is seen."""
@@ -56,7 +58,7 @@ def command(config: str, every: str = "", now: str = "", folder: str = "steps") 
 def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answer:
     """The next window's step, begun anew or finished where an earlier process left it."""
     repaired = ledger.repair(use_case.name)
-    pages = journal.pages(use_case.name)
+    pages = step_journal.pages(use_case.name)
     state = _state(use_case, pages)
     first = _first_begin(use_case, pages, state.champion)
     known = History.of(use_case, rows_of(use_case, first), folder / "work")
@@ -66,14 +68,14 @@ def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answe
     if span is None:
         return _said(use_case, "", "nothing is due", [*repaired, left])
     if page is None:
-        page = journal.begin(use_case.name, span.name, span.start.isoformat(), span.end.isoformat())
+        page = step_journal.begin(use_case.name, span.name, span.start.isoformat(), span.end.isoformat())
     (folder / "versions").mkdir(parents=True, exist_ok=True)
     world = Live(use_case, work, page, folder / "versions")
     with _run(use_case, span):
         stage = _decided(use_case, world, page, span, state)
         page, told = _alarmed(use_case, stage)
         world.page = page
-        done = loop.act(stage.span, stage.action, stage.state, use_case.policy, world)
+        done = stepping.act(stage.span, stage.action, stage.state, use_case.policy, world)
         _finished(world.page, stage, done)
     lines = [*repaired, *_lines(span, stage.action, done), *told, *([left] if left else [])]
     return _said(use_case, span.name, done.outcome, lines, stage.action, done)
@@ -98,16 +100,16 @@ def _state(use_case: UseCase, pages: list[Page]) -> State:
     open_ = len(done) < len(pages)
     if not done:
         return _first(use_case, pages, holder.number)
-    state = State.from_dict(journal.read(done[-1], STATE))
+    state = State.from_dict(step_journal.read(done[-1], STATE))
     if open_ or state.champion == holder.number:  # a step that is under way may have moved it itself
         return state
-    anew = loop.begin(trained(holder))
+    anew = stepping.begin(trained(holder))
     return replace(anew, retrained=state.retrained, troubled=state.troubled, last=state.last)
 
 
 def _first(use_case: UseCase, pages: list[Page], holder: str) -> State:
     number = pages[0].marks.get("champion", holder) if pages else holder
-    return loop.begin(trained(registry.version(use_case.name, number)))
+    return stepping.begin(trained(registry.version(use_case.name, number)))
 
 
 def _span(known: History, page: Page | None, begin: datetime, asked: tuple[str, datetime]) -> tuple[Span | None, str]:
@@ -141,15 +143,15 @@ def _first_begin(use_case: UseCase, pages: list[Page], holder: str) -> datetime:
 def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: State) -> Stage:
     """What is to be done, as it was decided: looked at once, and read back after a crash."""
     if page.marks.get("decided") == "true":
-        saved = journal.read(page, TURN)
+        saved = step_journal.read(page, TURN)
         causes = tuple(Cause(**one) for one in saved["action"]["causes"])
         action = Action(saved["action"]["kind"], saved["action"]["reason"], causes)
         return Stage(page, span, action, State.from_dict(saved["state"]))
-    page = journal.mark(page, champion=state.champion)
-    turn = loop.step(state, span, use_case.policy, world)
+    page = step_journal.mark(page, champion=state.champion)
+    turn = stepping.step(state, span, use_case.policy, world)
     seen = world.look(state.champion, span, state.pasts, span.end)
     _watch(use_case, turn, seen.past)
-    journal.write(
+    step_journal.write(
         page,
         TURN,
         {
@@ -158,16 +160,16 @@ def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: Stat
             "observation": turn.observation.to_dict(),
         },
     )
-    page = journal.mark(page, decided="true", action=turn.action.kind)
+    page = step_journal.mark(page, decided="true", action=turn.action.kind)
     return Stage(page, span, turn.action, turn.state)
 
 
 def _watch(use_case: UseCase, turn: Turn, past: Past) -> None:
     """The window in the monitor's series, in place of what was there for it."""
     hours = int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-    entry = watched.Entry(turn.observation, past, hours, turn.action, turn.state.told)
-    monitor.record(use_case, entry, watched.windows(use_case.name))
-    watched.series(use_case.name)
+    entry = monitor_runs.Entry(turn.observation, past, hours, turn.action, turn.state.told)
+    monitor.record(use_case, entry, monitor_runs.windows(use_case.name))
+    monitor_runs.series(use_case.name)
 
 
 def _alarmed(use_case: UseCase, stage: Stage) -> tuple[Page, list[str]]:
@@ -179,16 +181,16 @@ def _alarmed(use_case: UseCase, stage: Stage) -> tuple[Page, list[str]]:
     if sent == "sent":
         return page, []
     if sent in {"sending", "unsure"}:
-        return journal.mark(page, alarm="unsure"), ["The alarm may have gone out before: it is not sent again."]
+        return step_journal.mark(page, alarm="unsure"), ["The alarm may have gone out before: it is not sent again."]
     told = alarms.message(use_case.name, stage.span.name, stage.action.to_dict(), stage.state.champion)
-    page = journal.mark(page, alarm="sending")
+    page = step_journal.mark(page, alarm="sending")
     try:
         alarms.send(settings, told, use_case.root, time.sleep)
     except UnsureAlarmError as error:
-        return journal.mark(page, alarm="unsure"), [f"{error} It is not sent again."]
+        return step_journal.mark(page, alarm="unsure"), [f"{error} It is not sent again."]
     except AlarmError as error:
-        return journal.mark(page, alarm="failed", failure=str(error)), [f"The alarm did not go out: {error}"]
-    return journal.mark(page, alarm="sent"), ["The alarm went out."]
+        return step_journal.mark(page, alarm="failed", failure=str(error)), [f"The alarm did not go out: {error}"]
+    return step_journal.mark(page, alarm="sent"), ["The alarm went out."]
 
 
 def _finished(page: Page, stage: Stage, done: Done) -> None:
@@ -197,10 +199,10 @@ def _finished(page: Page, stage: Stage, done: Done) -> None:
     if page.marks.get("alarm") == "failed":
         lost = {cause.key for cause in stage.action.causes}
         state = replace(state, told=tuple(key for key in state.told if key not in lost))
-    journal.write(page, STATE, state.to_dict())
-    page = journal.mark(page, outcome=done.outcome, candidate=done.candidate, version=state.champion)
+    step_journal.write(page, STATE, state.to_dict())
+    page = step_journal.mark(page, outcome=done.outcome, candidate=done.candidate, version=state.champion)
     numbers = {"alarms": float(len(stage.action.causes)), "retrained": float(bool(done.candidate))}
-    journal.close(page, "\n\n".join(_lines(stage.span, stage.action, done)), numbers)
+    step_journal.close(page, "\n\n".join(_lines(stage.span, stage.action, done)), numbers)
 
 
 def _lines(span: Span, action: Action, done: Done) -> list[str]:

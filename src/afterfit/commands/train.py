@@ -13,16 +13,19 @@ import numpy as np
 from sklearn.inspection import permutation_importance
 from tqdm import tqdm
 
-from afterfit import data, making, registry, report, tracking
-from afterfit.builders import BUILDERS, trusted_packages
-from afterfit.bundle import Bundle, Manifest
+from afterfit import data
 from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
-from afterfit.making import PACKAGES, Table, example_of, finite, plain, settings_digest
-from afterfit.metrics import evaluate, metric
-from afterfit.registry import Version
-from afterfit.training import Problem, Trained, train
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.mlflow_store import registry, tracking
+from afterfit.mlflow_store.registry import Version
+from afterfit.model import packaging
+from afterfit.model.builders import BUILDERS, trusted_packages
+from afterfit.model.bundle import Bundle, Manifest
+from afterfit.model.packaging import PACKAGES, Table, example_of, finite, plain, settings_digest
+from afterfit.model.training import Problem, Trained, train
+from afterfit.pages import figures
+from afterfit.performance.evaluation import evaluate, metric
+from afterfit.use_case import UseCase, load_use_case
 
 __all__ = ["PACKAGES", "Table", "command", "example_of", "load_table", "manifest_of", "plain", "settings_digest"]
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
@@ -53,7 +56,7 @@ def load_table(use_case: UseCase) -> Table:
     end = max((w.end for w in ends if w.end), default=None) if len(ends) == 2 and all(w.end for w in ends) else None
     window = data.load(use_case, start=start, end=end)
     rows, _ = data.split(use_case, window.frame)
-    return making.table(use_case, window, rows)
+    return packaging.table(use_case, window, rows)
 
 
 def command(config: str, builder: str = "", params_from: str = "", register: bool = True) -> Answer:  # noqa: FBT001, FBT002 - an option of the command line
@@ -92,11 +95,11 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
     source = tracking.dataset(table.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        bundle = making.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
+        bundle = packaging.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
         uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
     result = Result(table, builder, params, trained, bundle, None)
     _log(result, source, model_id)
-    card = report.card(bundle)
+    card = figures.card(bundle)
     tracking.text(card, "model_card.md")
     tracking.note("\n".join(described(result)) + "\n\n" + card)
     if not register:
@@ -137,10 +140,10 @@ def _log(result: Result, source: Any, model_id: str) -> None:
 
 def _pictures(problem: Problem, trained: Trained) -> dict[str, Any]:
     y = problem.y[trained.rows]
-    draw = report.classification if problem.classes is not None else report.regression
+    draw = figures.classification if problem.classes is not None else figures.regression
     sizes, spreads = importances(problem, trained)
     title = f"Permutation importance ({problem.use_case.primary_metric})"
-    return {**draw(y, trained.out_of_fold), "importance": report.bars(title, "loss when shuffled", sizes, spreads)}
+    return {**draw(y, trained.out_of_fold), "importance": figures.bars(title, "loss when shuffled", sizes, spreads)}
 
 
 def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
@@ -169,7 +172,7 @@ def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], d
 
 def manifest_of(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
     """What is known of a version besides its estimator, as of now."""
-    return making.manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
+    return packaging.manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
 
 
 def requirements() -> list[str]:

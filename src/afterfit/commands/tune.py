@@ -6,13 +6,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from afterfit import report, sources, tracking
 from afterfit.commands.console import Answer
 from afterfit.commands.train import Table, load_table, settings_digest
+from afterfit.data import files
 from afterfit.errors import SettingsError
-from afterfit.metrics import metric
-from afterfit.tuning import Search, Trial, importances, search
-from afterfit.usecase import UseCase, load_use_case
+from afterfit.mlflow_store import tracking
+from afterfit.model.tuning import Search, Trial, importances, search
+from afterfit.pages import figures
+from afterfit.performance.evaluation import metric
+from afterfit.use_case import UseCase, load_use_case
 
 
 def command(config: str, trials: int = 0, seconds: float = 0.0, studies: str = "studies") -> Answer:
@@ -38,7 +40,7 @@ def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
     """Search inside the active run; finished trials are kept whatever happens."""
     tracking.dataset(table.name, use_case.name, table.train, "training")
     name = f"{use_case.name}-{table.train.sha256[:12]}-{settings_digest(_what_is_searched(use_case))}"
-    store = sources.writable(studies / f"{name}.journal")
+    store = files.writable(studies / f"{name}.journal")
     with tqdm(total=use_case.tuning.trials, desc="tune", leave=False, disable=None) as bar:
 
         def report_trial(trial: Trial) -> None:
@@ -71,10 +73,10 @@ def _log(use_case: UseCase, found: Search) -> None:
     tracking.note("\n".join(described(use_case, found)))
     primary = use_case.primary_metric
     values = [(trial.number, trial.metrics[primary], trial.pruned) for trial in found.trials]
-    pictures = {"history": report.history(values, primary, greater_is_better=metric(primary).greater_is_better)}
+    pictures = {"history": figures.history(values, primary, greater_is_better=metric(primary).greater_is_better)}
     weights = importances(found.study)
     if weights:
-        pictures["search_importance"] = report.bars("What mattered in the search", "importance", weights)
+        pictures["search_importance"] = figures.bars("What mattered in the search", "importance", weights)
     tracking.figures(pictures)
 
 

@@ -6,9 +6,9 @@ from typing import Any, overload
 import numpy as np
 import orjson
 
-from afterfit.bundle import Bundle, fresh_ids
-from afterfit.checks import Checked, note
-from afterfit.predictions import Predictions
+from afterfit.contract.checks import Checked, note
+from afterfit.model.bundle import Bundle, fresh_ids
+from afterfit.performance.predictions import Predictions
 
 Answer = dict[str, Any]
 Column = str | Sequence[str]

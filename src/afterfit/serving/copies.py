@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from afterfit import registry
 from afterfit.errors import AfterfitError
-from afterfit.registry import Version
+from afterfit.mlflow_store import registry
+from afterfit.mlflow_store.registry import Version
 
 AGAIN, SOONER = 300.0, 30.0
 """Seconds after which a refused version is tried again while its alias stays there; the latter where nothing serves."""

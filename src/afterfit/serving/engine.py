@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from afterfit.bulk import Bulk, fields, list_of, text_of
-from afterfit.bundle import Bundle, parts
-from afterfit.checks import CheckedRow
-from afterfit.compiled import Compiled, compile_scorer
+from afterfit.contract.checks import CheckedRow
+from afterfit.model.bundle import Bundle, parts
+from afterfit.model.compiled import Compiled, compile_scorer
+from afterfit.prediction_log.bulk import Bulk, fields, list_of, text_of
+from afterfit.prediction_log.spool import Entry
 from afterfit.serving.answers import Answers, text_of_all
 from afterfit.serving.keeping import NOTHING, Keeping
-from afterfit.spool import Entry
 
 Row = Mapping[str, Any]
 Answer = dict[str, Any]

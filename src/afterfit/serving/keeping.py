@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from afterfit import predlog
-from afterfit.usecase import UseCase
+from afterfit import prediction_log
+from afterfit.use_case import UseCase
 
 Row = Mapping[str, Any]
 
@@ -28,13 +28,13 @@ class Keeping:
 
     def features(self, row: Row) -> Row:
         """The row as it is kept."""
-        return predlog.private(row, self.private, self.mode, salt=self.salt) if self.private else row
+        return prediction_log.private(row, self.private, self.mode, salt=self.salt) if self.private else row
 
     def name(self, row: Row) -> str | None:
         """The row's key, or None where a part of it is missing."""
         if not self.key or self.key[0] not in row:
             return None
-        return predlog.key_of(row, self.key, self.private, salt=self.salt)
+        return prediction_log.key_of(row, self.key, self.private, salt=self.salt)
 
 
 NOTHING = Keeping()
@@ -44,4 +44,4 @@ NOTHING = Keeping()
 def keeping_of(use_case: UseCase) -> Keeping:
     """The rules of a settings file."""
     private = frozenset(use_case.columns.private)
-    return Keeping(use_case.key, private, use_case.log.private, predlog.salt_of(use_case.name))
+    return Keeping(use_case.key, private, use_case.log.private, prediction_log.salt_of(use_case.name))

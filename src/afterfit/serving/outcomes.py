@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from afterfit import predlog
-from afterfit.bulk import text_of
+from afterfit import prediction_log
 from afterfit.errors import LogError
+from afterfit.prediction_log.bulk import text_of
+from afterfit.prediction_log.spool import Outcome
 from afterfit.serving.engine import Engine
-from afterfit.serving.refusal import Refusal
+from afterfit.serving.http_errors import Refusal
 from afterfit.serving.service import Service
-from afterfit.spool import Outcome
 
 FIELDS = frozenset({"prediction_id", "key", "value"})
 LONGEST = 200
@@ -33,7 +33,7 @@ def take(service: Service, content: Any) -> dict[str, Any]:
     ids = {outcome.prediction_id for outcome in found if outcome.prediction_id is not None}
     try:
         service.log.write_outcomes(found)
-        unknown = predlog.unknown_ids(service.place, ids) if ids else set()
+        unknown = prediction_log.unknown_ids(service.place, ids) if ids else set()
     except LogError as error:
         service.failed_log(error)
         raise Refusal(503, "The outcomes cannot be logged at the moment. Try again.", "log_unavailable") from error

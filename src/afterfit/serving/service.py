@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from afterfit.checks import Checked
+from afterfit.contract.checks import Checked
 from afterfit.errors import AfterfitError, LogError
-from afterfit.predlog import PredictionLog
-from afterfit.sections import Serving
+from afterfit.prediction_log.log import PredictionLog
+from afterfit.prediction_log.spool import Spool
 from afterfit.serving.answers import Answers
-from afterfit.serving.batches import Job
+from afterfit.serving.batching import Job
 from afterfit.serving.engine import Answer, Bodies, Engine, Row
-from afterfit.serving.refusal import Refusal
+from afterfit.serving.http_errors import Refusal
+from afterfit.serving.metrics import Histogram, Tally
 from afterfit.serving.shadow import Shadow
-from afterfit.serving.tally import Histogram, Tally
-from afterfit.spool import Spool
+from afterfit.settings import Serving
 
 NTH = 10
 """Which of the requests of one row is kept for trying new versions: each so many-th, as the look at it costs time."""

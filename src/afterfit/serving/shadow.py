@@ -8,10 +8,10 @@ from queue import Empty, Full, Queue
 from typing import NamedTuple
 
 from afterfit.errors import AfterfitError
+from afterfit.prediction_log.spool import Spool
 from afterfit.serving.answers import ids_of, named
 from afterfit.serving.engine import Answer, Bodies, Engine, Row
-from afterfit.serving.tally import Tally
-from afterfit.spool import Spool
+from afterfit.serving.metrics import Tally
 
 MOST_WAITING = 1_000
 """Batches that wait for the shadow; further ones are dropped and counted."""

@@ -27,7 +27,7 @@ def worker(*rest: str) -> None:
 def watcher(text: str) -> None:
     """The process that asks the registry; it looks for garbage from its first answer on."""
     gc.disable()
-    from afterfit.serving.watcher import main  # noqa: PLC0415 - as above
+    from afterfit.serving.registry_watcher import main  # noqa: PLC0415 - as above
 
     main(text)
 

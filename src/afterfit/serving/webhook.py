@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from afterfit.serving.refusal import Refusal
+from afterfit.serving.http_errors import Refusal
 
 SIGNATURE, TIME, DELIVERY = "x-mlflow-signature", "x-mlflow-timestamp", "x-mlflow-delivery-id"
 OLDEST = 300

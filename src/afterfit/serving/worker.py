@@ -16,18 +16,18 @@ from typing import IO
 
 import uvicorn
 
-from afterfit import predlog
+from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
-from afterfit.serving import tally
+from afterfit.serving import metrics
 from afterfit.serving.access import Access
-from afterfit.serving.application import application
-from afterfit.serving.doors import Doors
-from afterfit.serving.follower import Follower
+from afterfit.serving.asgi import Doors
+from afterfit.serving.auth import tokens_of_environment
 from afterfit.serving.keeping import keeping_of
-from afterfit.serving.plan import Plan, plan_of
+from afterfit.serving.options import Plan, plan_of
+from afterfit.serving.reload import Follower
+from afterfit.serving.routes import application
 from afterfit.serving.service import Service
 from afterfit.serving.shadow import Shadow
-from afterfit.serving.tokens import tokens_of_environment
 
 TICK = 0.1
 """Seconds between looks at requests that take too long."""
@@ -50,7 +50,7 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         use_case, self.shared, self._parent = plan.use_case, Path(plan.shared), os.getppid()
-        place = predlog.log_of(use_case)
+        place = prediction_log.log_of(use_case)
         log = place.spool() if place is not None else None
         acknowledged = place is not None and place.durability == "acknowledged"
         self.service = Service(use_case.name, plan.alias, use_case.serving, log, place, acknowledged)
@@ -111,7 +111,7 @@ class Worker:
                 if text != written:
                     written = text
                     with suppress(OSError):  # a full disk must not stop the answers
-                        tally.write(self.shared, text)
+                        metrics.write(self.shared, text)
             self._say_ready()
 
     def _say_ready(self) -> None:
@@ -133,7 +133,7 @@ class Worker:
             try:
                 if time.monotonic() - sealed >= seconds:
                     sealed = time.monotonic()
-                    predlog.seal(service.place, [service.log])
+                    prediction_log.seal(service.place, [service.log])
                 service.backlog = service.log.backlog
             except AfterfitError as error:
                 _fault("seal", error)
@@ -151,7 +151,7 @@ class Worker:
             except LogError as error:
                 _fault("log", error)
         with suppress(OSError):
-            tally.write(self.shared, self.service.text(0))
+            metrics.write(self.shared, self.service.text(0))
         self.access.close()
 
 

@@ -1,0 +1,45 @@
+"""Where rows come from and how they are parted: files, databases, S3, windows of time, splits, and `init`."""
+
+from typing import TYPE_CHECKING
+
+from afterfit.package import lazy
+
+if TYPE_CHECKING:
+    from afterfit.data.loading import (
+        BUILTIN,
+        Fingerprint,
+        Window,
+        classes,
+        encode_target,
+        fingerprint,
+        kept_marks,
+        load,
+        read,
+        row_marks,
+        shares,
+        split,
+        stream,
+        window,
+    )
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "loading": (
+            "BUILTIN",
+            "Fingerprint",
+            "Window",
+            "classes",
+            "encode_target",
+            "fingerprint",
+            "kept_marks",
+            "load",
+            "read",
+            "row_marks",
+            "shares",
+            "split",
+            "stream",
+            "window",
+        ),
+    },
+)

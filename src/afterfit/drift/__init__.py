@@ -1,0 +1,19 @@
+"""How far one window's rows lie from another's: profiles, tests a column and between columns, one rate over all."""
+
+from typing import TYPE_CHECKING
+
+from afterfit.package import lazy
+
+if TYPE_CHECKING:
+    from afterfit.drift.drift import compare_drift
+    from afterfit.drift.profiles import Profile, profile
+    from afterfit.drift.reference import Reference
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "drift": ("compare_drift",),
+        "profiles": ("Profile", "profile"),
+        "reference": ("Reference",),
+    },
+)

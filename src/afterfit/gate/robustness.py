@@ -1,0 +1,155 @@
+"""What a gate measures beside the comparison: calibration, missing columns, equal models, and the cost of answering."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from afterfit.model.scorer import Scorer, predict
+from afterfit.model.training import Problem, encode, fit, layout
+from afterfit.performance.metrics import Metric
+from afterfit.performance.predictions import Predictions
+
+BINS = 10
+NEVER_SEEN = "(never seen before)"
+REFITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """What one damage to the rows costs, in the metric: positive is worse.
+
+    Attributes:
+        column: which column.
+        change: "missing", or "with its most common category unknown".
+        candidate: by how much the candidate's metric gets worse.
+        champion: the same of the champion; None without one.
+    """
+
+    column: str
+    change: str
+    candidate: float
+    champion: float | None
+
+    @property
+    def excess(self) -> float:
+        """How much deeper the candidate falls than the champion."""
+        return self.candidate - (self.champion or 0.0)
+
+
+def falls(
+    candidate: Scorer, champion: Scorer | None, frame: pd.DataFrame, y: npt.NDArray[Any], metric: Metric
+) -> tuple[Fall, ...]:
+    """How much each scorer loses where one column is missing, and where its most common category is unknown.
+
+    Columns that a contract requires are left out: rows without them are refused, not answered badly.
+
+    Args:
+        candidate: wants in.
+        champion: is in; None where nothing is.
+        frame: (n rows) as they come.
+        y: (n,) outcomes.
+        metric: what is lost, in its unit.
+    """
+    scorers = [scorer for scorer in (candidate, champion) if scorer is not None]
+    whole = [_worth(scorer, frame, y, metric) for scorer in scorers]
+    found = []
+    for column, change, damaged in _damaged(candidate, frame):
+        after = [_worth(scorer, damaged, y, metric) for scorer in scorers]
+        lost = [float(metric.improvement(late, early)) for early, late in zip(whole, after, strict=True)]
+        if all(np.isfinite(lost)):
+            found.append(Fall(column, change, lost[0], lost[1] if champion is not None else None))
+    return tuple(found)
+
+
+def _damaged(scorer: Scorer, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    for column in scorer.contract.columns:
+        if column.required or column.name not in frame.columns:
+            continue
+        yield column.name, "missing", frame.assign(**{column.name: None})
+        if column.kind == "category":
+            values = frame[column.name].astype(object)
+            counts = values.value_counts()
+            if len(counts):
+                common = (values == counts.index[0]).to_numpy()
+                yield (
+                    column.name,
+                    "with its most common category unknown",
+                    frame.assign(**{column.name: values.mask(common, NEVER_SEEN)}),
+                )
+
+
+def _worth(scorer: Scorer, frame: pd.DataFrame, y: npt.NDArray[Any], metric: Metric) -> float:
+    checked, predictions = scorer.score(frame)
+    keep = ~checked.bad & defined(predictions)
+    return metric(y[keep], predictions.take(keep)) if keep.any() else float("nan")
+
+
+def defined(predictions: Predictions) -> npt.NDArray[np.bool_]:
+    """(n,) which answers are finite numbers."""
+    if predictions.probabilities is not None:
+        return np.asarray(np.isfinite(predictions.probabilities).all(axis=1))
+    return np.asarray(np.isfinite(np.asarray(predictions.prediction, dtype=np.float64)))
+
+
+def constant(predictions: Predictions) -> bool:
+    """Whether every row got the same answer."""
+    answers = predictions.prediction if predictions.probabilities is None else predictions.probabilities
+    return len(answers) > 1 and bool(np.all(answers == answers[0]))
+
+
+def calibration_error(y: npt.NDArray[Any], predictions: Predictions) -> tuple[float, float]:
+    """How far probabilities are from shares, and how far chance alone would put them; nan where nothing is said.
+
+    Two classes: the expected calibration error over ten bins of equal size (Naeini, Cooper, Hauskrecht 2015). More:
+    the same of the predicted class's confidence. Numbers: the distance of the 90 % interval's coverage from 90 %.
+    Chance: what independent rows under perfect calibration would show on average.
+    """
+    if predictions.classes is None:
+        if predictions.lower is None or predictions.upper is None:
+            return float("nan"), float("nan")
+        covered = (y >= predictions.lower) & (y <= predictions.upper)
+        return abs(float(covered.mean()) - 0.9), 0.8 * float(np.sqrt(0.09 / len(y)))
+    if predictions.probabilities is None:
+        return float("nan"), float("nan")
+    if len(predictions.classes) == 2:
+        stated, hit = predictions.probability, y == 1
+    else:
+        stated, hit = np.asarray(predictions.confidence), y == predictions.prediction
+    parts = np.array_split(np.argsort(stated, kind="stable"), BINS)
+    error = sum(abs(float(stated[part].sum() - hit[part].sum())) for part in parts) / len(y)
+    return error, 0.8 * float(np.sqrt(BINS * np.mean(stated * (1 - stated)) / len(y)))
+
+
+def equal_models_spread(
+    problem: Problem,
+    recipe: tuple[str, Mapping[str, Any]],
+    scorer: Scorer,
+    held: tuple[pd.DataFrame, npt.NDArray[Any]],
+    metric: Metric,
+) -> float:
+    """How far two equal models differ: the largest difference among the recipe's fits with other seeds.
+
+    Five fits on the same rows, of which any two differ by their seeds only; judged on the same held-out rows, with
+    the calibration of `scorer`. A recipe without chance in it gives 0.
+
+    Args:
+        problem: the champion's training rows, made ready.
+        recipe: builder and parameters.
+        scorer: the champion's.
+        held: frame and outcomes to judge on.
+        metric: in whose unit.
+    """
+    values = []
+    for seed in range(1, REFITS + 1):
+        use_case = problem.use_case.model_copy(update={"seed": problem.use_case.seed + seed})
+        encoder, matrix = encode(problem, np.arange(len(problem.frame)), use_case.seed)
+        estimator = fit(*recipe, matrix, problem.y, form=layout(encoder), use_case=use_case)
+        held_matrix = encoder.encode_frame(problem.contract.check_frame(held[0]))
+        answers = predict(estimator, held_matrix, problem.classes, scorer.calibration, scorer.offsets)
+        values.append(metric(held[1], answers))
+    return float(max(abs(one - other) for one, other in combinations(values, 2)))

@@ -1,0 +1,132 @@
+"""Findings of the gate about a version itself: that it loads and answers, and at what cost, whatever the other does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from afterfit.gate.robustness import Fall
+from afterfit.gate.verdict import Finding, Outcome
+
+CHEAP = {"size": 10.0, "load time": 1_000.0, "one row": 5.0, "1,000 rows": 100.0}
+"""What costs no more than this (MB, milliseconds) is not held against a candidate, however cheap the champion is."""
+
+
+def example_answered(answers: Sequence[dict[str, Any]]) -> Finding:
+    """The version answers the example rows that were saved with it."""
+    if not answers:
+        return Finding("answers_example", "unsure", "It was saved without example rows, so none could be asked.", n=0)
+    refused = [answer["error"] for answer in answers if answer["error"] is not None]
+    if not refused:
+        return Finding("answers_example", "pass", f"It answers its {len(answers)} example rows.", n=len(answers))
+    sentence = f"It refuses {len(refused)} of its own {len(answers)} example rows: {refused[0]['message']}"
+    return Finding("answers_example", "fail", sentence, float(len(refused)), 0.0, n=len(answers))
+
+
+def does_not_load(reason: str) -> Finding:
+    """The version's bundle could not be loaded, or is not the one that was registered."""
+    return Finding("loads", "fail", reason)
+
+
+def loads(digest: str) -> Finding:
+    """The version's bundle was loaded, and is the one that was registered."""
+    return Finding("loads", "pass", f"It loads, and is the bundle that was registered (digest {digest[:12]}…).")
+
+
+def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
+    """How many rows the candidate refuses; those are in no comparison."""
+    if rows == 0:
+        return Finding("answers_rows", "not applicable", f"There are no {which} rows to answer.", n=0)
+    if refused == 0:
+        return Finding("answers_rows", "pass", f"It answers all {rows:,} {which} rows.", 0.0, n=rows)
+    share = refused / rows
+    outcome: Outcome = "pass" if share <= 0.01 else "fail"
+    sentence = f"It refuses {refused:,} of {rows:,} {which} rows ({share:.1%}; at most 1 % may be)."
+    return Finding("answers_rows", outcome, sentence, share, 0.01, n=rows)
+
+
+def finite(undefined: int, rows: int) -> Finding:
+    """Every answer is a number."""
+    if undefined == 0:
+        return Finding("finite_answers", "pass", f"All {rows:,} answers are numbers.", 0.0, 0.0, n=rows)
+    sentence = f"{undefined:,} of {rows:,} answers are not numbers."
+    return Finding("finite_answers", "fail", sentence, float(undefined), 0.0, n=rows)
+
+
+def varies(constant: bool, rows: int) -> Finding:  # noqa: FBT001 - a fact, not an option
+    """The candidate does not answer every row alike."""
+    if constant:
+        return Finding("varies", "fail", f"It answers all {rows:,} rows alike.", n=rows)
+    return Finding("varies", "pass", "Its answers differ from row to row.", n=rows)
+
+
+def calibrated(error: float, chance: float, limit: float, champion: float | None, n: int) -> Finding:
+    """Probabilities mean what they say, up to a limit and to chance; or at least as much as the champion's do.
+
+    Without a champion it is told and not judged: where shares of classes move with time, every model's probabilities
+    are off, and there is none to say by how much.
+    """
+    lead = f"Its calibration error is {error:.3f}"
+    if champion is None:
+        return Finding("calibrated", "not applicable", f"{lead}; there is no champion beside it.", error, n=n)
+    allowed = max(limit, champion) + chance
+    outcome: Outcome = "pass" if error <= allowed else "fail"
+    sentence = f"{lead}, the champion's {champion:.3f}; {allowed:.3f} is allowed."
+    return Finding("calibrated", outcome, sentence, error, allowed, n=n)
+
+
+def robust(falls: Sequence[Fall], metric: str, limit: float, n: int) -> Finding:
+    """No column's absence, nor an unknown category in place of the most common, costs it more than the champion."""
+    against = [fall for fall in falls if fall.champion is not None]
+    if not falls:
+        return Finding("robust", "not applicable", "There is no column that may be missing.")
+    worst = max(falls, key=lambda fall: fall.candidate)
+    lead = f"The worst is {worst.column} {worst.change}, which costs {worst.candidate:.4f} {metric}"
+    if not against:
+        return Finding("robust", "not applicable", f"{lead}; there is no champion beside it.", worst.candidate, n=n)
+    bad = [fall for fall in against if fall.candidate > limit and fall.excess > limit]
+    most = max(fall.excess for fall in against)
+    if not bad:
+        return Finding("robust", "pass", f"{lead}; no fall is {limit:g} deeper than the champion's.", most, limit, n=n)
+    named = "; ".join(f"{one.column} {one.change}: {one.candidate:.4f} against {one.champion:.4f}" for one in bad[:5])
+    return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {named}.", most, limit, n=n)
+
+
+def not_robust_here() -> Finding:
+    """On rows that the candidate was trained on a missing column costs it more than it ever will elsewhere."""
+    return Finding("robust", "not applicable", "It was trained on these rows, which overstates what a column is worth.")
+
+
+def reference_as_close(candidate: Mapping[str, float], champion: Mapping[str, float], limit: float, n: int) -> Finding:
+    """The candidate's training rows are as close to the rows of the gate as the champion's, up to a limit.
+
+    Args:
+        candidate: for each column the Jensen-Shannon distance of the gate's rows from the candidate's training rows.
+        champion: the same for the champion. Columns of both are compared, by the mean of their distances.
+        limit: how much farther the candidate's may be.
+        n: rows of the gate.
+    """
+    both = [name for name in candidate if name in champion]
+    if not both:
+        return Finding("reference", "not applicable", "One of the two keeps no profile of its training rows.")
+    ours, theirs = (sum(side[name] for name in both) / len(both) for side in (candidate, champion))
+    outcome: Outcome = "pass" if ours - theirs <= limit else "fail"
+    worst = max(both, key=lambda name: candidate[name] - champion[name])
+    said = "as close to" if outcome == "pass" else "farther from"
+    sentence = (
+        f"Its training rows are {said} the rows of this gate: {ours:.3f}, the champion's {theirs:.3f} (mean "
+        f"Jensen-Shannon distance of {len(both)} columns; {limit:g} farther is allowed)."
+    )
+    if candidate[worst] > champion[worst]:
+        sentence += f" Most of it in {worst}: {candidate[worst]:.3f} against {champion[worst]:.3f}."
+    return Finding("reference", outcome, sentence, ours - theirs, limit, n=n)
+
+
+def service(name: str, candidate: float, champion: float | None, unit: str, limit: float) -> Finding:
+    """Size, load time or answering time, as a ratio to the champion's in the same process."""
+    shown = f"{name.capitalize()}: {candidate:.3g} {unit}"
+    if champion is None:
+        return Finding(f"service_{name}", "not applicable", f"{shown}; there is no champion beside it.", candidate)
+    ratio = candidate / champion if champion > 0 else 1.0
+    outcome: Outcome = "pass" if ratio <= limit or candidate <= CHEAP[name] else "fail"
+    allowed = f"at most {limit:g} times, or {CHEAP[name]:g} {unit}"
+    sentence = f"{shown}, {ratio:.2f} times the champion's {champion:.3g} {unit} ({allowed})."
+    return Finding(f"service_{name}", outcome, sentence, ratio, limit)

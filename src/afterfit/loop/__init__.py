@@ -1,0 +1,17 @@
+"""One turn over one window: observe, decide, act; the same on history and live, and never MLflow."""
+
+from typing import TYPE_CHECKING
+
+from afterfit.package import lazy
+
+if TYPE_CHECKING:
+    from afterfit.loop.policy import decide
+    from afterfit.loop.stepping import World, act, step
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "policy": ("decide",),
+        "stepping": ("World", "act", "step"),
+    },
+)

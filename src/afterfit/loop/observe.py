@@ -1,0 +1,305 @@
+"""One window of one version, measured: quality, drift, performance estimated and realised, calibration, slices."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from afterfit.contract.checks import Checked
+from afterfit.drift.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.drift.report import DriftReport
+from afterfit.gate.robustness import calibration_error, defined
+from afterfit.loop.observation import Measured, Observation, Quality, Service, SliceSeen
+from afterfit.model.bundle import Bundle
+from afterfit.performance import estimation
+from afterfit.performance.estimation import Past
+from afterfit.performance.evaluation import interval, value_metric
+from afterfit.performance.metrics import Metric, metric
+from afterfit.performance.predictions import FloatArray, Predictions
+from afterfit.performance.recalibration import centre_of, thinned
+from afterfit.performance.slices import cut
+from afterfit.use_case import UseCase
+
+__all__ = ["Past", "Served", "answered", "observe", "past_of"]
+
+RATE = 0.01
+"""False-alarm rate of a window's drift, over all columns together."""
+CONFIDENCE = 0.9
+"""Of the intervals of realised metrics; those of the estimated ones and of the promise have it too."""
+RESAMPLES = 1_000
+SLICE_RESAMPLES = 400
+MOST_RESAMPLED = 60_000
+"""Rows from which on an interval's width is taken from so many of them, evenly spaced: a little too wide then."""
+MOST_CLASSES, MOST_NUMBERS = 100_000, 20_000
+"""Rows that an estimate looks at, of classes and of numbers."""
+CHUNK = 65_536
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """n rows of one window as one version answered them, in order of time.
+
+    Attributes:
+        frame: features as received; also the time and key columns where the use case has them.
+        predictions: n answers; anything in rows with an error.
+        bad: (n,) rows without an answer.
+        y: (n,) outcomes as `data.encode_target` gives them, nan where not known (yet).
+        times: (n,) datetime64[us], or None.
+        service: rate, errors and latency, where the rows come from a prediction log.
+        hidden: private columns, of which a prediction log holds hashes or nothing: nothing is said of them.
+    """
+
+    frame: pd.DataFrame
+    predictions: Predictions
+    bad: npt.NDArray[np.bool_]
+    y: FloatArray
+    times: npt.NDArray[Any] | None
+    service: Service | None = None
+    hidden: frozenset[str] = frozenset()
+
+    @property
+    def sound(self) -> npt.NDArray[np.bool_]:
+        """(n,) rows whose answer is a number."""
+        return ~self.bad & defined(self.predictions)
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """(n,) rows with an answer and a known outcome."""
+        return self.sound & np.isfinite(self.y)
+
+
+def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.NDArray[Any] | None) -> Served:
+    """Rows as a version answers them now.
+
+    Args:
+        bundle: the version.
+        frame: (n rows) features, in order of time; other columns are carried along.
+        y: (n,) outcomes as `data.encode_target` gives them, nan where not known.
+        times: (n,) times, or None.
+    """
+    bad = np.zeros(len(frame), dtype=np.bool_)
+    parts = []
+    for some in _chunks(len(frame)):
+        checked, predictions = bundle.scorer.score(frame.iloc[some])
+        bad[some] = checked.bad
+        parts.append(predictions)
+    return Served(frame, Predictions.joined(parts), bad, np.asarray(y, dtype=np.float64), times)
+
+
+def observe(
+    use_case: UseCase,
+    bundle: Bundle,
+    window: Served,
+    *,
+    name: str,
+    start: datetime | None,
+    end: datetime | None,
+    complete: bool,
+    past: Sequence[Past] = (),
+    seed: int = 0,
+) -> Observation:
+    """Measure one window of one version; nothing is judged.
+
+    Args:
+        use_case: metrics, slices, key.
+        bundle: the version that answered.
+        window: its rows.
+        name: the window in words.
+        start: its begin (included), or None.
+        end: its end (excluded), or None.
+        complete: whether all outcomes are there, or would be by the label delay.
+        past: what earlier windows of the same version with outcomes showed, oldest first.
+        seed: of the intervals.
+    """
+    known = window.known
+    realised = _realised(use_case, window, seed)
+    times = None if window.times is None else window.times[known]
+    return Observation(
+        name=name,
+        start=start,
+        end=end,
+        version=str(bundle.version or ""),
+        quality=quality(use_case, bundle, window),
+        drift=drift(use_case, bundle, window),
+        estimated=_estimated(use_case, bundle, window, past, seed),
+        realised=realised,
+        outcomes=int(known.sum()),
+        known_up_to=pd.Timestamp(times.max()).to_pydatetime() if times is not None and len(times) else None,
+        complete=complete,
+        calibration=_calibration(window),
+        slices=tuple(_slices(use_case, window, seed)),
+        service=window.service,
+        promise=bundle.manifest.promise,
+    )
+
+
+def past_of(use_case: UseCase, bundle: Bundle, window: Served, *, end: datetime | None) -> Past:
+    """What a window whose outcomes are known showed of a version, for the estimates of later windows."""
+    del use_case
+    rows = np.flatnonzero(window.known)
+    past = estimation.learn(_answers(bundle, window, rows), _outcomes(window)[_thinned(window, rows)], end)
+    return replace(past, rows=len(rows))
+
+
+def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
+    """The primary metric, those beside it that these predictions have, and the value in money."""
+    names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
+    money = value_metric(use_case.metrics.value, predictions.classes)
+    return [*map(metric, names), *([money] if money else [])]
+
+
+def quality(use_case: UseCase, bundle: Bundle, window: Served) -> Quality:
+    """What the contract says of the rows."""
+    counts: tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]] = (Counter(), Counter())
+    unknown: dict[str, None] = {}
+    for some in _chunks(len(window.frame)):
+        checked = bundle.scorer.contract.check_frame(window.frame.iloc[some])
+        for issue in (one for one in checked.issues if one.column.name not in window.hidden):
+            counts[issue.error][issue.column.name, issue.code] += len(issue.rows)
+        unknown |= dict.fromkeys(str(one["column"]) for one in checked.unknown)
+    aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore, *use_case.metrics.slices}
+    key = [name for name in use_case.key if name in window.frame.columns]
+    doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
+    left = tuple(name for name in unknown if name not in aside)
+    return Quality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
+
+
+def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | None:
+    """The window against the version's reference; None where the version has none or the window no rows."""
+    known = bundle.reference
+    if known is None or not len(window.frame):
+        return None
+    frame = window.frame
+    features = known.features.measure(
+        cleaned(expected(known.features, use_case, frame), use_case.columns.missing_marks)
+    )
+    answers = truth = None
+    sound, told = window.sound, window.known
+    if known.predictions is not None:
+        rows = renamed(predicted(window.predictions.take(sound)), known.predictions)
+        answers = known.predictions.measure(with_time(rows, frame[sound], known.predictions))
+    if known.outcomes is not None and told.any():
+        labels = bundle.scorer.classes
+        y = _outcomes(window)[told]
+        rows = pd.DataFrame({use_case.target: y if labels is None else np.asarray(labels, dtype=object)[y]})
+        truth = known.outcomes.measure(with_time(rows, frame[told], known.outcomes))
+    return compare(known, Reference(features, answers, truth), RATE).without(window.hidden)
+
+
+def _outcomes(window: Served) -> npt.NDArray[Any]:
+    """(n,) class indices (0 where not known), or numbers."""
+    if window.predictions.classes is None:
+        return window.y
+    return np.nan_to_num(window.y).astype(np.intp)
+
+
+def _estimated(
+    use_case: UseCase, bundle: Bundle, window: Served, past: Sequence[Past], seed: int
+) -> Mapping[str, Measured]:
+    answers = _answers(bundle, window, np.flatnonzero(window.sound))
+    folds = bundle.errormap.folds if bundle.errormap is not None else ()
+    return estimation.estimate(metrics_of(use_case, answers.predictions), answers, folds, past, seed)
+
+
+def _thinned(window: Served, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """So many of the rows as an estimate needs, evenly spaced."""
+    most = MOST_NUMBERS if window.predictions.classes is None else MOST_CLASSES
+    return rows[thinned(len(rows), most)]
+
+
+def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> estimation.Answers:
+    """Some rows' answers, or an even sample of them, as an estimate needs them."""
+    rows = _thinned(window, rows)
+    predictions, classes = window.predictions.take(rows), window.predictions.classes
+    outside, points = np.zeros(len(rows), dtype=np.bool_), []
+    known = bundle.errormap is not None and bool(bundle.errormap.points)
+    for some in _chunks(len(rows)):
+        checked = bundle.scorer.contract.check_frame(window.frame.iloc[rows[some]])
+        outside[some] = _outside(checked, window.hidden)
+        if bundle.errormap is not None and known:
+            matrix = bundle.scorer.encoder.encode_frame(checked)
+            points.append(np.asarray(bundle.errormap.errors_at(matrix, predictions.take(_mask(some)))))
+    centre = np.empty(0) if classes is None else centre_of(bundle.scorer.baseline, len(classes))
+    times = None if window.times is None else window.times[rows]
+    share = float(outside.mean()) if len(rows) else 0.0
+    return estimation.Answers(predictions, np.concatenate(points) if known else None, centre, times, share)
+
+
+def _mask(some: slice) -> npt.NDArray[np.intp]:
+    return np.arange(some.start, some.stop)
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    """Stretches of rows that bound memory; one empty stretch where there are no rows."""
+    for start in range(0, max(rows, 1), CHUNK):
+        yield slice(start, min(start + CHUNK, rows))
+
+
+def _outside(checked: Checked, hidden: frozenset[str]) -> npt.NDArray[np.bool_]:
+    """(n,) rows with a value outside the trained range, or a category never seen in training."""
+    outside = np.zeros(checked.size, dtype=np.bool_)
+    for issue in checked.issues:
+        if issue.code in {"out_of_range", "unseen_category"} and issue.column.name not in hidden:
+            outside[issue.rows] = True
+    return outside
+
+
+def _realised(use_case: UseCase, window: Served, seed: int) -> dict[str, Measured]:
+    known = window.known
+    predictions = window.predictions.take(known)
+    y, blocks = _outcomes(window)[known], None if window.times is None else window.times[known]
+    return {
+        one.name: _measured(one, y, predictions, blocks, (RESAMPLES, seed)) for one in metrics_of(use_case, predictions)
+    }
+
+
+def _measured(
+    one: Metric, y: npt.NDArray[Any], predictions: Predictions, blocks: Any, draws: tuple[int, int]
+) -> Measured:
+    if not len(y):
+        return Measured(one.name, None, reason="No outcome is known yet.")
+    if one.needs in {"score", "probability"} and predictions.probabilities is None:
+        return Measured(one.name, None, n=len(y), reason=f"{one.name} needs probabilities, and the model answers none.")
+    kept = thinned(len(y), MOST_RESAMPLED)
+    value, low, high = interval(
+        one,
+        y[kept],
+        predictions.take(np.arange(len(y))[kept]),
+        blocks=None if blocks is None else blocks[kept],
+        resamples=draws[0],
+        seed=draws[1],
+        confidence=CONFIDENCE,
+    )
+    if kept.step > 1:  # the interval's width from a sample of the rows, its place from all
+        whole = one(y, predictions)
+        value, low, high = whole, low + whole - value, high + whole - value
+    if not isfinite(value):
+        return Measured(one.name, None, n=len(y), reason=f"{one.name} is not defined on the {len(y):,} outcomes.")
+    few = "" if np.isfinite([low, high]).all() else f"The {len(y):,} outcomes lie too close in time for an interval."
+    return Measured(one.name, value, low, high, len(y), few)
+
+
+def _calibration(window: Served) -> float | None:
+    known = window.known
+    if not known.any():
+        return None
+    error, _ = calibration_error(_outcomes(window)[known], window.predictions.take(known))
+    return error if isfinite(error) else None
+
+
+def _slices(use_case: UseCase, window: Served, seed: int) -> Iterator[SliceSeen]:
+    known, named = window.known, [name for name in use_case.metrics.slices if name in window.frame.columns]
+    if not named or not known.any():
+        return
+    one, y = metric(use_case.primary_metric), _outcomes(window)[known]
+    predictions, blocks = window.predictions.take(known), None if window.times is None else window.times[known]
+    for part in cut(window.frame.loc[known, named], len(y), smallest=use_case.metrics.smallest_slice):
+        times = None if blocks is None else blocks[part.rows]
+        found = _measured(one, y[part.rows], predictions.take(part.rows), times, (SLICE_RESAMPLES, seed))
+        yield SliceSeen(part.column, part.value, found)

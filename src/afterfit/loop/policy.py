@@ -1,0 +1,346 @@
+"""From what was seen to what is done: beside the gate the one place with limits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import inf, isfinite, sqrt
+from typing import Any, Literal
+
+from afterfit.loop.observation import Measured, Observation
+from afterfit.performance.estimation import Past
+from afterfit.performance.metrics import metric
+from afterfit.settings import Policy
+
+Kind = Literal["nothing", "alarm", "retrain", "roll_back"]
+SURE = 1.645
+"""Standard errors: what is farther from nothing than this is sure; the ends of 90 % intervals."""
+LIKELY = 0.8416
+"""Standard errors above nothing at which a difference is 4 to 1 a gain."""
+ENDS = 1.96
+"""Standard errors at which the 95 % intervals of comparisons end."""
+MONTH = timedelta(days=30)
+NEWS = 0.1
+"""To find out what newer rows are worth takes at least so many times the rows of the training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that is wrong: `key` names it for as long as it lasts, `sentence` says it."""
+
+    kind: str
+    key: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is to be done about a window, why in a sentence, and the causes that are to be told now."""
+
+    kind: Kind
+    reason: str
+    causes: tuple[Cause, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        told = [{"kind": one.kind, "key": one.key, "sentence": one.sentence} for one in self.causes]
+        return {"kind": self.kind, "reason": self.reason, "causes": told}
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Production against the version that it replaced, in one window.
+
+    Attributes:
+        window: its name.
+        difference: by how much production is better, in the primary metric's unit.
+        low: lower 95 % end of it.
+        high: upper end.
+        n: outcomes.
+        skill: by how much production is better than the dummy, in the same unit.
+    """
+
+    window: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    skill: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A window: its name, begin (included) and end (excluded)."""
+
+    name: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the loop remembers from window to window.
+
+    Attributes:
+        champion: the version in production.
+        previous: the version that it replaced; empty where there is none to go back to.
+        trained_rows: rows that the champion was trained on.
+        trained_until: time of the last of them.
+        outcomes: outcomes known of windows since.
+        windows: windows since the last retraining, or since the beginning.
+        refusals: candidates refused since the champion came.
+        retrained: when retrainings were, the ends of their windows.
+        duels: the champion against what it replaced, by window.
+        told: keys of causes that were told and last on.
+        troubled: begin of the first window of the present, or last, stretch of windows with drift or a fall.
+        calm: whether the last window had neither.
+        pasts: what windows with outcomes showed of the champion, oldest first.
+        waiting: windows whose outcomes are not there yet.
+        last: name of the last window done.
+    """
+
+    champion: str
+    previous: str = ""
+    trained_rows: int = 0
+    trained_until: datetime | None = None
+    outcomes: int = 0
+    windows: int = 0
+    refusals: int = 0
+    retrained: tuple[datetime, ...] = ()
+    duels: tuple[Duel, ...] = ()
+    told: tuple[str, ...] = ()
+    troubled: datetime | None = None
+    calm: bool = True
+    pasts: tuple[Past, ...] = ()
+    waiting: tuple[Span, ...] = ()
+    last: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        plain = {name: getattr(self, name) for name in ("champion", "previous", "trained_rows", "outcomes", "windows")}
+        plain |= {"refusals": self.refusals, "told": list(self.told), "calm": self.calm, "last": self.last}
+        plain |= {name: _iso(getattr(self, name)) for name in ("trained_until", "troubled")}
+        plain["retrained"] = [_iso(moment) for moment in self.retrained]
+        plain["duels"] = [[d.window, d.difference, _finite(d.low), _finite(d.high), d.n, d.skill] for d in self.duels]
+        plain["pasts"] = [past.to_dict() for past in self.pasts]
+        plain["waiting"] = [[span.name, _iso(span.start), _iso(span.end)] for span in self.waiting]
+        return plain
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "State":
+        """The inverse of `to_dict`."""
+        given = dict(saved)
+        for name in ("trained_until", "troubled"):
+            given[name] = None if saved[name] is None else datetime.fromisoformat(saved[name])
+        given["retrained"] = tuple(datetime.fromisoformat(moment) for moment in saved["retrained"])
+        given["told"] = tuple(saved["told"])
+        given["duels"] = tuple(
+            Duel(w, d, -inf if low is None else low, inf if high is None else high, n, skill)
+            for w, d, low, high, n, skill in saved["duels"]
+        )
+        given["pasts"] = tuple(Past.from_dict(past) for past in saved["pasts"])
+        given["waiting"] = tuple(
+            Span(name, datetime.fromisoformat(start), datetime.fromisoformat(end))
+            for name, start, end in saved["waiting"]
+        )
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Duels taken together: the mean difference and the mean skill by row, and the difference's standard error."""
+
+    difference: float
+    error: float
+    n: int
+    skill: float
+
+    @property
+    def likely(self) -> bool:
+        """Whether the difference is more than nothing, 4 to 1."""
+        return self.difference > LIKELY * self.error
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of what the better version is worth above the dummy; 0 where that is nothing."""
+        return self.difference / self.skill if self.skill > 0 else 0.0
+
+    @property
+    def low(self) -> float:
+        """The lower end of the 90 % interval."""
+        return self.difference - SURE * self.error
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+        return self.difference + SURE * self.error
+
+
+def together(duels: Sequence[Duel]) -> Gain | None:
+    """Several windows' differences as one, windows weighted by their rows and taken to be independent of each other.
+
+    Windows too small to have an interval are left out; None where none is left.
+    """
+    able = [duel for duel in duels if isfinite(duel.high - duel.low)]
+    rows = sum(duel.n for duel in able)
+    if not rows:
+        return None
+    parts = [(duel.n / rows, duel.difference, (duel.high - duel.low) / (2 * ENDS)) for duel in able]
+    error = sqrt(sum((share * spread) ** 2 for share, _, spread in parts))
+    skill = sum(duel.n / rows * duel.skill for duel in able)
+    return Gain(sum(share * difference for share, difference, _ in parts), error, rows, skill)
+
+
+def decide(history: Sequence[Observation], state: State, policy: Policy) -> Action:
+    """What the last window leads to.
+
+    First whether to roll back, then whether to retrain, then what to tell. Causes are told once for as long as they
+    last: those in `state.told` were told before.
+
+    Args:
+        history: the champion's windows, the last one being the one that is decided about. With late outcomes, an
+            earlier window is there as it looks now.
+        state: what the loop remembers, with the duels that are known now.
+        policy: the limits.
+    """
+    causes = tuple(found(history, policy))
+    fresh = tuple(one for one in causes if one.kind in policy.alarm and one.key not in state.told)
+    gain = together(state.duels)
+    back = _worse(gain, state, policy)
+    if back:
+        return Action("roll_back", back, fresh)
+    wish = next(_wishes(causes, gain, state, policy), "")
+    barred = _barred(history[-1], state, policy) if wish else ""
+    if wish and not barred:
+        return Action("retrain", wish, fresh)
+    held = f" {wish} But {barred}" if wish else ""
+    if fresh:
+        return Action("alarm", " ".join(one.sentence for one in fresh) + held, fresh)
+    lasting = f" What was told before lasts: {', '.join(one.key for one in causes)}." if causes else ""
+    return Action("nothing", held.strip() or f"Nothing asks for an action.{lasting}")
+
+
+def found(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
+    """All that is wrong, told before or not."""
+    seen = history[-1]
+    if seen.rows and seen.quality.refused / seen.rows >= policy.refused:
+        share = seen.quality.refused / seen.rows
+        yield Cause("quality", "quality", f"{share:.1%} of {seen.rows:,} rows got no answer.")
+    service = seen.service
+    if service is not None and service.answers and service.errors / service.answers >= policy.errors:
+        yield Cause("service", "service", f"{service.errors:,} of {service.answers:,} requests failed.")
+    if seen.drift is not None and seen.drift.alarm:
+        ranked = list(dict.fromkeys(one.column for one in seen.drift.ranked))
+        names = f" ({', '.join(ranked[:3])})" if ranked else ""
+        count = len(ranked) + (sum(one.alarm for one in seen.drift.relations) if not ranked else 0)
+        what = "columns" if ranked else "relations"
+        yield Cause("drift", "drift", f"{count} {what if count > 1 else what[:-1]} changed since training{names}.")
+    yield from _fallen(history, policy)
+
+
+def _fallen(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
+    """The newest window with outcomes enough, and before its outcomes the last one's estimate."""
+    name = next(iter(history[-1].promise), "")
+    told = [one for one in history if name in one.realised and one.realised[name].n >= policy.minimum_outcomes]
+    looked = [("realised", told[-1])] if told else []
+    if not told or told[-1] is not history[-1]:
+        looked.append(("estimated", history[-1]))
+    for kind, seen in looked:
+        measured = getattr(seen, kind).get(name)
+        limit = expected_at_least(seen, policy)
+        if measured is not None and limit is not None and below(measured, limit, sure=policy.sure):
+            yield Cause(
+                kind,
+                f"{kind} {name}",
+                f"{name} is {'' if kind == 'realised' else 'estimated at '}{measured.value:.4f} in {seen.name},"
+                f"{' surely' if policy.sure else ''} worse than {limit:.4f}, which was promised.",
+            )
+
+
+def expected_at_least(seen: Observation, policy: Policy) -> float | None:
+    """The worst value of the primary metric that is no fall; None without a promise."""
+    if not seen.promise:
+        return None
+    name, promise = next(iter(seen.promise.items()))
+    better = metric(name).greater_is_better
+    if policy.fall == "range":
+        return promise["low"] if better else promise["high"]
+    mean = promise["mean"]
+    return None if mean is None else mean - policy.fall if better else mean + policy.fall
+
+
+def below(measured: Measured, limit: float, *, sure: bool) -> bool:
+    """Whether a metric is on the bad side of a limit; where it must be sure, the whole interval."""
+    greater = metric(measured.metric).greater_is_better
+    end = measured.value if not sure else measured.high if greater else measured.low
+    if measured.value is None or end is None or not isfinite(end):
+        return False
+    return end < limit if greater else end > limit
+
+
+def _worse(gain: Gain | None, state: State, policy: Policy) -> str:
+    """Why to roll back; empty where there is no reason."""
+    enough = gain is not None and gain.n >= policy.minimum_outcomes
+    if not (policy.roll_back and state.previous and gain is not None and enough and gain.high < -policy.worse):
+        return ""
+    return (
+        f"Version {state.champion} is surely worse than version {state.previous}, which it replaced: "
+        f"{gain.difference:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over {gain.n:,} outcomes."
+    )
+
+
+def _wishes(causes: Sequence[Cause], gain: Gain | None, state: State, policy: Policy) -> Iterator[str]:
+    """Reasons to retrain, the strongest first."""
+    for cause in causes:
+        if cause.kind in policy.retrain:
+            yield cause.sentence
+    if policy.calendar and state.windows >= policy.calendar:
+        yield f"{_windows(state.windows)} passed since the last training."
+    since = state.outcomes / max(state.trained_rows, 1)
+    if policy.while_it_pays and not state.duels and not state.refusals and not state.previous and since >= NEWS:
+        yield (
+            f"{state.outcomes:,} outcomes are newer than the training, and nobody knows yet what newer rows are worth."
+        )
+    if policy.while_it_pays and gain is not None and gain.likely and gain.share >= policy.pays:
+        yield (
+            f"The last retraining paid: version {state.champion} is better than version {state.previous} by "
+            f"{gain.difference:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over {gain.n:,} outcomes, {gain.share:.0%} "
+            "of what it is worth above the dummy."
+        )
+    if policy.again is not None and since >= policy.again:
+        yield f"The outcomes known since the training ({state.outcomes:,}) are {since:.2f} times the rows trained on."
+
+
+def _barred(seen: Observation, state: State, policy: Policy) -> str:
+    """What speaks against retraining now; empty where nothing does."""
+    if state.outcomes < policy.minimum_outcomes:
+        return f"only {state.outcomes:,} outcomes are newer than the training; {policy.minimum_outcomes:,} are needed."
+    if state.retrained and state.windows < policy.cooldown:
+        return f"{_windows(state.windows)} passed since the last retraining, and at least {policy.cooldown} must."
+    if state.refusals and not policy.calendar and state.windows < 2**state.refusals:
+        return f"the last {state.refusals} did not get in: the next is due {2**state.refusals} windows after it."
+    if policy.budget is not None and seen.end is not None:
+        spent = sum(moment > seen.end - MONTH for moment in state.retrained)
+        if spent >= policy.budget:
+            return f"{spent} retrainings of {policy.budget} in 30 days are spent."
+    return ""
+
+
+def remembered(state: State, seen: Observation, action: Action, causes: Sequence[Cause]) -> State:
+    """The state after a window was looked at: what was told, and since when there is trouble."""
+    keys = {one.key for one in causes}
+    told = tuple(sorted((set(state.told) | {one.key for one in action.causes}) & keys))
+    trouble = any(one.kind in {"drift", "estimated", "realised"} for one in causes)
+    began = seen.start if trouble and state.calm else state.troubled
+    return replace(state, told=told, troubled=began, calm=not trouble, last=seen.name)
+
+
+def _windows(count: int) -> str:
+    return "1 window has" if count == 1 else f"{count} windows have"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

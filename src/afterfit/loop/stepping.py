@@ -1,0 +1,320 @@
+"""One turn of the loop: look at a window, decide by the policy, carry it out. The same live and on history.
+
+The world behind it, which has versions, rows and a registry, comes in as `World`: live it is MLflow and the prediction
+log, in a backtest a folder and a table. What is measured of a window, of two versions and of a candidate is measured by
+the functions of this module in both. There is no clock in it: the time is the end of the window.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from afterfit import data, gate
+from afterfit.gate.examination import Case, HeldOut, Side, examine, last_fold
+from afterfit.gate.verdict import Use, Verdict
+from afterfit.loop.observation import Observation
+from afterfit.loop.observe import Served, observe, past_of
+from afterfit.loop.policy import Action, Duel, Span, State, decide, found, remembered
+from afterfit.model import packaging
+from afterfit.model.bundle import Bundle
+from afterfit.model.training import train
+from afterfit.performance.estimation import Past
+from afterfit.performance.metrics import Metric, metric
+from afterfit.performance.paired_comparison import Comparison, compare_performance
+from afterfit.performance.predictions import Predictions
+from afterfit.settings import Policy, TrainOn
+from afterfit.use_case import UseCase
+
+ENOUGH = 0.9
+"""A window whose outcomes are known to this share is settled: what is missing is its last days, not its bad ones."""
+RESAMPLES = 500
+FEWEST = 5
+"""Training on part of the rows takes at least so many times `minimum_outcomes`; else it takes all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at a window gave: the observation, what its outcomes teach, and whether all that matter are there."""
+
+    observation: Observation
+    known: int
+    past: Past
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train: builder, parameters, trials of a search around them, and which rows.
+
+    `until` is the time of deciding; outcomes that are not known by then are not there. `troubled` is the begin of the
+    last trouble, for training on what came since.
+    """
+
+    builder: str
+    params: Mapping[str, Any]
+    tune: int
+    train_on: TrainOn
+    minimum: int
+    until: datetime
+    troubled: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version that was trained: its number, how many rows it was trained on, and the time of the last."""
+
+    version: str
+    rows: int
+    until: datetime | None
+
+
+class World(Protocol):
+    """What the loop acts on. Each call is made at the end of the window in question, and knows nothing later."""
+
+    def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
+        """Builder and parameters of a version."""
+
+    def trained(self, version: str) -> Candidate:
+        """What a version was trained on."""
+
+    def look(self, version: str, span: Span, past: Sequence[Past], now: datetime) -> Looked:
+        """Observe a window of a version, which answers its rows now where another one had answered them."""
+
+    def duel(self, champion: str, previous: str, span: Span, now: datetime) -> Duel:
+        """Compare two versions on a window's known outcomes."""
+
+    def train(self, recipe: Recipe) -> Candidate:
+        """Train and register."""
+
+    def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
+        """What the gate says of it."""
+
+    def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
+        """Put it into production, on trial where the verdict is HOLD; whether it is there now."""
+
+    def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
+        """Record that it stays out."""
+
+    def roll_back(self, champion: str, previous: str, reason: str) -> bool:
+        """Put the previous version back; whether it is there now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was seen in a window and what is to be done: nothing has been done yet."""
+
+    span: Span
+    observation: Observation
+    action: Action
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a turn: the state after it, and for a retraining the candidate and the gate's verdict."""
+
+    state: State
+    outcome: str
+    candidate: str = ""
+    verdict: Verdict | None = None
+
+
+def begin(version: Candidate) -> State:
+    """The state of a loop that begins with a version in production."""
+    return State(version.version, trained_rows=version.rows, trained_until=version.until)
+
+
+def step(state: State, span: Span, policy: Policy, world: World) -> Turn:
+    """Look at one window, and at earlier ones whose outcomes have come since; say what should be done."""
+    history, waiting = [], []
+    state = replace(state, windows=state.windows + 1)
+    for one in (*state.waiting, span):
+        looked = world.look(state.champion, one, state.pasts, span.end)
+        history.append(looked.observation)
+        if not looked.settled:
+            waiting.append(one)
+            continue
+        duels = state.duels
+        if state.previous:
+            duels = (*duels, world.duel(state.champion, state.previous, one, span.end))
+        state = replace(state, pasts=(*state.pasts, looked.past), outcomes=state.outcomes + looked.known, duels=duels)
+    state = replace(state, waiting=tuple(waiting))
+    action = decide(history, state, policy)
+    after = remembered(state, history[-1], action, tuple(found(history, policy)))
+    return Turn(span, history[-1], action, after)
+
+
+def act(span: Span, action: Action, state: State, policy: Policy, world: World) -> Done:
+    """Carry out what a turn said; everything that it asks of the world may be asked again after a crash."""
+    if action.kind == "roll_back":
+        return _roll_back(action, state, world)
+    if action.kind == "retrain":
+        return _retrain(span, action, state, policy, world)
+    return Done(state, action.kind)
+
+
+def _roll_back(action: Action, state: State, world: World) -> Done:
+    if not world.roll_back(state.champion, state.previous, action.reason):
+        return Done(replace(state, previous="", duels=()), "not rolled back")
+    back = world.trained(state.previous)
+    outcomes = state.outcomes + max(state.trained_rows - back.rows, 0)
+    after = replace(begin(back), outcomes=outcomes, refusals=1, retrained=state.retrained, last=state.last)
+    return Done(replace(after, troubled=state.troubled), "rolled back")
+
+
+def _retrain(span: Span, action: Action, state: State, policy: Policy, world: World) -> Done:
+    builder, params = world.recipe(state.champion)
+    asked = Recipe(
+        builder, params, policy.tune, policy.train_on, policy.minimum_outcomes, until=span.end, troubled=state.troubled
+    )
+    made = world.train(asked)
+    verdict = world.judge(made.version, state.champion, span.end)
+    spent = (*state.retrained, span.end)
+    good = verdict.decision == "PROMOTE"
+    if good or on_trial(verdict, policy):
+        reason = action.reason if good else f"On trial. {action.reason}"
+        if world.promote(made.version, state.champion, verdict, reason):
+            after = State(
+                made.version,
+                previous=state.champion,
+                trained_rows=made.rows,
+                trained_until=made.until,
+                retrained=spent,
+                troubled=state.troubled,
+                waiting=tuple(one for one in state.waiting if made.until is None or one.end > made.until),
+                last=state.last,
+            )
+            return Done(after, "promoted" if good else "on trial", made.version, verdict)
+    else:
+        world.refuse(made.version, state.champion, verdict, action.reason)
+    refused = replace(state, windows=0, refusals=state.refusals + 1, retrained=spent)
+    return Done(refused, "refused" if verdict.decision == "REJECT" else "held", made.version, verdict)
+
+
+def on_trial(verdict: Verdict, policy: Policy) -> bool:
+    """Whether a candidate that the gate holds may go in all the same, for the next windows to judge it."""
+    return policy.trial and gate.only_lacks_evidence(verdict)
+
+
+# What is measured, live and on history alike.
+
+
+def look(
+    use_case: UseCase, bundle: Bundle, window: Served, span: Span, past: Sequence[Past], *, now: datetime
+) -> Looked:
+    """Observe a window as its outcomes are known now.
+
+    Args:
+        use_case: its metrics and gate, which has the label delay.
+        bundle: the version that answered.
+        window: the rows, with nan for outcomes that are not known now.
+        span: which window it is.
+        past: what earlier windows with outcomes showed of that version.
+        now: the time, in the clock of the time column.
+    """
+    known, sound = int(window.known.sum()), int(window.sound.sum())
+    due = span.end + timedelta(hours=use_case.gate.label_delay_hours) <= now
+    settled = due or (sound > 0 and known >= ENOUGH * sound)
+    seen = observe(
+        use_case,
+        bundle,
+        window,
+        name=span.name,
+        start=span.start,
+        end=span.end,
+        complete=due,
+        past=past,
+        seed=use_case.seed,
+    )
+    return Looked(seen, known, past_of(use_case, bundle, window, end=span.end), settled)
+
+
+def duel(use_case: UseCase, bundle: Bundle, name: str, window: Served, other: Served) -> Duel:
+    """A version against the one that it replaced on the rows that both answered and whose outcomes are known.
+
+    Args:
+        use_case: its primary metric.
+        bundle: the version.
+        name: the window.
+        window: as the version answered it.
+        other: as the other one did.
+    """
+    keep = window.known & other.sound
+    y, ours, theirs = window.y[keep], window.predictions.take(keep), other.predictions.take(keep)
+    seen = compared(use_case, (y, ours, theirs), None if window.times is None else window.times[keep])
+    if seen is None or not np.isfinite(seen.difference):
+        return Duel(name, 0.0, -np.inf, np.inf, int(keep.sum()), 0.0)
+    low, high = (0.0, 0.0) if seen.identical else seen.interval
+    one = metric(use_case.primary_metric)
+    outcomes = y if ours.classes is None else y.astype(np.intp)
+    skill = float(one.improvement(one(outcomes, bundle.scorer.constant(len(y))), one(outcomes, ours)))
+    return Duel(name, seen.difference, low, high, seen.n, skill if np.isfinite(skill) else 0.0)
+
+
+def compared(
+    use_case: UseCase,
+    sides: tuple[npt.NDArray[Any], Predictions, Predictions],
+    times: npt.NDArray[Any] | None,
+    by: Metric | None = None,
+) -> Comparison | None:
+    """Candidate against champion on (outcomes, candidate's, champion's answers); None where there are no rows."""
+    y, candidate, champion = sides
+    if not len(y):
+        return None
+    y = y.astype(np.intp) if candidate.classes is not None else y
+    one = use_case.primary_metric if by is None else by
+    return compare_performance(y, champion, candidate, one, blocks=times, resamples=RESAMPLES, seed=use_case.seed)
+
+
+def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """Positions of the rows that a retraining takes, of rows with outcomes known by then, in order of time.
+
+    "weighted" takes a row of age a with the probability 2^(-a / half-life), by its fingerprint: the loss that is
+    expected over the sample is the loss weighted so, for any kind of model, and the same rows are taken each time.
+
+    Args:
+        recipe: which rows.
+        times: (n,) their times.
+        marks: (n,) their fingerprints.
+    """
+    rows, settings = np.arange(len(times)), recipe.train_on
+    now = np.datetime64(recipe.until)
+    if settings.rows == "weighted":
+        days = (now - times).astype("timedelta64[s]").astype(np.float64) / 86_400
+        chance = np.exp2(-days / float(settings.half_life_days or 1.0))
+        part = rows[data.shares(marks) < chance]
+    elif settings.rows == "days":
+        part = rows[times >= now - np.timedelta64(int(float(settings.days or 0) * 86_400), "s")]
+    elif settings.rows == "change" and recipe.troubled is not None:
+        part = rows[times >= np.datetime64(recipe.troubled)]
+    else:
+        return rows
+    return part if len(part) >= FEWEST * recipe.minimum else rows
+
+
+def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> Bundle:
+    """Train on a table and write the bundle; its manifest is dated with the time of deciding."""
+    trained = train(ready.problem, recipe.builder, params)
+    return packaging.bundled(ready, (recipe.builder, params), trained, folder, recipe.until)
+
+
+def judged(
+    use_case: UseCase, candidate: Side, champion: Side | None, rows: HeldOut, past: Sequence[Use] = ()
+) -> tuple[Verdict, Case]:
+    """The gate's verdict on a candidate that was trained on all rows up to now, by its last fold.
+
+    Args:
+        use_case: its limits.
+        candidate: wants in.
+        champion: is in.
+        rows: those with outcomes known now, in order of time.
+        past: comparisons of earlier gates.
+    """
+    held, unseen = last_fold(use_case, candidate.bundle, None if champion is None else champion.bundle, rows)
+    case = Case(use_case, candidate, champion, "production", held, past, unseen)
+    return gate.judge(examine(case)), case

@@ -1,0 +1,260 @@
+"""The rows of windows, from a table or from the prediction log, as one version answered them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pandas as pd
+import pyarrow as pa
+
+from afterfit import data as tables
+from afterfit import prediction_log
+from afterfit.data.windows import Cutter
+from afterfit.loop.observation import Service
+from afterfit.loop.observe import Served, answered
+from afterfit.model.bundle import Bundle
+from afterfit.performance.predictions import FloatArray, Predictions
+from afterfit.prediction_log.log import PredictionLog
+from afterfit.settings import Source
+from afterfit.use_case import UseCase
+
+OWN = ["time", "version", "prediction", "probability", "probabilities", "lower", "upper", "error", "seconds", "outcome"]
+QUANTILES = (0.5, 0.95, 0.99)
+MICROSECOND = pd.Timedelta(1, "us")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """One window's rows.
+
+    Attributes:
+        number: its place among the windows.
+        name: the window in words.
+        start: its begin (included), or None.
+        end: its end (excluded), or None.
+        rows: as answered.
+    """
+
+    number: int
+    name: str
+    start: datetime | None
+    end: datetime | None
+    rows: Served
+
+
+def from_table(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> Iterator[Gathered]:
+    """The windows of a table, or of the use case's own source where `data` is empty, answered by a version now.
+
+    Only the columns that are needed are kept, and each window's rows in order of time.
+    """
+    source = Source(path=data) if data else use_case.source
+    parts: dict[int, list[pd.DataFrame]] = {}
+    for frame in tables.stream(source, Path.cwd() if data else use_case.root):
+        for number, rows in period.cut(frame):
+            parts.setdefault(number, []).append(rows[_needed(use_case, bundle, rows)])
+    for number in sorted(parts):
+        frame = pd.concat(parts.pop(number), ignore_index=True)
+        times = None
+        if period.time is not None:
+            frame = frame.sort_values(period.time, kind="stable", ignore_index=True)
+            times = frame[period.time].to_numpy().astype("datetime64[us]")
+        y = np.full(len(frame), np.nan)
+        if use_case.target in frame.columns:
+            y = outcomes(use_case, bundle.scorer.classes, frame[use_case.target])
+        start, end = span(period, number, times)
+        yield Gathered(number, named(period, number, times), start, end, answered(bundle, frame, y, times))
+
+
+def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: Cutter) -> Iterator[Gathered]:
+    """The windows of the prediction log, with the answers that were given and the outcomes that came since."""
+    clock = use_case.time or "served"
+    read = prediction_log.read(log, start=period.start, end=period.end, time=clock, version=bundle.version)
+    parts: dict[int, list[pd.DataFrame]] = {}
+    for table in read:
+        frame = _joined(table, clock)
+        for number, rows in period.cut(frame):
+            parts.setdefault(number, []).append(rows)
+    for number in sorted(parts):
+        whole = pd.concat(parts.pop(number), ignore_index=True)
+        whole = whole.sort_values(str(period.time), kind="stable", ignore_index=True)
+        given = _logged(use_case, bundle, whole, str(period.time))
+        start, end = span(period, number, given.times)
+        yield Gathered(number, named(period, number, given.times), start, end, given)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shadowed:
+    """What two versions answered to the same requests: the champion to those who asked, the candidate behind it.
+
+    Attributes:
+        y: (n,) outcomes, of rows that both answered and whose outcome is known.
+        times: (n,) their times, in order.
+        candidate: its n answers.
+        champion: its n answers.
+        left: rows that both were asked and that are not among these.
+    """
+
+    y: FloatArray
+    times: npt.NDArray[Any]
+    candidate: Predictions
+    champion: Predictions
+    left: int
+
+
+def from_shadow(
+    use_case: UseCase, bundles: tuple[Bundle, Bundle], log: PredictionLog, ends: tuple[datetime | None, datetime | None]
+) -> Shadowed:
+    """Rows of the log that the second version answered, with the first one as its shadow.
+
+    Args:
+        use_case: its time and target.
+        bundles: candidate and champion.
+        log: where their answers are.
+        ends: from when (included) to when (excluded), by the use case's time; by that of serving where it has none.
+    """
+    ours, theirs = _own(use_case, bundles[0], log, ends, shadow=True), _own(use_case, bundles[1], log, ends)
+    both = theirs.sort_values("\0clock", kind="stable").index.intersection(ours.index, sort=False)
+    ours, theirs = ours.loc[both], theirs.loc[both]
+    found = [_predictions(own, one.scorer.classes) for own, one in zip((ours, theirs), bundles, strict=True)]
+    y = outcomes(use_case, bundles[1].scorer.classes, theirs["\0outcome"])
+    keep = found[0][1] & found[1][1] & np.isfinite(y)
+    times = theirs["\0clock"].to_numpy().astype("datetime64[us]")[keep]
+    return Shadowed(y[keep], times, found[0][0].take(keep), found[1][0].take(keep), int((~keep).sum()))
+
+
+def _own(
+    use_case: UseCase,
+    bundle: Bundle,
+    log: PredictionLog,
+    ends: tuple[datetime | None, datetime | None],
+    *,
+    shadow: bool = False,
+) -> pd.DataFrame:
+    """The log's own columns of one version's answers, by prediction id, with the clock beside them."""
+    clock = use_case.time or "served"
+    read = prediction_log.read(log, start=ends[0], end=ends[1], time=clock, version=bundle.version, shadow=shadow)
+    names = [*OWN, "prediction_id"]
+    parts = [pd.DataFrame({f"\0{name}": [] for name in [*names, "clock"]}, dtype=object)]
+    for table in read:
+        own = table.select([name for name in names if name in table.column_names]).to_pandas()
+        times = own["time"] if clock == "served" else prediction_log.features_of(table)[clock].to_pandas()
+        own["clock"] = pd.to_datetime(times, format=None if clock == "served" else "ISO8601")
+        parts.append(own.rename(columns=lambda name: f"\0{name}"))
+    whole = parts[0] if len(parts) == 1 else pd.concat(parts[1:], ignore_index=True)
+    return whole.drop_duplicates("\0prediction_id", keep="last").set_index("\0prediction_id")
+
+
+def span(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> tuple[datetime | None, datetime | None]:
+    """Where a window begins and ends: by its unit, else as asked, else where its rows (with these times) lie."""
+    edges = period.edges(number)
+    if edges is not None:
+        return edges
+    if times is None or not len(times):
+        return period.start, period.end
+    first, last = pd.Timestamp(times[0]).to_pydatetime(), (pd.Timestamp(times[-1]) + MICROSECOND).to_pydatetime()
+    if period.every is not None:
+        return first, last
+    return period.start or first, period.end or last
+
+
+def named(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> str:
+    """A window in words."""
+    start, end = span(period, number, times)
+    if period.every is not None or start is None or end is None:
+        return period.name(number)
+    return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}".replace(" 00:00", "")
+
+
+def outcomes(use_case: UseCase, classes: tuple[Any, ...] | None, target: "pd.Series[Any]") -> FloatArray:
+    """(n,) class indices or numbers; nan where the outcome is missing, or is none that the version knows."""
+    missing = tables.missing_target(use_case, target).to_numpy()
+    if classes is None:
+        values = pd.to_numeric(target, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(missing | ~np.isfinite(values), np.nan, values)
+    codes, uniques = pd.factorize(target)
+    place = {_word(label): float(i) for i, label in enumerate(classes)}
+    known = np.array([*(place.get(_word(value), np.nan) for value in pd.Index(uniques).tolist()), np.nan])
+    return np.where(missing, np.nan, known[codes])
+
+
+def _word(value: Any) -> str:
+    """A label as text, alike whether it came as a truth value, a whole number in a float, or a text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip().lower()
+
+
+def _needed(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> list[str]:
+    """All columns but those that nobody asks for: where the settings name features, what is neither these nor used."""
+    if not use_case.columns.features:
+        return list(frame.columns)
+    used = {*bundle.scorer.contract.names, use_case.target, use_case.time, *use_case.key, *use_case.metrics.slices}
+    return [name for name in frame.columns if name in used]
+
+
+# Rows of the log.
+
+
+def _joined(table: pa.Table, clock: str) -> pd.DataFrame:
+    """Features, and the log's own columns under names that no feature has."""
+    own = table.select([name for name in OWN if name in table.column_names])
+    own = own.rename_columns([f"\0{name}" for name in own.column_names])
+    features = prediction_log.features_of(table)
+    frame: pd.DataFrame = pd.concat([features.to_pandas(), own.to_pandas()], axis=1)
+    if clock == "served":
+        frame["\0clock"] = frame["\0time"]
+    return frame
+
+
+def _logged(use_case: UseCase, bundle: Bundle, whole: pd.DataFrame, clock: str) -> Served:
+    own = whole[[name for name in whole.columns if str(name).startswith("\0")]]
+    frame = whole.drop(columns=own.columns)
+    n, classes = len(whole), bundle.scorer.classes
+    predictions, sound = _predictions(own, classes)
+    y = outcomes(use_case, classes, own["\0outcome"]) if "\0outcome" in own else np.full(n, np.nan)
+    bad = own["\0error"].notna().to_numpy() | ~sound
+    times = whole[clock].to_numpy().astype("datetime64[us]")
+    hidden = frozenset(column.name for column in bundle.scorer.contract.columns if column.private)
+    return Served(
+        frame, predictions, bad, y, times, service_of(own["\0time"], own["\0seconds"], int(bad.sum())), hidden
+    )
+
+
+def _predictions(own: pd.DataFrame, classes: tuple[Any, ...] | None) -> tuple[Predictions, npt.NDArray[np.bool_]]:
+    """The logged answers, and which rows (n,) have one."""
+    if classes is None:
+        named = ("prediction", "lower", "upper")
+        numbers = {n: pd.to_numeric(own[f"\0{n}"], errors="coerce").to_numpy(np.float64) for n in named}
+        ends = [None if np.isnan(numbers[name]).all() else numbers[name] for name in ("lower", "upper")]
+        return Predictions.of_values(numbers["prediction"], *ends), np.isfinite(numbers["prediction"])
+    place = {_word(label): float(i) for i, label in enumerate(classes)}
+    codes, uniques = pd.factorize(own["\0prediction"])
+    index = np.array([*(place.get(_word(value), np.nan) for value in pd.Index(uniques).tolist()), np.nan])[codes]
+    sound = np.isfinite(index)
+    prediction = np.nan_to_num(index).astype(np.intp)
+    return Predictions(prediction, _shares(own, classes), classes=classes), sound
+
+
+def _shares(own: pd.DataFrame, classes: tuple[Any, ...]) -> FloatArray | None:
+    if len(classes) == 2:
+        positive = own["\0probability"].to_numpy(np.float64)
+        return None if np.isnan(positive).all() and len(own) else np.column_stack([1.0 - positive, positive])
+    texts = own["\0probabilities"]
+    if texts.isna().all():
+        return None
+    names, nothing = [str(label) for label in classes], dict[str, float]()
+    rows = [orjson.loads(text) if isinstance(text, str) else nothing for text in texts]
+    return np.array([[row.get(name, np.nan) for name in names] for row in rows], dtype=np.float64)
+
+
+def service_of(times: "pd.Series[Any]", seconds: "pd.Series[Any]", errors: int) -> Service:
+    """Rate, errors and latency of answers given at these times."""
+    length = (times.max() - times.min()).total_seconds() if len(times) else 0.0
+    known = seconds.dropna().to_numpy(np.float64)
+    late: list[float | None] = [float(one) for one in np.quantile(known, QUANTILES)] if len(known) else [None] * 3
+    return Service(len(times), errors, len(times) / length if length > 0 else float(len(times)), *late)

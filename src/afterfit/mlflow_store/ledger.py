@@ -1,0 +1,454 @@
+"""The ledger: every decision of a use case, in order, as runs that nobody rewrites; and aliases that follow it.
+
+Each decision is one run in the experiment `<use case>.ledger`, with tags, its findings as JSON and a page to read. Its
+state tells how far it came:
+
+    writing ─► intended ─► done           recorded whole, then carried out: aliases, tags, description
+       └─► abandoned                      cut short before it was recorded whole; nothing had been moved
+
+A decision is written down before anything moves, and what it asks for can be carried out again without harm. So a
+process may die anywhere: `repair`, which every command calls first, abandons what was not recorded whole, carries out
+what was, and puts an alias that somebody moved by hand back to where the ledger says. Decisions are taken one at a
+time (`afterfit.lock`); one that was judged while another moved the same alias is recorded as HOLD and names it.
+"""
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, Literal
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from afterfit.errors import StoreError, UnknownVersionError
+from afterfit.mlflow_store import registry, tracking
+from afterfit.mlflow_store.lock import PATIENCE, Held, locked, patiently
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING
+
+PREVIOUS = "previous"
+PREFIX = "afterfit."
+FINDINGS, PAGE = "findings.json", "decision.md"
+MOST_NOTE = 4500
+"""Characters of a page that the run's note takes; MLflow's tags end at 5,000. The whole page is an artifact."""
+Action = Literal["promotion", "rollback", "found", "repair", "refusal"]
+State = Literal["writing", "intended", "done", "abandoned"]
+SEEN = {PRODUCTION: "Production", STAGING: "Staging"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about an alias, and why.
+
+    Attributes:
+        action: "promotion", "rollback", "found" (the alias was there before the ledger), "repair" (it was moved by
+            hand, or its version was deleted) or "refusal" (a server did not take the version into service).
+        verdict: PROMOTE, HOLD, REJECT, ROLLBACK, FOUND, REPAIR or REFUSED.
+        version: the version decided about; empty where an alias loses its version.
+        alias: staging or production.
+        moves: whether the alias goes to that version.
+        previous: the version that held the alias; empty where none did.
+        reason: of a person, or of the program, in a sentence.
+        forced: a person overrode the verdict.
+        approval: who approved, as the version's tag said, and when that was seen.
+        policy: hash of the limits that were in force.
+        digest: of the version's bundle.
+        window: which rows were looked at: name, start, end, rows, sha256, and at which confidence.
+        stages: mirror the move to MLflow's old stages.
+        findings: each finding as data.
+        page: the decision in Markdown.
+    """
+
+    action: Action
+    verdict: str
+    version: str
+    alias: str
+    moves: bool
+    previous: str = ""
+    reason: str = ""
+    forced: bool = False
+    approval: str = ""
+    policy: str = ""
+    digest: str = ""
+    window: Mapping[str, Any] = field(default_factory=dict)
+    stages: bool = False
+    findings: Sequence[Mapping[str, Any]] = ()
+    page: str = ""
+
+
+TEXTS = ("action", "verdict", "version", "alias", "previous", "reason", "approval", "policy", "digest")
+FACTS = ("moves", "forced", "stages")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A decision as the ledger has it (findings and page are artifacts of its run).
+
+    Attributes:
+        number: 1, 2, 3 … in the order in which they were taken.
+        state: how far it came.
+        time: when it was recorded, UTC.
+        actor: who or what ran the command.
+        run_id: the decision's run.
+        repaired: by whom and when it was finished or abandoned, where its own process did not.
+        decision: what was decided.
+    """
+
+    number: int
+    state: State
+    time: datetime
+    actor: str
+    run_id: str
+    repaired: str
+    decision: Decision
+
+    @property
+    def counts(self) -> bool:
+        """Whether it moved its alias, or must."""
+        return self.decision.moves and self.state in {"intended", "done"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        told = {key: value for key, value in asdict(self.decision).items() if key not in {"findings", "page", "stages"}}
+        return {
+            "number": self.number,
+            "state": self.state,
+            "time": self.time.isoformat(timespec="seconds"),
+            "actor": self.actor,
+            "run_id": self.run_id,
+            "repaired": self.repaired,
+            **told,
+        }
+
+    def sentence(self) -> str:
+        """What and by whom, for messages."""
+        what = {
+            "promotion": f"the promotion of version {self.decision.version} to {self.decision.alias}",
+            "rollback": f"the rollback of {self.decision.alias} to version {self.decision.version}",
+            "refusal": f"the refusal to serve version {self.decision.version}",
+        }.get(self.decision.action, f"the note that {self.decision.alias} is at version {self.decision.version or '-'}")
+        return f"{what} by {self.actor} at {self.time:%Y-%m-%d %H:%M:%S} UTC (decision {self.number})"
+
+
+def experiment(name: str) -> str:
+    """The name of a use case's ledger."""
+    return f"{name}.ledger"
+
+
+def actor() -> str:
+    """Who runs this: the user that MLflow knows, else the one of the machine."""
+    try:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a process id without a name, as containers have
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def entries(name: str) -> tuple[Entry, ...]:
+    """The whole ledger, oldest first."""
+    tracking.check_reachable()
+    with tracking.store_errors():
+        known = mlflow.get_experiment_by_name(experiment(name))
+        if known is None:
+            return ()
+        found = sorted((_entry(run) for run in _runs(str(known.experiment_id))), key=lambda entry: entry.number)
+    return tuple(found)
+
+
+def _runs(experiment_id: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = MlflowClient().search_runs([experiment_id], f"tags.`{PREFIX}number` != ''", page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _entry(run: Run) -> Entry:
+    tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
+    texts = {key: tags.get(key, "") for key in TEXTS}
+    facts = {key: tags.get(key) == "true" for key in FACTS}
+    decision = Decision(**texts, **facts, window=json.loads(tags.get("window") or "{}"))  # type: ignore[arg-type]
+    state: Any = tags["state"]
+    time = datetime.fromisoformat(tags["time"])
+    return Entry(int(tags["number"]), state, time, tags["actor"], run.info.run_id, tags.get("repaired", ""), decision)
+
+
+def findings(entry: Entry) -> list[dict[str, Any]]:
+    """A decision's findings as data."""
+    with tracking.store_errors():
+        loaded: list[dict[str, Any]] = mlflow.artifacts.load_dict(_artifacts(entry.run_id) + "/" + FINDINGS)["findings"]
+    return loaded
+
+
+def _artifacts(run_id: str) -> str:
+    return str(MlflowClient().get_run(run_id).info.artifact_uri)
+
+
+def holder(book: Sequence[Entry], alias: str, at: datetime | None = None) -> str:
+    """The version that held an alias by the ledger, now or at a moment (UTC); empty where none did."""
+    moved = [entry for entry in book if entry.counts and entry.decision.alias == alias]
+    moved = [entry for entry in moved if at is None or entry.time <= at]
+    return moved[-1].decision.version if moved else ""
+
+
+def once_held(book: Sequence[Entry], alias: str = PRODUCTION) -> list[str]:
+    """The versions that held an alias, the one that came last first, each once."""
+    moved = [entry.decision.version for entry in book if entry.counts and entry.decision.alias == alias]
+    return list(dict.fromkeys(version for version in reversed(moved) if version))
+
+
+def rolled_back(book: Sequence[Entry]) -> dict[str, Entry]:
+    """The versions that were rolled back, with the decision that did it."""
+    backwards = [entry for entry in book if entry.counts and entry.decision.action == "rollback"]
+    return {entry.decision.previous: entry for entry in backwards if entry.decision.previous}
+
+
+def before(book: Sequence[Entry], version: str) -> str:
+    """The version that production would go back to from this one: the last before it that was not rolled back."""
+    barred = rolled_back(book)
+    held = once_held(book)
+    earlier = held[held.index(version) + 1 :] if version in held else held
+    return next((number for number in earlier if number not in barred and number != version), "")
+
+
+def record(name: str, decision: Decision, seen: int) -> tuple[Entry, list[str]]:
+    """Write a decision down, then carry it out.
+
+    Args:
+        name: the use case's name.
+        decision: what was decided.
+        seen: the number of the last entry when the judging began. Where another decision has moved the same alias
+            since, this one is recorded as HOLD, whatever it was, and moves nothing.
+
+    Returns:
+        The entry as it ended, and a sentence for each thing that had to be repaired on the way.
+
+    Raises:
+        StoreError: the store went away; the next command finishes or undoes what was begun.
+    """
+    with locked(f"{name}.ledger-lock", actor()) as held:
+        said = _repair(name, held)
+        book = entries(name)
+        winner = next((one for one in reversed(book) if one.number > seen and _rivals(one, decision)), None)
+        entry = _write(name, decision if winner is None else _raced(decision, winner), book, held)
+        return _carry_out(name, entry, book, held), said
+
+
+def note(name: str, decision: Decision, patience: float = PATIENCE) -> Entry:
+    """Write down what moves nothing, and leave everything else as it is: no repair, no alias touched.
+
+    For a process that only watches, such as a server: an alias that a person has set by hand is for the next command
+    to put back, and not for it.
+
+    Args:
+        name: the use case's name.
+        decision: what was seen; whatever it says, it moves nothing.
+        patience: seconds to wait for a command that is at work.
+
+    Raises:
+        StoreError: the store went away; what was begun does not count, and the next command says so.
+    """
+    with locked(f"{name}.ledger-lock", actor(), patience) as held:
+        return _end(_write(name, replace(decision, moves=False), entries(name), held), "done", held)
+
+
+def _rivals(entry: Entry, decision: Decision) -> bool:
+    return entry.counts and decision.moves and entry.decision.alias == decision.alias
+
+
+def _raced(decision: Decision, winner: Entry) -> Decision:
+    sentence = f"While this was judged, {winner.sentence()} came first: judge again against what is there now."
+    finding = {"code": "came_first", "outcome": "unsure", "sentence": sentence}
+    return replace(
+        decision, verdict="HOLD", moves=False, reason=sentence, findings=[*decision.findings, finding], page=sentence
+    )
+
+
+def repair(name: str) -> list[str]:
+    """Finish or undo what a command that died has left, and put aliases back to what the ledger says.
+
+    Returns:
+        A sentence for each thing done; nothing, and no lock taken, where nothing had to be done.
+    """
+    if not _unsettled(entries(name), registry.aliases(name)):
+        return []
+    with locked(f"{name}.ledger-lock", actor()) as held:
+        return _repair(name, held)
+
+
+def _unsettled(book: Sequence[Entry], aliases: Mapping[str, str]) -> bool:
+    unfinished = any(entry.state in {"writing", "intended"} for entry in book)
+    return unfinished or any(holder(book, alias) != aliases.get(alias, "") for alias in SEEN)
+
+
+def _repair(name: str, held: Held) -> list[str]:
+    said = []
+    book = entries(name)
+    for entry in book:
+        if entry.state == "writing":
+            _end(entry, "abandoned", held)
+            said.append(f"Undone: {entry.sentence()} was cut short before anything was moved; it is abandoned.")
+        elif entry.state == "intended":
+            _carry_out(name, entry, book, held, by=actor())
+            said.append(f"Finished: {entry.sentence()} had been cut short.")
+    aliases = registry.aliases(name)
+    for alias in SEEN:
+        book = entries(name) if said else book
+        if holder(book, alias) != aliases.get(alias, ""):
+            said += _align(name, alias, book, held)
+    return said
+
+
+def _align(name: str, alias: str, book: Sequence[Entry], held: Held) -> list[str]:
+    """An alias is not where the ledger says: take it over where the ledger knows nothing of it, else put it back."""
+    actual, recorded = registry.aliases(name).get(alias, ""), holder(book, alias)
+    if actual == recorded:
+        return []
+    if not any(entry.counts and entry.decision.alias == alias for entry in book):
+        sentence = f"Version {actual} held the alias '{alias}' before the ledger knew of it."
+        decision = Decision("found", "FOUND", actual, alias, moves=True, reason=sentence, page=sentence)
+    elif _exists(name, recorded):
+        sentence = (
+            f"The alias '{alias}' was at {f'version {actual}' if actual else 'no version'} without a decision, and by "
+            f"the ledger at version {recorded}: it was put back. To go elsewhere, promote or roll back."
+        )
+        decision = Decision("repair", "REPAIR", recorded, alias, moves=True, previous=actual, reason=sentence)
+    else:
+        sentence = f"Version {recorded} held the alias '{alias}' by the ledger, and was deleted: nothing holds it now."
+        decision = Decision("repair", "REPAIR", "", alias, moves=True, previous=recorded, reason=sentence)
+    _carry_out(name, _write(name, replace(decision, page=sentence), book, held), book, held)
+    return [sentence]
+
+
+def _exists(name: str, number: str) -> bool:
+    if not number:
+        return True
+    try:
+        registry.version(name, number)
+    except UnknownVersionError:
+        return False
+    return True
+
+
+def _write(name: str, decision: Decision, book: Sequence[Entry], held: Held) -> Entry:
+    """Record a decision whole; it is intended (or done, where nothing moves) only with its findings beside it."""
+    held.require()
+    now = datetime.now(timezone.utc)
+    number = max((entry.number for entry in book), default=0) + 1
+    values = {key: str(getattr(decision, key)) for key in TEXTS}
+    values |= {key: str(getattr(decision, key)).lower() for key in FACTS}
+    values |= {"number": f"{number:06d}", "state": "writing", "time": now.isoformat(), "actor": actor()}
+    values |= {"window": json.dumps(decision.window), "use_case": name}
+    tags = {f"{PREFIX}{key}": value for key, value in values.items()}
+    tags["mlflow.note.content"] = decision.page[:MOST_NOTE]
+    tags["mlflow.user"] = actor()
+    title = f"{number}. {'FORCED' if decision.forced else decision.verdict} {decision.version} to {decision.alias}"
+    with tracking.store_errors():
+        client = MlflowClient()
+        ledger = tracking.experiment_id(experiment(name))
+        run: Any = patiently(lambda: client.create_run(ledger, tags=tags, run_name=title))
+        client.log_dict(run.info.run_id, {"findings": [dict(one) for one in decision.findings]}, FINDINGS)
+        client.log_text(run.info.run_id, decision.page, PAGE)
+    entry = Entry(number, "writing", now, actor(), run.info.run_id, "", decision)
+    if decision.moves:
+        _set(entry, held, state="intended")
+        return replace(entry, state="intended")
+    return entry
+
+
+def _carry_out(name: str, entry: Entry, book: Sequence[Entry], held: Held, by: str = "") -> Entry:
+    """Do what an entry asks for, again where it was half done; then it is done."""
+    if entry.decision.moves:
+        with _naming(entry):
+            _move(name, entry, book, held)
+    return _end(entry, "done", held, by)
+
+
+@contextmanager
+def _naming(entry: Entry) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(
+            f"Recorded and not carried out yet: {entry.sentence()}; the next command finishes it. {error}"
+        ) from error
+
+
+def _move(name: str, entry: Entry, book: Sequence[Entry], held: Held) -> None:
+    decision = entry.decision
+    held.require()
+    if not decision.version or not _exists(name, decision.version):
+        registry.unset_alias(name, decision.alias)
+        return
+    target = registry.version(name, decision.version)
+    registry.set_alias(target, decision.alias)
+    told = {"stage": decision.alias, f"{decision.alias}_since": entry.time.isoformat(), "decision": entry.run_id}
+    registry.tag(target, {f"{PREFIX}{key}": value for key, value in told.items()})
+    if decision.alias == PRODUCTION:
+        _retire(name, entry, [one for one in book if one.number < entry.number])
+    if decision.action in {"promotion", "rollback"}:
+        registry.extend_description(target, f"## Decision {entry.number}", _summary(entry))
+    if decision.stages:
+        registry.mirror_stage(target, SEEN[decision.alias])
+
+
+def _retire(name: str, entry: Entry, book: Sequence[Entry]) -> None:
+    """What becomes of the version that leaves production, and of the alias `previous`."""
+    decision = entry.decision
+    back = before([*book, replace(entry, state="intended")], decision.version)
+    if back and _exists(name, back):
+        registry.set_alias(registry.version(name, back), PREVIOUS)
+    else:
+        registry.unset_alias(name, PREVIOUS)
+    leaving = decision.previous
+    if leaving and leaving != decision.version and _exists(name, leaving):
+        target = registry.version(name, leaving)
+        stage = "rolled back" if decision.action == "rollback" else "archived"
+        told = {"stage": stage, "production_until": entry.time.isoformat(), "replaced_by": decision.version}
+        registry.tag(target, {f"{PREFIX}{key}": value for key, value in told.items()})
+        if decision.action == "rollback":
+            registry.extend_description(target, f"## Decision {entry.number}", _summary(entry))
+        if decision.stages:
+            registry.mirror_stage(target, "Archived")
+
+
+def _summary(entry: Entry) -> str:
+    decision = entry.decision
+    past = "forced" if decision.forced else {"promotion": "promoted", "rollback": "rolled back"}[decision.action]
+    held = f" in place of version {decision.previous}" if decision.previous else ""
+    lines = [
+        (
+            f"{entry.time:%Y-%m-%d %H:%M} UTC, by {entry.actor}: "
+            f"{past} to {decision.alias}: version {decision.version}{held}."
+        )
+    ]
+    lines += [f"Reason: {decision.reason}"] if decision.reason else []
+    lines += [f"Approved: {decision.approval}"] if decision.approval else []
+    return "\n\n".join([*lines, f"The findings are in the run {entry.run_id} of the experiment of decisions."])
+
+
+def _end(entry: Entry, state: State, held: Held, by: str = "") -> Entry:
+    told: dict[str, str] = {"state": state}
+    if by or state == "abandoned":
+        told["repaired"] = f"{by or actor()} {datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    with tracking.store_errors():
+        status = "FINISHED" if state == "done" else "KILLED"
+        patiently(lambda: MlflowClient().set_terminated(entry.run_id, status))
+    _set(entry, held, **told)
+    return replace(entry, state=state, repaired=told.get("repaired", ""))
+
+
+def _set(entry: Entry, held: Held, **values: str) -> None:
+    """The one place that changes tags of an entry; the state comes last."""
+    held.require()
+    with tracking.store_errors():
+        for key in sorted(values):
+            patiently(partial(MlflowClient().set_tag, entry.run_id, f"{PREFIX}{key}", values[key]))

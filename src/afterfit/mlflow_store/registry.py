@@ -1,0 +1,257 @@
+"""The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
+
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from afterfit.errors import BundleError, UnknownVersionError
+from afterfit.mlflow_store.tracking import check_reachable, store_errors
+
+if TYPE_CHECKING:
+    from afterfit.model.bundle import Bundle
+
+STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
+DIGEST = "afterfit.digest"
+BUNDLE = Path("artifacts", "bundle")
+LOADER = "served.py"
+"""The file of this package that MLflow runs to load a version."""
+NOTED = "registered_model_meta"
+"""The file in which MLflow notes the registered version beside a model that was downloaded."""
+UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
+"""What MLflow says of an alias that nothing holds, or that nothing can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a registered model. `number` is text in every store."""
+
+    name: str
+    number: str
+    run_id: str
+    source: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """The version's models:/ address."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def register(model_uri: str, name: str, digest: str, tags: Mapping[str, str], description: str) -> Version:
+    """Register a logged model; its digest is recorded as a tag of the version."""
+    check_reachable()
+    with store_errors():
+        made = mlflow.register_model(model_uri, name, tags={**tags, DIGEST: digest}, await_registration_for=0)
+        MlflowClient().update_model_version(name, str(made.version), description)
+    return version(name, str(made.version))
+
+
+def version(name: str, reference: str) -> Version:
+    """The version that a number, an alias or `latest` names.
+
+    Raises:
+        UnknownVersionError: there is none; the sentence says which there are.
+    """
+    check_reachable()
+    try:
+        with store_errors():
+            found = _found(name, reference.strip())
+    except UnknownVersionError as error:
+        raise UnknownVersionError(_nothing_there(name, reference)) from error
+    return Version(name, str(found.version), str(found.run_id or ""), str(found.source), dict(found.tags))
+
+
+def _found(name: str, reference: str) -> Any:
+    client = MlflowClient()
+    if re.fullmatch("[0-9]{1,9}", reference):
+        return client.get_model_version(name, reference)
+    if reference == LATEST:
+        client.get_registered_model(name)
+        versions = client.search_model_versions(f"name = '{name}'")
+        if not versions:
+            raise UnknownVersionError(name)
+        return max(versions, key=lambda one: int(one.version))
+    try:
+        return client.get_model_version_by_alias(name, reference)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:  # a store that fails has not said that nothing holds the alias
+            raise
+        raise UnknownVersionError(str(error.message)) from error
+
+
+def _nothing_there(name: str, reference: str) -> str:
+    client = MlflowClient()
+    try:
+        with store_errors():
+            model = client.get_registered_model(name)
+            versions = client.search_model_versions(f"name = '{name}'")
+    except UnknownVersionError:
+        return f"There is no registered model '{name}': train one first (mlflow run . -e train)."
+    aliases = ", ".join(f"{alias} ({number})" for alias, number in sorted(model.aliases.items())) or "none"
+    numbers = ", ".join(sorted((str(one.version) for one in versions), key=int)) or "none"
+    return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
+
+
+def tagged(name: str, key: str, value: str) -> Version | None:
+    """The newest version that has a tag with this value, or None."""
+    check_reachable()
+    with store_errors():
+        found = [one for one in MlflowClient().search_model_versions(f"name = '{name}'") if one.tags.get(key) == value]
+    return version(name, str(max(int(one.version) for one in found))) if found else None
+
+
+def holder(name: str, alias: str) -> Version | None:
+    """The version that holds an alias, or None."""
+    try:
+        return version(name, alias)
+    except UnknownVersionError:
+        return None
+
+
+def set_alias(target: Version, alias: str) -> None:
+    """Move an alias to a version; one atomic write of MLflow's, the last writer wins."""
+    with store_errors():
+        MlflowClient().set_registered_model_alias(target.name, alias, target.number)
+
+
+def tag(target: Version, tags: Mapping[str, str]) -> None:
+    """Set tags on a version."""
+    with store_errors():
+        for key, value in tags.items():
+            MlflowClient().set_model_version_tag(target.name, target.number, key, value)
+
+
+def model_folder(target: Version, into: Path | None = None) -> Path:
+    """The local folder of a version's files, downloaded where the store is not local.
+
+    Args:
+        target: the version.
+        into: an existing folder that gets a copy of them in either case.
+
+    Raises:
+        BundleError: the registry knows the version, and its files are not there.
+    """
+    with store_errors():
+        place = MlflowClient().get_model_version_download_uri(target.name, target.number)
+        try:
+            copied = None if into is None else str(into)
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=copied))
+        except (MlflowException, OSError) as error:
+            check_reachable()
+            said = " ".join(str(error).split())[:300]
+            raise BundleError(f"The files of {target.uri} cannot be read from {place}: {said}") from error
+
+
+def load_bundle(target: Version) -> "Bundle":
+    """Load a version's bundle with this package's own code, after its digests are found to be the registered ones.
+
+    Raises:
+        BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+    """
+    home, expected = fetch(target)
+    return _checked(home, expected, target.number)
+
+
+def _checked(home: Path, expected: str, number: str) -> "Bundle":
+    from afterfit.model.bundle import load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
+    from afterfit.model.codedigest import check_code  # noqa: PLC0415 - as above
+
+    bundle = load(home / BUNDLE, expected, number)
+    check_code(home, bundle.manifest.code, LOADER)
+    return bundle
+
+
+def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
+    """The local folder of a version that may be loaded, and the digest that its bundle must have; loads nothing.
+
+    Args:
+        target: the version.
+        into: as `model_folder` has it.
+
+    Raises:
+        BundleError: no Afterfit bundle, or its files are not there.
+    """
+    expected = target.tags.get(DIGEST)
+    if expected is None:
+        raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
+    home = model_folder(target, into)
+    _refuse_pickle(target, home)
+    return home, expected
+
+
+def keep(target: Version, folder: Path) -> Path:
+    """Copy a version's files into a new folder from which it is served without the registry.
+
+    They are held against the registered digest there, and MLflow's own note says beside them which version they are.
+
+    Raises:
+        BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+    """
+    home, expected = fetch(target)
+    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    _checked(folder, expected, target.number)
+    noted = {"model_name": target.name, "model_version": target.number}
+    (folder / NOTED).write_text(yaml.safe_dump(noted), "utf-8")
+    return folder
+
+
+def bundle_folder(target: Version) -> Path:
+    """The local folder of a version's bundle."""
+    return model_folder(target) / BUNDLE
+
+
+def _refuse_pickle(target: Version, home: Path) -> None:
+    """A version must be code and data that we wrote: anything that MLflow would unpickle is refused."""
+    try:
+        described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
+        flavour = described["flavors"]["python_function"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise BundleError(f"{target.uri} has no readable MLmodel file with a python_function flavour.") from error
+    ours = Path(str(flavour.get("model_code_path"))).name == LOADER  # MLflow runs the file of that name beside MLmodel
+    from_code = ours and flavour.get("loader_module") == "mlflow.pyfunc.loaders.code_model"
+    if not from_code or set(described["flavors"]) != {"python_function"}:
+        raise BundleError(f"{target.uri} is not a model from code: it would be unpickled, which is refused.")
+
+
+def aliases(name: str) -> dict[str, str]:
+    """Which version each alias is at; empty where there is no such model."""
+    check_reachable()
+    try:
+        with store_errors():
+            found = MlflowClient().get_registered_model(name).aliases
+    except UnknownVersionError:
+        return {}
+    return {str(alias): str(number) for alias, number in found.items()}
+
+
+def unset_alias(name: str, alias: str) -> None:
+    """Take an alias away; nothing happens where nothing holds it."""
+    with store_errors():
+        MlflowClient().delete_registered_model_alias(name, alias)
+
+
+def extend_description(target: Version, heading: str, text: str) -> None:
+    """Put a section at the end of a version's description, once: not where a section of that heading is there."""
+    with store_errors():
+        client = MlflowClient()
+        known = client.get_model_version(target.name, target.number).description or ""
+        if f"{heading}\n" not in known:
+            client.update_model_version(target.name, target.number, f"{known.rstrip()}\n\n{heading}\n\n{text}\n")
+
+
+def mirror_stage(target: Version, stage: str) -> None:
+    """Move a version to one of MLflow's old stages, for teams whose tooling still reads them."""
+    with store_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        MlflowClient().transition_model_version_stage(
+            target.name, target.number, stage, archive_existing_versions=stage in {"Production", "Staging"}
+        )

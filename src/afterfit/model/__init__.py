@@ -1,0 +1,19 @@
+"""From training rows to a bundle that answers: builders, folds, search, calibration, files, compiled trees."""
+
+from typing import TYPE_CHECKING
+
+from afterfit.package import lazy
+
+if TYPE_CHECKING:
+    from afterfit.model.bundle import Bundle
+    from afterfit.model.training import train
+    from afterfit.model.tuning import search
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "bundle": ("Bundle",),
+        "training": ("train",),
+        "tuning": ("search",),
+    },
+)

@@ -1,0 +1,426 @@
+"""The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from afterfit.contract.checks import Checked
+from afterfit.contract.encoder import Encoder
+from afterfit.drift.profiles import Profile
+from afterfit.drift.reference import Reference
+from afterfit.errors import BundleError, DataError
+from afterfit.model.calibration import Calibration
+from afterfit.model.safe_loading import dumped, read
+from afterfit.model.scorer import Scorer
+from afterfit.performance.error_map import ErrorMap
+from afterfit.performance.predictions import Predictions
+
+FORMAT = 1
+Marks = npt.NDArray[np.uint64]
+FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
+PROFILE = "profile.json"
+"""What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
+UNSEEN = "unseen.npz"
+"""What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
+ERRORMAP = "errormap.json"
+"""Where and by how much answers for rows unseen were off. Optional too."""
+
+_PLACES = tuple(f"{place:04x}" for place in range(1024))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of a version besides its estimator.
+
+    Attributes:
+        name: the use case's name.
+        task: classification or regression.
+        target: the target's column.
+        builder: which builder made the estimator.
+        params: the builder's parameters.
+        settings: sha256 of the use case's settings.
+        window: name, sha256, rows, start and end of the training rows.
+        time: the time column, or None.
+        key: the columns that name a row.
+        promise: for each metric mean, sd, low and high over the folds.
+        created: ISO time of training.
+        packages: versions of the packages that made it.
+        code: sha256 of the code that travels with it.
+    """
+
+    name: str
+    task: str
+    target: str
+    builder: str
+    params: Mapping[str, Any]
+    settings: str
+    window: Mapping[str, Any]
+    time: str | None
+    key: tuple[str, ...]
+    promise: Mapping[str, Mapping[str, float | None]]
+    created: str
+    packages: Mapping[str, str]
+    code: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unseen:
+    """Training rows that the fit of the last fold had not seen, and what it answered, calibrated as the scorer is.
+
+    A version that was trained on all rows up to now has no other rows that could judge it now.
+
+    Attributes:
+        marks: (m,) uint64, their fingerprints (`afterfit.data.row_marks`).
+        predictions: (m,) the answers.
+    """
+
+    marks: Marks
+    predictions: Predictions
+
+    def find(self, marks: Marks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+        """Which of (n,) rows are among them, (n,), and the place of each that is."""
+        order = np.argsort(self.marks, kind="stable")
+        place = np.minimum(np.searchsorted(self.marks[order], marks), max(len(order) - 1, 0))
+        known = self.marks[order][place] == marks if len(order) else np.zeros(len(marks), dtype=np.bool_)
+        return known, order[place[known]]
+
+    def to_bytes(self) -> bytes:
+        """As a compressed npz file without pickles."""
+        parts = {name: getattr(self.predictions, name) for name in ("prediction", "probabilities", "lower", "upper")}
+        written = io.BytesIO()
+        np.savez_compressed(written, marks=self.marks, **{k: v for k, v in parts.items() if v is not None})
+        return written.getvalue()
+
+    @classmethod
+    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "Unseen":
+        """The inverse of `to_bytes`."""
+        with np.load(path, allow_pickle=False) as found:
+            table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
+            return cls(found["marks"], Predictions(found["prediction"], table, lower, upper, classes))
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A scorer with its manifest: rows in, answers out, each row by itself.
+
+    Attributes:
+        scorer: contract, encoder, estimator and calibration.
+        manifest: where it comes from.
+        digest: sha256 over the bundle's files.
+        example: a few rows as a client would send them.
+        version: the registry version it was loaded as, or None.
+        rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
+        reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
+        unseen: what the last fold answered for the rows that it had not seen; None in older bundles.
+        errormap: errors of rows that the folds' models were not fitted on; None in older bundles.
+    """
+
+    scorer: Scorer
+    manifest: Manifest
+    digest: str
+    example: tuple[Mapping[str, Any], ...]
+    version: str | None = None
+    rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    reference: Reference | None = None
+    unseen: Unseen | None = None
+    errormap: ErrorMap | None = None
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile of the training window's features, or None."""
+        return None if self.reference is None else self.reference.features
+
+    def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
+        """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready.
+
+        Each row is answered as `answer` would answer it alone. Thus a column that the contract does not know is named
+        once in every row's warnings: who reads one answer of a batch must not need another one to understand it.
+        A row with several errors shows the first one.
+
+        Raises:
+            SchemaError: two columns have the same name.
+        """
+        if len(frame) == 1 and frame.columns.is_unique:
+            return [self.answer(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
+        checked, predictions = self.scorer.score(frame)
+        return list(self.answered_frame(checked, predictions))
+
+    def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one row, without pandas on the way."""
+        checked = self.scorer.contract.check_row(row)
+        if checked.errors:
+            return self.answered({}, checked.warnings, checked.errors)
+        matrix = np.array([self.scorer.encoder.encode_row(checked)])
+        return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
+
+    def answered_frame(
+        self,
+        checked: Checked,
+        predictions: Predictions,
+        ids: Sequence[str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Each row's answer from a checked frame and its predictions.
+
+        Args:
+            checked: the frame of n rows.
+            predictions: theirs.
+            ids: the n prediction ids; new ones where None.
+            rows: numbers of the rows to answer; all where None.
+        """
+        warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
+        version, unknown = self.version, checked.unknown
+        ids = fresh_ids(checked.size) if ids is None else ids
+        if rows is not None:
+            predictions, ids = predictions.take(np.asarray(rows, dtype=np.intp)), [ids[row] for row in rows]
+        second, third, columns = _columns(predictions)
+        places = range(checked.size) if rows is None else rows
+        for row, named, prediction, one, other in zip(places, ids, *columns, strict=True):
+            notes = warnings.get(row) or []
+            if unknown:
+                notes += [dict(note) for note in unknown]
+            if prediction is None or row in errors:
+                faults = errors.get(row, [])
+                yield self.answered({} if faults else {"prediction": None}, notes, faults) | {"prediction_id": named}
+                continue
+            yield {
+                "prediction_id": named,
+                "prediction": prediction,
+                second: one,
+                third: other,
+                "model_version": version,
+                "warnings": notes,
+                "error": None,
+            }
+
+    def answered(
+        self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """One row's answer from its part of the predictions (empty where there is none), its warnings and errors."""
+        if part and part["prediction"] is None:
+            errors = [{"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}]
+            part = {}
+        return {
+            "prediction_id": os.urandom(16).hex(),
+            **self._empty,
+            **part,
+            "model_version": self.version,
+            "warnings": warnings,
+            "error": errors[0] if errors else None,
+        }
+
+    @property
+    def _empty(self) -> dict[str, Any]:
+        if self.scorer.classes is None:
+            return {"prediction": None, "lower": None, "upper": None}
+        named = "probability" if len(self.scorer.classes) == 2 else "probabilities"
+        return {"prediction": None, named: None, "confidence": None}
+
+
+def fresh_ids(count: int) -> list[str]:
+    """New prediction ids: 112 random bits that up to 1,024 answers share, which the log packs, and each one's place."""
+    found: list[str] = []
+    for first in range(0, count, len(_PLACES)):
+        shared = os.urandom(14).hex()
+        found += [shared + place for place in _PLACES[: count - first]]
+    return found
+
+
+def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
+    """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
+    second, third, columns = _columns(predictions)
+    for prediction, one, other in zip(*columns, strict=True):
+        yield {"prediction": prediction, second: one, third: other}
+
+
+def _columns(predictions: Predictions) -> tuple[str, str, tuple[list[Any], list[Any], list[Any]]]:
+    """The names of an answer's second and third part, and the three parts of all rows."""
+    finite = predictions.finite
+    if predictions.classes is None:
+        n = len(predictions)
+        ends = _list(predictions.lower, n), _list(predictions.upper, n)
+        return "lower", "upper", (_known(predictions.prediction.tolist(), finite), *ends)
+    classes, table, confidence = predictions.classes, np.asarray(predictions.probabilities), predictions.confidence
+    labels = _known([classes[index] for index in predictions.prediction.tolist()], finite)
+    sure = _list(confidence, len(labels))
+    if len(classes) == 2:
+        return "probability", "confidence", (labels, table[:, 1].tolist(), sure)
+    names = [str(label) for label in classes]
+    shares = [dict(zip(names, row, strict=True)) for row in table.tolist()]
+    return "probabilities", "confidence", (labels, shares, sure)
+
+
+def _known(values: list[Any], finite: npt.NDArray[np.bool_]) -> list[Any]:
+    if finite.all():
+        return values
+    return [value if known else None for value, known in zip(values, finite.tolist(), strict=True)]
+
+
+def _list(values: Any, rows: int) -> list[Any]:
+    return [None] * rows if values is None else values.tolist()
+
+
+def save(
+    scorer: Scorer,
+    manifest: Manifest,
+    example: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    rows: Marks | None = None,
+    reference: Reference | None = None,
+    unseen: Unseen | None = None,
+    errormap: ErrorMap | None = None,
+) -> Bundle:
+    """Write a bundle into a folder and read it back, so that what is there is known to load.
+
+    Nothing is written where the estimator cannot be.
+
+    Args:
+        scorer: what answers.
+        manifest: where it comes from.
+        example: a few rows as a client would send them.
+        folder: where to.
+        rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
+        reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
+        unseen: what the last fold answered for the rows that it had not seen.
+        errormap: errors of rows unseen in training; none are kept where None.
+
+    Raises:
+        BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
+            place in JSON, or the folder cannot be written.
+    """
+    estimator = dumped(scorer.estimator)
+    encoder = {key: value for key, value in scorer.encoder.to_dict().items() if key != "contract"}
+    texts = {
+        "contract.json": _json("contract.json", scorer.contract.to_dict()),
+        "encoder.json": _json("encoder.json", encoder),
+        "example.json": _json("example.json", list(example)),
+        "manifest.json": _json("manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)}),
+    }
+    if reference is not None:
+        texts[PROFILE] = reference.to_json()
+    if errormap is not None:
+        texts[ERRORMAP] = errormap.to_json()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (PROFILE, UNSEEN, ERRORMAP):
+            (folder / name).unlink(missing_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, "utf-8")
+        (folder / "estimator.skops").write_bytes(estimator)
+        if unseen is not None:
+            (folder / UNSEEN).write_bytes(unseen.to_bytes())
+        (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
+    except OSError as error:
+        raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
+    return load(folder)
+
+
+def load(folder: Path, expected_digest: str | None = None, version: str | None = None) -> Bundle:
+    """Read a bundle; never unpickles.
+
+    Args:
+        folder: where `save` wrote it.
+        expected_digest: the digest that was recorded at registration; anything else is refused before it is read.
+        version: the registry version that it is.
+
+    Raises:
+        BundleError: a file is missing or altered, the format is unknown, or the estimator holds a type outside the
+            allow-list.
+    """
+    found = digest(folder)
+    if expected_digest is not None and found != expected_digest:
+        raise BundleError(
+            f"The bundle in '{folder}' is not the one that was registered: its digest is {found[:12]}…, "
+            f"registered was {expected_digest[:12]}…. Train and register it again, or find out who changed it."
+        )
+    manifest = _read(folder / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        came = manifest.get("format") if isinstance(manifest, dict) else None
+        raise BundleError(
+            f"The bundle in '{folder}' must have format {FORMAT}, which this release reads; got {came!r}."
+        )
+    estimator = read(folder / "estimator.skops")
+    try:
+        scorer = _scorer(folder, manifest, estimator)
+        known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
+        known["key"] = tuple(known["key"])
+        rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
+        example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP
+        reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
+        errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
+        unseen = Unseen.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
+        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, errormap)
+    except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
+        raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
+
+
+def _scorer(folder: Path, manifest: Mapping[str, Any], estimator: Any) -> Scorer:
+    calibration, classes, offsets = manifest["calibration"], manifest["classes"], manifest["offsets"]
+    encoder = Encoder.from_dict({**_read(folder / "encoder.json"), "contract": _read(folder / "contract.json")})
+    return Scorer(
+        encoder.contract,
+        encoder,
+        estimator,
+        None if classes is None else tuple(classes),
+        None if calibration is None else Calibration.from_dict(calibration),
+        None if offsets is None else (offsets[0], offsets[1]),
+        tuple(manifest["baseline"]),
+    )
+
+
+def digest(folder: Path) -> str:
+    """Sha256 over the names and contents of a bundle's files.
+
+    Raises:
+        BundleError: a file is missing.
+    """
+    whole = hashlib.sha256()
+    for name in (*FILES, *(name for name in (PROFILE, UNSEEN, ERRORMAP) if (folder / name).is_file())):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")
+        whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {key: getattr(manifest, key) for key in Manifest.__dataclass_fields__}
+
+
+def _scorer_fields(scorer: Scorer) -> dict[str, Any]:
+    return {
+        "classes": scorer.classes,
+        "calibration": None if scorer.calibration is None else scorer.calibration.to_dict(),
+        "offsets": scorer.offsets,
+        "baseline": scorer.baseline,
+    }
+
+
+def _array(values: Marks) -> bytes:
+    written = io.BytesIO()
+    np.save(written, values, allow_pickle=False)
+    return written.getvalue()
+
+
+def _json(name: str, content: Any) -> str:
+    try:
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"The bundle's {name} holds a value that has no place in JSON: {error}.") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise BundleError(f"'{path}' is not readable as JSON: {error}") from error

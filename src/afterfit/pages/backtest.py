@@ -1,0 +1,215 @@
+"""One self-contained page about a backtest: the ranking, and a timeline a policy. No script in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import isfinite, nan
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from afterfit.loop.backtest import Entry, Ranking, Story
+from afterfit.package import TEMPLATES
+from afterfit.use_case import UseCase
+
+WIDE, HIGH, LEFT, TOP, FOOT = 1040.0, 170.0, 64.0, 16.0, 44.0
+"""Size of a timeline in its own units, and the space at its left, top and foot."""
+MOST_TICKS = 26
+MARKS = {
+    "promoted": ("▲", "good"),
+    "on trial": ("△", "good"),
+    "refused": ("✕", "bad"),
+    "held": ("✕", "bad"),
+    "rolled back": ("▼", "bad"),
+}
+SAID = {
+    "promoted": "retrained and promoted",
+    "on trial": "retrained, promoted on trial",
+    "refused": "retrained, refused",
+    "held": "retrained, held",
+    "rolled back": "rolled back",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One window on a timeline: where it is, what was realised and believed, and what was done; words for a reader."""
+
+    x: float
+    realised: float | None
+    believed: float | None
+    low: float | None
+    high: float | None
+    mark: str
+    kind: str
+    alarm: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A policy's windows: points, the lines through them (a new version begins a new one), ticks and grid lines."""
+
+    points: tuple[Point, ...]
+    lines: tuple[str, ...]
+    others: str
+    ticks: tuple[tuple[float, str], ...]
+    grid: tuple[tuple[float, str], ...]
+
+
+def page(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
+    """The page.
+
+    Args:
+        use_case: whose policies.
+        ranking: what came of them.
+        window: which rows, in words.
+        rows: how many.
+    """
+    name = use_case.primary_metric
+    ends = _ends(ranking.stories, name)
+    best = ranking.stories[0]
+    return _template().render(
+        title=f"Backtest of {use_case.name}",
+        window=window,
+        rows=rows,
+        metric=name,
+        ranking=ranking,
+        table=[_row(story, ranking, name) for story in ranking.stories],
+        stories=[(story, timeline(story, best, name, ends), _events(story)) for story in ranking.stories],
+        money=best.money is not None,
+        unit=use_case.metrics.value.unit if use_case.metrics.value else "",
+        wide=WIDE,
+        high=TOP + HIGH + FOOT,
+        left=LEFT,
+        floor=TOP + HIGH,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("backtest.html")
+
+
+def _row(story: Story, ranking: Ranking, name: str) -> dict[str, Any]:
+    found = ranking.against_best[story.name]
+    first = story is ranking.stories[0]
+    money = story.money is not None
+    shown = "{:+,.0f} ({:+,.0f} to {:+,.0f})" if money else "{:+.4f} ({:+.4f} to {:+.4f})"
+    return {
+        "name": story.name,
+        "recommended": story.name == ranking.recommended,
+        "mean": f"{story.mean(name):.4f}",
+        "difference": "best" if first else shown.format(found.value, found.low, found.high),
+        "retrainings": story.retrainings,
+        "promotions": story.count("promoted", "on trial"),
+        "refusals": story.count("refused", "held"),
+        "rollbacks": story.count("rolled back"),
+        "alarms": f"{story.alarms[0]} true, {story.alarms[1]} false",
+        "seconds": f"{story.seconds:,.0f} s",
+        "outcomes": f"{story.outcomes:,}",
+        "money": "" if story.money is None else f"{story.money:,.0f}",
+    }
+
+
+def _ends(stories: Sequence[Story], name: str) -> tuple[float, float]:
+    """The range of the timelines: all realised values and what was believed, not its intervals."""
+    values = [entry.realised.get(name, nan) for story in stories for entry in story.entries]
+    believed = [entry.believed(name) for story in stories for entry in story.entries]
+    values += [one.value for one in believed if one is not None and one.value is not None]
+    known = [value for value in values if isfinite(value)] or [0.0, 1.0]
+    room = 0.08 * ((max(known) - min(known)) or 1.0)
+    return min(known) - room, max(known) + room
+
+
+def timeline(story: Story, best: Story, name: str, ends: tuple[float, float]) -> Timeline:
+    """Lay out a policy's windows.
+
+    Args:
+        story: the policy's.
+        best: the best one's, drawn beside it.
+        name: the metric.
+        ends: its range.
+    """
+    count = max(len(story.entries), 1)
+    places = [round(LEFT + (WIDE - LEFT - 12) * (i + 0.5) / count, 1) for i in range(len(story.entries))]
+    points = tuple(_point(entry, x, name, ends) for entry, x in zip(story.entries, places, strict=True))
+    values = [entry.realised.get(name, nan) for entry in best.entries]
+    others = " ".join(f"{x},{_y(v, ends):g}" for x, v in zip(places, values, strict=False) if isfinite(v))
+    step = max(-(-count // MOST_TICKS), 1)
+    ticks = tuple((places[i], story.entries[i].turn.span.name) for i in range(0, len(places), step))
+    marks = [ends[0] + (ends[1] - ends[0]) * part for part in (0.1, 0.5, 0.9)]
+    return Timeline(points, _lines(story, points), others, ticks, tuple((_y(v, ends), f"{v:.4g}") for v in marks))
+
+
+def _lines(story: Story, points: Sequence[Point]) -> tuple[str, ...]:
+    """A line a stretch of windows that one version answered; each begins where the last ended."""
+    lines: list[list[str]] = []
+    version = ""
+    last = ""
+    for entry, point in zip(story.entries, points, strict=True):
+        if point.realised is None:
+            continue
+        here = f"{point.x:g},{point.realised:g}"
+        if entry.version != version:
+            lines.append([last] if last else [])
+            version = entry.version
+        lines[-1].append(here)
+        last = here
+    return tuple(" ".join(line) for line in lines)
+
+
+def _point(entry: Entry, x: float, name: str, ends: tuple[float, float]) -> Point:
+    value, believed = entry.realised.get(name, nan), entry.believed(name)
+    known = believed if believed is not None and believed.value is not None else None
+    mark, kind = MARKS.get(entry.done.outcome, ("", ""))
+    told = entry.turn.action.causes
+    alarm = ("true" if entry.fell else "false") if told else ""
+    said = [f"{entry.turn.span.name}, version {entry.version}", f"realised {value:.4f}"]
+    if known is not None:
+        said.append(f"believed {known.value:.4f}")
+    said += [SAID[entry.done.outcome]] if entry.done.outcome in SAID else []
+    return Point(
+        x,
+        _y(value, ends) if isfinite(value) else None,
+        None if known is None or known.value is None else _y(known.value, ends),
+        None if known is None or known.low is None else _y(known.low, ends),
+        None if known is None or known.high is None else _y(known.high, ends),
+        mark,
+        kind,
+        alarm,
+        "; ".join(said),
+    )
+
+
+def _y(value: float, ends: tuple[float, float]) -> float:
+    """Where a value is, from the top; cut at the picture's ends."""
+    share = (value - ends[0]) / (ends[1] - ends[0])
+    return round(TOP + HIGH * (1 - min(max(share, 0.0), 1.0)), 1)
+
+
+def _events(story: Story) -> list[dict[str, str]]:
+    """The windows in which something was done or told, in words."""
+    told = []
+    for entry in story.entries:
+        action, verdict = entry.turn.action, entry.done.verdict
+        if action.kind == "nothing" or (entry.done.outcome == "over" and not action.causes):
+            continue
+        deciding = [] if verdict is None else [f.sentence for f in verdict.findings if f.outcome in {"fail", "unsure"}]
+        deciding = deciding or [f.sentence for f in (() if verdict is None else verdict.findings) if f.code == "better"]
+        told.append(
+            {
+                "window": entry.turn.span.name,
+                "what": SAID.get(entry.done.outcome, "alarm" if action.causes else action.kind),
+                "why": action.reason,
+                "gate": " ".join(deciding)[:500],
+            }
+        )
+    return told

@@ -1,0 +1,19 @@
+"""How good answers are: metrics, intervals, paired comparison, and estimates before outcomes come."""
+
+from typing import TYPE_CHECKING
+
+from afterfit.package import lazy
+
+if TYPE_CHECKING:
+    from afterfit.performance.estimation import estimate
+    from afterfit.performance.evaluation import evaluate
+    from afterfit.performance.paired_comparison import compare_performance
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "estimation": ("estimate",),
+        "evaluation": ("evaluate",),
+        "paired_comparison": ("compare_performance",),
+    },
+)

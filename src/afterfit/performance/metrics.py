@@ -1,0 +1,430 @@
+"""Metrics as data: each is a formula over weighted rows, with its direction.
+
+A formula is prepared once for some rows (sorting, sums) and then evaluated under many sets of weights at once. One
+set of ones is the plain value; the counts of a bootstrap are its resamples; ones without one block are a jackknife.
+That is why no metric here calls another library: none evaluates 2,000 weightings in one pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from afterfit.errors import DataError, SettingsError
+from afterfit.performance.predictions import FloatArray, Predictions, Task
+
+IntArray = npt.NDArray[np.intp]
+Needs = Literal["score", "probability", "prediction", "interval"]
+
+INTERVAL_LEVEL = 0.9  # of the `lower` and `upper` that a regression answers
+
+
+Weighted = Callable[[FloatArray], FloatArray]
+"""Weights of g groups of rows, (r, g), to the metric under each set of weights, (r,); undefined is nan."""
+Formula = Callable[[npt.NDArray[Any], Predictions, IntArray, int], Weighted]
+"""Outcomes (n,), predictions, the group of each row (n,) and the number of groups, to what evaluates weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: a formula and its direction.
+
+    Attributes:
+        name: what it is called in settings and results.
+        greater_is_better: its direction.
+        tasks: the kinds of model that it measures.
+        needs: "probability" (calibrated), "score" (any number that ranks), "prediction" or "interval".
+        formula: see `Formula`. `of_rows`, `of_sums` and `of_function` make one.
+        row_losses: each row's part, (n,), where the metric is a mean over rows; else None.
+        bounds: the least and the largest value that it can have.
+    """
+
+    name: str
+    greater_is_better: bool
+    tasks: frozenset[Task]
+    needs: Needs
+    formula: Formula
+    row_losses: Callable[[npt.NDArray[Any], Predictions], FloatArray] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def by_class(self) -> bool:
+        """Whether it weighs classes against each other, so that it is known no better than its rarest class is."""
+        return self.row_losses is None
+
+    def __call__(self, y: npt.NDArray[Any], predictions: Predictions, weight: FloatArray | None = None) -> float:
+        """The metric over these rows, each with its weight (n,) where given; nan where it is undefined."""
+        n = len(y)
+        if n == 0:
+            return float("nan")
+        if weight is None:
+            return float(self.formula(y, predictions, np.zeros(n, dtype=np.intp), 1)(np.ones((1, 1)))[0])
+        weights = np.asarray(weight, dtype=np.float64)[None, :]
+        return float(self.formula(y, predictions, np.arange(n, dtype=np.intp), n)(weights)[0])
+
+    def improvement(self, champion: Any, candidate: Any) -> Any:
+        """By how much the candidate's value is better than the champion's: positive is better in either direction."""
+        return candidate - champion if self.greater_is_better else champion - candidate
+
+
+def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    """Division in which nothing by nothing is undefined, not an error."""
+    out = np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan)
+    np.divide(top, bottom, out=out, where=bottom != 0)
+    return out
+
+
+def of_sums(
+    terms: Callable[[npt.NDArray[Any], Predictions], FloatArray], combine: Callable[[FloatArray], FloatArray]
+) -> Formula:
+    """A formula for a metric that is a function of a few sums over rows: terms (n, t), then combine (t, r) to (r,)."""
+
+    def formula(y: npt.NDArray[Any], predictions: Predictions, groups: IntArray, count: int) -> Weighted:
+        columns = terms(y, predictions).T
+        sums = np.stack([np.bincount(groups, weights=column, minlength=count) for column in columns], axis=1)
+        return lambda weights: combine((weights @ sums).T)
+
+    return formula
+
+
+def of_rows(
+    losses: Callable[[npt.NDArray[Any], Predictions], FloatArray],
+    finish: Callable[[FloatArray], FloatArray] = np.asarray,
+) -> Formula:
+    """A formula for `finish` of a mean over rows."""
+
+    def terms(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+        return np.column_stack([losses(y, predictions), np.ones(len(y))])
+
+    return of_sums(terms, lambda sums: finish(_ratio(sums[0], sums[1])))
+
+
+def of_function(function: Callable[[npt.NDArray[Any], Predictions, FloatArray], float]) -> Formula:
+    """A formula for any function (y, predictions, weight) to a number; it is called once for each set of weights."""
+
+    def formula(y: npt.NDArray[Any], predictions: Predictions, groups: IntArray, _count: int) -> Weighted:
+        return lambda weights: np.array([float(function(y, predictions, row[groups])) for row in weights])
+
+    return formula
+
+
+def _probabilities(predictions: Predictions) -> FloatArray:
+    if predictions.probabilities is None:
+        raise DataError("This metric needs probabilities; the model answered classes only. Choose accuracy or f1.")
+    return predictions.probabilities
+
+
+def _log_losses(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    chosen = _probabilities(predictions)[np.arange(len(y)), y.astype(np.intp)]
+    losses: FloatArray = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
+    return losses
+
+
+def _brier_losses(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    losses: FloatArray = (predictions.probability - y) ** 2
+    return losses
+
+
+def _hits(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    hits: FloatArray = (predictions.prediction == y).astype(np.float64)
+    return hits
+
+
+def _squared_errors(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    errors: FloatArray = (y - predictions.prediction) ** 2
+    return errors
+
+
+def _absolute_errors(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    errors: FloatArray = np.abs(y - predictions.prediction)
+    return errors
+
+
+def _ends(predictions: Predictions) -> tuple[FloatArray, FloatArray]:
+    if predictions.lower is None or predictions.upper is None:
+        raise DataError("This metric needs the lower and upper ends of intervals; the model answered numbers only.")
+    return predictions.lower, predictions.upper
+
+
+def _covered(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    lower, upper = _ends(predictions)
+    return ((lower <= y) & (y <= upper)).astype(np.float64)
+
+
+def _pinball_losses(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    """Mean of the quantile losses of both ends (Koenker and Bassett 1978), at 5 % and 95 %."""
+    tail = (1.0 - INTERVAL_LEVEL) / 2.0
+    below, above = y - _ends(predictions)[0], y - _ends(predictions)[1]
+    lower = np.maximum(tail * below, (tail - 1.0) * below)
+    upper = np.maximum((1.0 - tail) * above, -tail * above)
+    losses: FloatArray = (lower + upper) / 2.0
+    return losses
+
+
+def _confusion(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    """(n, k * k) one column for each pair of true and predicted class."""
+    k = len(predictions.classes or ())
+    cell = y.astype(np.intp) * k + predictions.prediction.astype(np.intp)
+    table = np.zeros((len(y), k * k))
+    table[np.arange(len(y)), cell] = 1.0
+    return table
+
+
+def _square(sums: FloatArray) -> FloatArray:
+    k = round(len(sums) ** 0.5)
+    return sums.reshape(k, k, -1)
+
+
+def _f1_by_class(sums: FloatArray) -> FloatArray:
+    table = _square(sums)
+    hits = np.einsum("iir->ir", table)
+    return _ratio(2.0 * hits, table.sum(axis=0) + table.sum(axis=1))
+
+
+def _mean_of_defined(values: FloatArray) -> FloatArray:
+    """Mean over the classes that occur; a class absent from outcomes (and predictions) has no part in it."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
+
+
+def _precision(sums: FloatArray) -> FloatArray:
+    table = _square(sums)
+    return _ratio(table[1, 1], table[:, 1].sum(axis=0))
+
+
+def _recall_by_class(sums: FloatArray) -> FloatArray:
+    table = _square(sums)
+    return _ratio(np.einsum("iir->ir", table), table.sum(axis=1))
+
+
+def _balanced_accuracy(sums: FloatArray) -> FloatArray:
+    recalls = _recall_by_class(sums)
+    value = _mean_of_defined(recalls)
+    value[(~np.isnan(recalls)).sum(axis=0) < 2] = np.nan  # with one class it would be accuracy under another name
+    return value
+
+
+def _r2_terms(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
+    centred = y - y.mean()  # before squaring, so that a large mean costs no digits
+    return np.column_stack([_squared_errors(y, predictions), centred, centred**2, np.ones(len(y))])
+
+
+def _r2(sums: FloatArray) -> FloatArray:
+    spread = sums[2] - _ratio(sums[1] ** 2, sums[3])
+    spread[spread <= 1e-12 * sums[2]] = 0.0  # a constant target, up to rounding
+    return 1.0 - _ratio(sums[0], spread)
+
+
+def _auc(positive: npt.NDArray[np.bool_], score: FloatArray, groups: IntArray) -> Weighted:
+    """Area under the ROC curve under weights; ties count half, exactly (Mann and Whitney 1947).
+
+    One sort here. Each set of weights then costs one cumulative sum over one class and two look-ups for each row of
+    the other, smaller one: the weight that ranks strictly below it, and the weight that ranks not above it.
+    """
+    few, many = np.flatnonzero(positive), np.flatnonzero(~positive)
+    swapped = len(few) > len(many)
+    if swapped:
+        few, many = many, few
+    many = many[np.argsort(score[many], kind="stable")]
+    few = few[np.argsort(score[few], kind="stable")]  # look-ups then run through memory forwards
+    below = np.searchsorted(score[many], score[few], side="left")
+    upto = np.searchsorted(score[many], score[few], side="right")
+    tied = bool(np.any(below != upto))
+    groups_few, groups_many = groups[few], groups[many]
+
+    def weighted(weights: FloatArray) -> FloatArray:
+        climb = np.zeros((len(weights), len(many) + 1))
+        np.cumsum(np.take(weights, groups_many, axis=1), axis=1, out=climb[:, 1:])
+        mass = np.take(weights, groups_few, axis=1)
+        wins = np.einsum("ri,ri->r", mass, np.take(climb, below, axis=1))
+        if tied:
+            wins = (wins + np.einsum("ri,ri->r", mass, np.take(climb, upto, axis=1))) / 2.0
+        area = _ratio(wins, mass.sum(axis=1) * climb[:, -1])
+        return 1.0 - area if swapped else area
+
+    return weighted
+
+
+def _roc_auc(y: npt.NDArray[Any], predictions: Predictions, groups: IntArray, _count: int) -> Weighted:
+    """Two classes: the area of the second. More: the unweighted mean over classes, each against the rest."""
+    table = _probabilities(predictions)
+    if table.shape[1] == 2:
+        return _auc(y == 1, table[:, 1], groups)
+    areas = [_auc(y == k, table[:, k], groups) for k in range(table.shape[1])]
+    return lambda weights: np.asarray(np.mean([area(weights) for area in areas], axis=0))
+
+
+def _average_precision(y: npt.NDArray[Any], predictions: Predictions, groups: IntArray, _count: int) -> Weighted:
+    """Sum over distinct scores of precision times the step in recall (no interpolation)."""
+    score = predictions.probability
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+    codes, positive = groups[order], (y[order] == 1).astype(np.float64)
+
+    def weighted(weights: FloatArray) -> FloatArray:
+        mass = np.take(weights, codes, axis=1)
+        found = np.cumsum(mass * positive, axis=1)[:, ends]
+        shown = np.cumsum(mass, axis=1)[:, ends]
+        steps = np.diff(found, axis=1, prepend=0.0)
+        precision = np.divide(found, shown, out=np.zeros_like(found), where=shown > 0)
+        return _ratio(np.einsum("ri,ri->r", steps, precision), found[:, -1])
+
+    return weighted
+
+
+def _median_error(y: npt.NDArray[Any], predictions: Predictions, groups: IntArray, _count: int) -> Weighted:
+    """Weighted median of the absolute errors; between two middle rows, their mean."""
+    errors = _absolute_errors(y, predictions)
+    order = np.argsort(errors, kind="stable")
+    errors, codes = errors[order], groups[order]
+
+    def weighted(weights: FloatArray) -> FloatArray:
+        climb = np.cumsum(np.take(weights, codes, axis=1), axis=1)
+        half = climb[:, -1:] / 2.0
+        low, high = np.argmax(climb >= half, axis=1), np.argmax(climb > half, axis=1)
+        middle: FloatArray = (errors[low] + errors[high]) / 2.0
+        middle[half[:, 0] <= 0] = np.nan
+        return middle
+
+    return weighted
+
+
+_BINARY: frozenset[Task] = frozenset({"binary"})
+_CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
+_NUMBERS: frozenset[Task] = frozenset({"regression"})
+_SHARE, _LOSS = (0.0, 1.0), (0.0, math.inf)
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        metric.name: metric
+        for metric in (
+            Metric("roc_auc", True, _CLASSES, "score", _roc_auc, bounds=_SHARE),
+            Metric("average_precision", True, _BINARY, "score", _average_precision, bounds=_SHARE),
+            Metric("log_loss", False, _CLASSES, "probability", of_rows(_log_losses), _log_losses, bounds=_LOSS),
+            Metric("brier", False, _BINARY, "probability", of_rows(_brier_losses), _brier_losses, bounds=_SHARE),
+            Metric("accuracy", True, _CLASSES, "prediction", of_rows(_hits), _hits, bounds=_SHARE),
+            Metric(
+                "balanced_accuracy",
+                True,
+                _CLASSES,
+                "prediction",
+                of_sums(_confusion, _balanced_accuracy),
+                bounds=_SHARE,
+            ),
+            Metric(
+                "f1",
+                True,
+                _BINARY,
+                "prediction",
+                of_sums(_confusion, lambda sums: _f1_by_class(sums)[1]),
+                bounds=_SHARE,
+            ),
+            Metric(
+                "macro_f1",
+                True,
+                _CLASSES,
+                "prediction",
+                of_sums(_confusion, lambda sums: _mean_of_defined(_f1_by_class(sums))),
+                bounds=_SHARE,
+            ),
+            Metric("precision", True, _BINARY, "prediction", of_sums(_confusion, _precision), bounds=_SHARE),
+            Metric(
+                "recall",
+                True,
+                _BINARY,
+                "prediction",
+                of_sums(_confusion, lambda sums: _recall_by_class(sums)[1]),
+                bounds=_SHARE,
+            ),
+            Metric("mae", False, _NUMBERS, "prediction", of_rows(_absolute_errors), _absolute_errors, bounds=_LOSS),
+            Metric("mse", False, _NUMBERS, "prediction", of_rows(_squared_errors), _squared_errors, bounds=_LOSS),
+            Metric("rmse", False, _NUMBERS, "prediction", of_rows(_squared_errors, np.sqrt), bounds=_LOSS),
+            Metric("r2", True, _NUMBERS, "prediction", of_sums(_r2_terms, _r2), bounds=(-math.inf, 1.0)),
+            Metric("median_absolute_error", False, _NUMBERS, "prediction", _median_error, bounds=_LOSS),
+            Metric("pinball", False, _NUMBERS, "interval", of_rows(_pinball_losses), _pinball_losses, bounds=_LOSS),
+            Metric("interval_coverage", True, _NUMBERS, "interval", of_rows(_covered), _covered, bounds=_SHARE),
+        )
+    }
+)
+
+
+def metric(name: str | Metric) -> Metric:
+    """The metric of this name; a `Metric` is returned as it is.
+
+    Raises:
+        SettingsError: no metric has this name; the message names the nearest one and all there are.
+    """
+    if isinstance(name, Metric):
+        return name
+    if name in METRICS:
+        return METRICS[name]
+    near = difflib.get_close_matches(str(name), METRICS, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise SettingsError(f"There is no metric {name!r}.{hint} There are: {', '.join(METRICS)}.")
+
+
+def outcomes_of(y: Any) -> FloatArray:
+    """Outcomes (n,) as floats; a missing one is NaN, which `require` refuses with its count.
+
+    Raises:
+        DataError: another shape, or text: class labels must have become class indices before.
+    """
+    if isinstance(y, pd.Series) and pd.api.types.is_numeric_dtype(y):
+        y = y.to_numpy(dtype=np.float64, na_value=np.nan)
+    array = np.asarray(y)
+    if array.ndim != 1:
+        raise DataError(f"Outcomes must be one a row, (n,); they came as {array.shape}.")
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"Outcomes must be numbers or class indices 0, 1, …; they came as {array.dtype}. Turn labels into indices."
+        )
+    return array.astype(np.float64)
+
+
+def require(wanted: Metric, y: npt.NDArray[Any], predictions: Predictions, who: str = "predictions") -> None:
+    """Raise where these rows cannot be measured by this metric.
+
+    Raises:
+        DataError: lengths differ; NaN or infinite outcomes or predictions (with their count); class indices out of
+            range.
+        SettingsError: the metric is not for this kind of model.
+    """
+    if len(y) != len(predictions):
+        raise DataError(f"Outcomes and {who} need the same rows; there are {len(y)} and {len(predictions)}.")
+    if predictions.task not in wanted.tasks:
+        raise SettingsError(f"{wanted.name} measures {_either(wanted.tasks)}; the {who} are of a {predictions.task}.")
+    used = used_values(wanted, predictions)
+    for name, values in (("outcomes", y), *((who, part) for part in used)):
+        bad = int(len(values) - np.isfinite(values.reshape(len(values), -1)).all(axis=1).sum()) if len(values) else 0
+        if bad:
+            raise DataError(f"{bad} of {len(values)} {name} are NaN or infinite; leave those rows out, or mend them.")
+    table = predictions.probabilities
+    if wanted.needs == "probability" and table is not None and len(y) and (table.min() < 0 or table.max() > 1):
+        raise DataError(
+            f"{wanted.name} needs probabilities from 0 to 1; {who} run from {table.min()} to {table.max()}."
+        )
+    if predictions.classes is not None and len(y):
+        k = len(predictions.classes)
+        if y.min() < 0 or y.max() >= k or np.any(y != np.floor(y)):
+            raise DataError(f"Outcomes must be class indices 0 to {k - 1}; they run from {y.min()} to {y.max()}.")
+
+
+def used_values(wanted: Metric, predictions: Predictions) -> list[npt.NDArray[Any]]:
+    """The arrays of the predictions that this metric looks at."""
+    if wanted.needs == "interval":
+        return list(_ends(predictions))
+    if wanted.needs == "prediction":
+        return [predictions.prediction]
+    return [_probabilities(predictions)]
+
+
+def _either(tasks: frozenset[Task]) -> str:
+    return " or ".join(sorted(tasks))

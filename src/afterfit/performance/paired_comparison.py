@@ -1,0 +1,374 @@
+"""Candidate against champion on the same rows: the difference of a metric, its interval, and what that lets one say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from afterfit.errors import DataError, SettingsError
+from afterfit.performance.bootstrap import FEWEST_BLOCKS, Blocks, Weighted, bootstrap, interval_of, resolve
+from afterfit.performance.metrics import Metric, metric, outcomes_of, require, used_values
+from afterfit.performance.predictions import Predictions
+from afterfit.performance.slices import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+__all__ = ["Comparison", "SliceComparison", "compare_performance", "compare_slices"]
+
+Outcome = Literal["better", "worse", "equivalent", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the same rows say about two models.
+
+    `difference` and `interval` are oriented: positive means that the candidate is better, for a loss too.
+
+    Attributes:
+        metric: its name.
+        greater_is_better: its direction; `champion` and `candidate` are plain values in it.
+        outcome: "better", "worse", "equivalent" or "inconclusive"; see `compare_performance`.
+        reason: one sentence that says why.
+        champion: the champion's value.
+        candidate: the candidate's value.
+        difference: by how much the candidate is better, in the metric's unit.
+        interval: (low, high) of the difference; infinite ends where the rows cannot tell.
+        confidence: of the interval.
+        margin: smallest improvement that is worth it.
+        tolerance: largest loss that is put up with.
+        labels_needed: further outcomes, about, until the interval would be narrow enough for a conclusion if the
+            difference stayed what it is; 0 when there is one, None where no number would do (or none can be said).
+        n: rows.
+        blocks: blocks that were resampled; n where rows are independent.
+        effective_blocks: equal blocks that would say as much.
+        block_length: length of the blocks where they are of time, as text; else None.
+        resamples: bootstrap resamples.
+        identical: both models answered the same, as far as this metric looks, on every row.
+    """
+
+    metric: str
+    greater_is_better: bool
+    outcome: Outcome
+    reason: str
+    champion: float
+    candidate: float
+    difference: float
+    interval: tuple[float, float]
+    confidence: float
+    margin: float
+    tolerance: float
+    labels_needed: int | None
+    n: int
+    blocks: int
+    effective_blocks: float
+    block_length: str | None
+    resamples: int
+    identical: bool
+
+    @property
+    def not_worse(self) -> bool:
+        """Whether a loss beyond the tolerance is ruled out: what is asked of a guardrail."""
+        return self.interval[0] >= -self.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for JSON: numbers that are not finite become None."""
+        return {name: _json_safe(item) for name, item in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SliceComparison:
+    """The comparison on the rows where `column` has `value`."""
+
+    column: str
+    value: str
+    comparison: Comparison
+
+
+def compare_performance(
+    y: npt.ArrayLike,
+    champion: npt.ArrayLike | Predictions,
+    candidate: npt.ArrayLike | Predictions,
+    metric: str | Metric = "roc_auc",
+    blocks: Any = None,
+    *,
+    margin: float = 0.0,
+    tolerance: float | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models on the same n rows by a paired bootstrap over blocks of rows.
+
+    Both models are measured under the same resamples, so that what is hard for both cancels. The interval is the
+    expanded percentile interval of the difference (Hesterberg 2015; see `afterfit.performance.bootstrap.interval_of`). It decides
+    by the usual logic of superiority and equivalence (Wellek 2010):
+
+    - better: all of it lies above `margin`;
+    - worse: all of it lies below -`tolerance`;
+    - equivalent: all of it lies from -`tolerance` to `margin`;
+    - inconclusive: anything else, or a metric that is undefined on these rows (`reason` says which).
+
+    With both margins 0 and a confidence of 95 %, two equal models are told apart in 5 % of comparisons, half of them
+    as "better". Looking again at the same rows, or at many metrics, costs confidence: ask for a higher one.
+
+    Assumes that blocks are independent of each other, and that the rows are a fair sample of those to come.
+
+    Args:
+        y: (n,) outcomes: class index 0..k-1, or numbers.
+        champion: what is in production answered: `Predictions`, or an array. For classes (n,) probabilities (or any
+            ranking score, for metrics of ranks) of the second class, or (n, k) of all; or (n,) class indices, where
+            the metric looks at those. For numbers (n,).
+        candidate: what wants to be answered, on the same rows.
+        metric: its name, or a `Metric`.
+        blocks: None where rows are independent; (n,) labels of blocks of rows that share their luck (a day, a
+            customer); or (n,) times, which are cut into blocks by the rule of `afterfit.performance.bootstrap.time_blocks`.
+        margin: smallest improvement worth it, in the metric's unit, not negative.
+        tolerance: largest loss put up with, not negative; as large as `margin` where None.
+        confidence: of the interval; both ends together.
+        resamples: bootstrap resamples, 100 or more.
+        seed: the same seed gives the same result.
+
+    Raises:
+        DataError: no rows, other lengths, or NaN in outcomes, predictions or blocks (with their count).
+        SettingsError: an unknown metric, one for another kind of model, or impossible margins.
+    """
+    one = _metric(metric)
+    tolerance = margin if tolerance is None else tolerance
+    _check_settings(margin, tolerance, resamples, confidence)
+    outcomes, sides = _inputs(one, y, champion, candidate)
+    rows = resolve(blocks, len(outcomes), lambda some: _difference(one, _prepare(one, outcomes, sides, some)))
+    prepared = _prepare(one, outcomes, sides, rows)
+    values = [float(side(np.ones((1, rows.count)))[0]) for side in prepared]
+    result = Comparison(
+        metric=one.name,
+        greater_is_better=one.greater_is_better,
+        outcome="inconclusive",
+        reason="",
+        champion=values[0],
+        candidate=values[1],
+        difference=float(one.improvement(*values)),
+        interval=(-math.inf, math.inf),
+        confidence=confidence,
+        margin=margin,
+        tolerance=tolerance,
+        labels_needed=None,
+        n=len(outcomes),
+        blocks=rows.count,
+        effective_blocks=rows.effective(outcomes if one.by_class and sides[0].classes is not None else None),
+        block_length=rows.length,
+        resamples=resamples,
+        identical=_same_answers(one, sides),
+    )
+    if result.identical or not math.isfinite(result.difference):
+        return _without_interval(result)
+    draws = one.improvement(*bootstrap(prepared, rows, resamples, seed))
+    interval = interval_of(result.difference, draws, result.effective_blocks, confidence, rows.inflation)
+    return _decide(replace(result, interval=interval))
+
+
+Sides = tuple[Predictions, Predictions]
+
+
+def _prepare(one: Metric, y: npt.NDArray[Any], sides: Sides, blocks: Blocks) -> list[Weighted]:
+    return [one.formula(y, side, blocks.ids, blocks.count) for side in sides]
+
+
+def _difference(one: Metric, prepared: list[Weighted]) -> Weighted:
+    return lambda weights: np.asarray(one.improvement(*(side(weights) for side in prepared)))
+
+
+def _same_answers(one: Metric, sides: Sides) -> bool:
+    """Whether both models answered the same on every row, as far as the metric looks."""
+    champion, candidate = (used_values(one, side) for side in sides)
+    return all(np.array_equal(*pair) for pair in zip(champion, candidate, strict=True))
+
+
+def compare_slices(
+    y: npt.ArrayLike,
+    champion: npt.ArrayLike | Predictions,
+    candidate: npt.ArrayLike | Predictions,
+    slices: Mapping[str, Any] | pd.DataFrame,
+    *,
+    metric: str | Metric = "roc_auc",
+    blocks: Any = None,
+    smallest: int = 200,
+    margin: float = 0.0,
+    tolerance: float | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[SliceComparison, ...]:
+    """`compare_performance` on each slice, with a confidence that holds for all slices together.
+
+    Each of k slices is compared at a confidence of 1 - (1 - `confidence`) / k (Bonferroni), so that all k intervals
+    hold their truth at once in at least `confidence` of cases, however slices overlap.
+
+    Args:
+        y: as in `compare_performance`.
+        champion: as there.
+        candidate: as there.
+        slices: columns of n values each; see `afterfit.performance.slices.cut` for how rows are cut.
+        metric: as there.
+        blocks: as there; times are cut for each slice on its own.
+        smallest: rows that a slice needs; smaller ones are put together.
+        margin: as there.
+        tolerance: as there.
+        confidence: for all slices together.
+        resamples: as there.
+        seed: as there.
+    """
+    one = _metric(metric)
+    _check_settings(margin, margin if tolerance is None else tolerance, resamples, confidence)
+    outcomes, sides = _inputs(one, y, champion, candidate)
+    parts = list(cut(slices, len(outcomes), smallest=smallest))
+    each = 1.0 - (1.0 - confidence) / max(1, len(parts))
+    found = []
+    for part in parts:
+        comparison = compare_performance(
+            outcomes[part.rows],
+            sides[0].take(part.rows),
+            sides[1].take(part.rows),
+            one,
+            _blocks_of(blocks, part.rows),
+            margin=margin,
+            tolerance=tolerance,
+            confidence=each,
+            resamples=resamples,
+            seed=seed,
+        )
+        found.append(SliceComparison(part.column, part.value, comparison))
+    return tuple(found)
+
+
+def _blocks_of(blocks: Any, rows: npt.NDArray[np.intp]) -> Any:
+    if blocks is None:
+        return None
+    return blocks.take(rows) if isinstance(blocks, Blocks) else np.asarray(blocks)[rows]
+
+
+def _metric(name: str | Metric) -> Metric:
+    return metric(name)  # the argument of the public functions has the same name
+
+
+def _check_settings(margin: float, tolerance: float, resamples: int, confidence: float) -> None:
+    if not (margin >= 0 and tolerance >= 0):
+        raise SettingsError(f"Margin and tolerance must not be negative; they are {margin} and {tolerance}.")
+    if resamples < 100:
+        raise SettingsError(f"An interval needs at least 100 resamples; {resamples} were asked for.")
+    if not 0.0 < confidence < 1.0:
+        raise SettingsError(f"Confidence must be between 0 and 1, such as 0.95; it is {confidence}.")
+
+
+def _inputs(
+    one: Metric, y: npt.ArrayLike, champion: npt.ArrayLike | Predictions, candidate: npt.ArrayLike | Predictions
+) -> tuple[npt.NDArray[Any], Sides]:
+    """Outcomes and both models' predictions, checked."""
+    outcomes = outcomes_of(y)
+    if len(outcomes) == 0:
+        raise DataError("A comparison needs at least one row with its outcome; there is none.")
+    sides = (_side(champion, outcomes, one, "champion"), _side(candidate, outcomes, one, "candidate"))
+    if sides[0].classes is not None and len(sides[0].classes) != len(sides[1].classes or ()):
+        raise DataError(f"Both models need the same classes; they have {sides[0].classes} and {sides[1].classes}.")
+    for side, who in zip(sides, ("champion's answers", "candidate's answers"), strict=True):
+        require(one, outcomes, side, who)
+    return outcomes, sides
+
+
+def _side(answers: npt.ArrayLike | Predictions, y: npt.NDArray[Any], one: Metric, who: str) -> Predictions:
+    if isinstance(answers, Predictions):
+        return answers
+    array = np.asarray(answers)
+    if array.dtype.kind not in "biuf" or array.ndim not in {1, 2}:
+        raise DataError(
+            f"The {who}'s answers must be numbers, (n,) or (n, k); they came as {array.dtype} {array.shape}."
+        )
+    lost = int(np.isnan(array.astype(np.float64)).reshape(len(array), -1).any(axis=1).sum())
+    if lost:
+        raise DataError(f"{lost} of {len(array)} of the {who}'s answers are NaN; leave those rows out, or mend them.")
+    if one.tasks == {"regression"}:
+        return Predictions.of_values(array)
+    classes = int(np.nan_to_num(y).max()) + 1
+    if array.ndim == 1 and one.needs == "prediction" and np.all(array == np.floor(array)):
+        k = max(2, classes, int(array.max(initial=0)) + 1)
+        return Predictions(array.astype(np.intp), classes=tuple(range(k)))
+    return Predictions.of_probabilities(array)
+
+
+def _without_interval(result: Comparison) -> Comparison:
+    if not math.isfinite(result.difference):
+        return replace(
+            result, reason=f"{result.metric} is undefined on these {result.n} rows, such as with outcomes of one class."
+        )
+    return replace(
+        result,
+        outcome="equivalent",
+        reason="Both models answered the same on every row.",
+        interval=(0.0, 0.0),
+        labels_needed=0,
+    )
+
+
+def _decide(result: Comparison) -> Comparison:
+    """The outcome that the interval gives, with its sentence."""
+    low, high = result.interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return replace(
+            result,
+            reason=f"{result.effective_blocks:.1f} effective blocks (counted in the rarest class) are fewer than the "
+            f"{FEWEST_BLOCKS} that an interval needs.",
+        )
+    span = f"by {result.difference:+.4g} (from {low:+.4g} to {high:+.4g})"
+    if low > result.margin:
+        return replace(result, outcome="better", labels_needed=0, reason=f"Better in {result.metric} {span}.")
+    if high < -result.tolerance:
+        return replace(result, outcome="worse", labels_needed=0, reason=f"Worse in {result.metric} {span}.")
+    if low >= -result.tolerance and high <= result.margin:
+        return replace(
+            result, outcome="equivalent", labels_needed=0, reason=f"{result.metric} differs {span}: inside the margins."
+        )
+    needed = labels_needed(result)
+    more = "no number of further outcomes would settle it" if needed is None else f"about {needed} further outcomes"
+    return replace(
+        result,
+        labels_needed=needed,
+        reason=f"{result.metric} differs {span}: not settled by {result.n} outcomes; it takes {more}.",
+    )
+
+
+def labels_needed(result: Comparison) -> int | None:
+    """Further outcomes until the interval settles the matter, if the difference stays and blocks stay as they are.
+
+    An interval shrinks with 1/sqrt(n). The difference found is uncertain itself, so that this many further outcomes
+    settle it about every second time; with twice n they do about four times in five. None where the difference lies
+    on a margin.
+    """
+    low, high = result.interval
+    d, below, above = result.difference, result.difference - low, high - result.difference
+    shrink = max(
+        _share(d - result.margin, below),
+        _share(-result.tolerance - d, above),
+        min(_share(d + result.tolerance, below), _share(result.margin - d, above)),
+    )
+    if shrink <= 1e-6:
+        return None
+    return max(1, math.ceil(result.n / shrink**2) - result.n)
+
+
+def _share(room: float, reach: float) -> float:
+    """The factor by which one side of the interval must shrink to fit into the room that it has."""
+    if room <= 0:
+        return 0.0
+    return room / reach if reach > 0 else 1.0
+
+
+def _json_safe(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return [_json_safe(part) for part in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item

@@ -1,0 +1,154 @@
+"""Logged rows as typed Arrow columns, and back to one type where parts differ.
+
+JSON's types are kept where a column has one: numbers, truth values, texts. In a column that mixes them a number
+becomes its text as a category has it (1 and 1.0 are "1"), which a contract reads like the number itself; truth values
+among numbers become 1 and 0, among texts "True" and "False", the one case in which a column of numbers is read unlike
+the row was: there "True" is no number. Lists and objects become what Python prints of them, as a contract reads them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from afterfit.contract.values import EXACT, read_category
+from afterfit.prediction_log.spool_file import TABLES
+
+FEATURE = "f:"
+"""What a feature's column in a part begins with, so that none is taken for one of the log's own."""
+REST = "rest"
+MOST_FEATURES = 500
+"""Features of a part with a column each, the most frequent ones; rarer names stand as JSON in `rest`."""
+TEXT = pa.string()
+TIME = pa.timestamp("us")
+PLAIN = {
+    "prediction_id": TEXT, "time": TIME, "version": TEXT, "shadow": pa.bool_(), "key": TEXT,
+    "probability": pa.float64(), "probabilities": TEXT, "lower": pa.float64(), "upper": pa.float64(),
+    "confidence": pa.float64(), "warnings": TEXT, "error": TEXT, "seconds": pa.float64(),
+}  # fmt: skip
+"""The columns with a type of their own; `prediction`, an outcome's `value` and features have the type that came."""
+
+
+def answers_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Rows of the spool's answers as a table: the log's own columns, `rest`, and `f:<name>` for each feature."""
+    own = dict(zip(TABLES["answers"], zip(*rows, strict=True) if rows else [()] * 15, strict=True))
+    features, rest = _expanded(own.pop("features"))
+    columns = {name: _own(name, values) for name, values in own.items()}
+    return pa.table({**columns, REST: pa.array(rest, TEXT), **{FEATURE + n: typed(v) for n, v in features.items()}})
+
+
+def outcomes_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Rows of the spool's outcomes as a table."""
+    own = dict(zip(TABLES["outcomes"], zip(*rows, strict=True) if rows else [()] * 4, strict=True))
+    return pa.table({name: _own(name, values) for name, values in own.items()})
+
+
+def canonical(key: str | None) -> str | None:
+    """A key's text such that equal values have equal texts: 12, 12.0 and "12" are one key."""
+    if key is None:
+        return None
+    try:
+        values = orjson.loads(key)
+    except orjson.JSONDecodeError:
+        return key
+    if not isinstance(values, list):
+        return key
+    return _json([one if type(one) is str and one.strip() else read_category(one) for one in values])
+
+
+def typed(values: Sequence[Any]) -> pa.Array:
+    """JSON values as one array of integers, floats, booleans or texts; see the module for mixed ones."""
+    try:
+        found = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeError):
+        return _mixed(values)
+    if pa.types.is_integer(found.type) and not _exact(found):
+        return _mixed(values)
+    return found if _rank(found.type) is not None else _mixed(values)
+
+
+def common(types: Iterable[pa.DataType]) -> pa.DataType:
+    """The type that columns of several parts have together."""
+    kinds = {type_ for type_ in types if not pa.types.is_null(type_)}
+    if len(kinds) <= 1:
+        return next(iter(kinds), pa.null())
+    return TEXT if TEXT in kinds else pa.float64()
+
+
+def cast(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    """A column in the type that `common` found."""
+    if column.type == type_:
+        return column
+    if type_ != TEXT or pa.types.is_null(column.type):
+        return column.cast(pa.uint8()).cast(type_) if pa.types.is_boolean(column.type) else column.cast(type_)
+    coded = column.combine_chunks().dictionary_encode()
+    texts = pa.array([read_category(one) for one in coded.dictionary.to_pylist()], TEXT)
+    return pa.chunked_array([texts.take(coded.indices)])
+
+
+def _own(name: str, values: Sequence[Any]) -> pa.Array:
+    if name in {"prediction", "value"}:
+        return typed([None if one is None else _loaded(one) for one in values])
+    if name == "key":
+        return pa.array([canonical(one) for one in values], TEXT)
+    if name == "shadow":
+        return pa.array([bool(one) for one in values], pa.bool_())
+    if name == "time":
+        return pa.array(values, pa.int64()).cast(TIME)
+    if PLAIN[name] == TEXT:
+        return pa.array([one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in values], TEXT)
+    return pa.array(values, PLAIN[name])
+
+
+def _loaded(text: bytes | str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def _expanded(features: Sequence[bytes]) -> tuple[dict[str, list[Any]], list[str | None]]:
+    """Values by name, and what has no column: rare names, and text that is no JSON object."""
+    rows = [_loaded(text) for text in features]
+    rest: list[str | None] = [None if isinstance(row, dict) else _json(row) for row in rows]
+    dicts: list[dict[str, Any]] = [row if isinstance(row, dict) else {} for row in rows]
+    names = list(dict.fromkeys(chain.from_iterable(dicts)))
+    if len(names) > MOST_FEATURES:
+        counts = Counter(chain.from_iterable(dicts))
+        kept = {name for name, _ in counts.most_common(MOST_FEATURES)}
+        names = [name for name in names if name in kept]
+        for at, row in enumerate(dicts):
+            rare = {name: value for name, value in row.items() if name not in kept}
+            rest[at] = _json(rare) if rare else rest[at]
+    return {name: [row.get(name) for row in dicts] for name in names}, rest
+
+
+def _exact(numbers: pa.Array) -> bool:
+    ends = pc.min_max(numbers).as_py()
+    return ends["min"] is None or (ends["min"] >= -EXACT and ends["max"] <= EXACT)
+
+
+def _rank(type_: pa.DataType) -> int | None:
+    return next(
+        (i for i, one in enumerate((pa.null(), pa.bool_(), pa.int64(), pa.float64(), TEXT)) if one == type_), None
+    )
+
+
+def _mixed(values: Sequence[Any]) -> pa.Array:
+    if all(
+        one is None or isinstance(one, bool | float) or (isinstance(one, int) and abs(one) <= EXACT) for one in values
+    ):
+        return pa.array([None if one is None else float(one) for one in values], pa.float64())
+    return pa.array([None if one is None else _text(one) for one in values], TEXT)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else read_category(value)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()

@@ -1,0 +1,406 @@
+"""The prediction log's writer: answers and outcomes into a spool of this process, on disk before they leave.
+
+`acknowledged` (the default) has each batch on disk (fsync) when `write` returns, in one transaction. `buffered` takes
+it into memory and returns: a thread writes about every 50 ms, so that a process that is killed loses that much, and
+a machine that loses its power what the system had not yet written.
+"""
+
+import atexit
+import contextlib
+import os
+import socket
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from afterfit.errors import LogError, SettingsError
+from afterfit.prediction_log import spool_file
+from afterfit.prediction_log.bulk import Bulk, together
+from afterfit.prediction_log.spool_file import TABLES, UNFIT, Hold, spoken
+
+EVERY = 0.05
+"""Seconds that the buffered writer collects for."""
+SOON = 1_000
+"""Buffered entries at which it writes at once."""
+MOST_BUFFERED = 100_000
+"""Buffered entries that wait for a failing disk; further ones are refused with an error."""
+PATIENCE = 0.5
+"""Seconds after which the buffered writer tries a failing disk again."""
+TOGETHER = 128
+"""Rows of one statement: the interpreter is given away once for all of them, not once for each."""
+MANY = 16
+"""Answers that follow each other from which they are one record."""
+
+
+_forks = [0]
+"""How many forks made this process from one that knew this module; asking the system each time would cost more."""
+os.register_at_fork(after_in_child=lambda: _forks.__setitem__(0, _forks[0] + 1))
+
+
+class Entry(NamedTuple):
+    """One answer; a NamedTuple because it is built 10,000 times a second.
+
+    Attributes:
+        prediction_id: the answer's id.
+        time: microseconds since 1970 UTC, when it was answered.
+        version: which version of the model answered.
+        shadow: whether the answer was given behind another one.
+        key: JSON list of the use case's key columns' values, or None.
+        features: JSON object: the row as received, after private columns were hashed or left out.
+        prediction: JSON scalar, or None where there is none.
+        probability: of the second of two classes.
+        probabilities: JSON object, several classes.
+        lower: lower end of a regression's interval.
+        upper: upper end of it.
+        confidence: probability of the predicted class.
+        warnings: JSON list, None where empty.
+        error: JSON object, or None.
+        seconds: from request to answer, as far as known at writing.
+    """
+
+    prediction_id: str
+    time: int
+    version: str
+    shadow: bool
+    key: str | None
+    features: bytes
+    prediction: bytes | None
+    probability: float | None
+    probabilities: bytes | None
+    lower: float | None
+    upper: float | None
+    confidence: float | None
+    warnings: bytes | None
+    error: bytes | None
+    seconds: float | None
+
+
+class Outcome(NamedTuple):
+    """The true target of an answer, told by the answer's id or by its key.
+
+    Attributes:
+        prediction_id: the answer's id, or None.
+        key: JSON list of the key columns' values, or None.
+        value: JSON scalar: the true target.
+        time: when it arrived, microseconds since 1970 UTC.
+    """
+
+    prediction_id: str | None
+    key: str | None
+    value: bytes
+    time: int
+
+
+class Spool:
+    """This process's part of a log. Threads may share it; processes must not: each makes its own.
+
+    Args:
+        folder: the log's folder, on a local disk (SQLite's WAL needs one); the spool is a file in `spool` below it.
+        durability: "acknowledged" or "buffered".
+        use_case: the use case's name.
+
+    Attributes:
+        path: the spool's file.
+        fault: why the buffered writer cannot write now, or could not hold a row; None where all is well.
+        lost: buffered entries that no file can hold, such as text with half a surrogate pair.
+        sealing: held while this process seals the spool.
+
+    Raises:
+        LogError: the folder cannot be written.
+        SettingsError: an unknown durability.
+    """
+
+    def __init__(self, folder: Path, *, durability: str = "acknowledged", use_case: str = "") -> None:
+        if durability not in {"acknowledged", "buffered"}:
+            raise SettingsError(f"durability must be acknowledged or buffered, and came as '{durability}'.")
+        self._forks, self._folder, self._use_case = _forks[0], folder, use_case
+        self._synchronous = "FULL" if durability == "acknowledged" else "NORMAL"
+        self._lock = threading.Lock()
+        self.sealing = threading.Lock()
+        self._queue: deque[Entry | Bulk] = deque()
+        self._taken: list[Entry | Bulk] = []
+        self._closing, self._called = threading.Event(), threading.Event()
+        self._hurry, self._closed = threading.Event(), False
+        self.fault: str | None = None
+        self._unfit: str | None = None
+        self.lost = 0
+        self._connection: sqlite3.Connection | None = None
+        with spoken(folder, "written"):
+            self.path, self._hold = _made(folder, use_case)
+        try:
+            with spoken(self.path, "written"):
+                self._last = self._ready()
+        except LogError:
+            self._drop()
+            self._hold.free(remove=True)
+            raise
+        self._thread: threading.Thread | None = None
+        if durability == "buffered":
+            self._thread = threading.Thread(target=self._write_on, name="prediction log", daemon=True)
+            self._thread.start()
+        atexit.register(self.close)
+
+    def write(self, entries: Sequence[Entry | Bulk]) -> None:
+        """Write answers, all or none of them.
+
+        Raises:
+            LogError: the disk is full or fails (or, buffered, so many entries wait for it); a later call may succeed.
+        """
+        if self._thread is None:
+            with self._lock:
+                self._insert("answers", entries)
+            return
+        full = len(self._queue) > MOST_BUFFERED or (_holds_many(entries[-1:]) and self._waiting() > MOST_BUFFERED)
+        if full or self._closed or self._forks != _forks[0]:
+            raise self._refused()
+        self._queue.extend(entries)
+        if not self._called.is_set():
+            self._called.set()
+        if len(self._queue) > SOON and not self._hurry.is_set():
+            self._hurry.set()
+
+    def _waiting(self) -> int:
+        """Answers in memory."""
+        return size(self._queue.copy()) + size(self._taken)
+
+    def write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Write outcomes, all or none of them; they are on disk (fsync) when this returns, in either durability.
+
+        Raises:
+            LogError: the disk is full or fails.
+        """
+        with self._lock:
+            self._insert("outcomes", outcomes, durable=True)
+
+    @property
+    def backlog(self) -> int:
+        """Answers not sealed yet, those in memory among them."""
+        waiting = self._waiting()
+        with self._lock, spoken(self.path, "read"):
+            return waiting + (0 if self._closed else spool_file.backlog(self._opened()))
+
+    def rotate(self) -> None:
+        """Go on in a new file and leave the old one for another process to seal, which then does this one's work.
+
+        Raises:
+            LogError: there can be no new file; the old one goes on.
+        """
+        with self.sealing, self._lock:
+            if self._closed or self._forks != _forks[0]:
+                raise self._refused()
+            with spoken(self.path, "written"):
+                if not any(spool_file.backlog(self._opened(), table) for table in TABLES):
+                    return
+                path, hold = _made(self._folder, self._use_case)
+            before = self.path, self._hold, self._last
+            self._drop()
+            self.path, self._hold = path, hold
+            try:
+                with spoken(path, "written"):
+                    self._last = self._ready()
+            except LogError:
+                self._drop()
+                spool_file.remove(path)
+                hold.free(remove=True)
+                self.path, self._hold, self._last = before
+                raise
+            before[1].free()
+
+    def close(self) -> None:
+        """Write what is in memory and give the file back; the next sealing takes it over, if anything is in it.
+
+        Raises:
+            LogError: entries were in memory and the disk fails; it says how many are lost.
+        """
+        if self._closed or self._forks != _forks[0]:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        self._closing.set()
+        self._called.set()
+        self._hurry.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self.sealing, self._lock:
+            self._leave()
+        left = self._waiting() + self.lost
+        if left:
+            raise LogError(f"{self.path}: {left:,} answers could not be written and are lost: {self.fault}")
+
+    def _leave(self) -> None:
+        empty = False
+        with contextlib.suppress(LogError, sqlite3.Error):
+            empty = not any(spool_file.backlog(self._opened(), table) for table in TABLES)
+        self._drop()
+        if empty:
+            spool_file.remove(self.path)
+        self._hold.free(remove=empty)
+
+    def _ready(self) -> int:
+        """Make the tables where they are not there; gives the last row's number."""
+        self._connection = spool_file.connect(self.path, synchronous=self._synchronous)
+        spool_file.prepare(self._connection)
+        return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM answers").fetchone()[0])
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:  # after a failure, when the file may be fine again
+            self._ready()
+        assert self._connection is not None  # noqa: S101 - _ready made it
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, durable: bool = False) -> None:
+        """One transaction, held under the lock; after a failure the file is opened anew."""
+        if not rows:
+            return
+        if self._forks != _forks[0] or (self._closed and self._thread is not threading.current_thread()):
+            raise self._refused()
+        try:
+            with spoken(self.path, "written"):
+                connection = self._opened()
+                if durable and self._synchronous != "FULL":
+                    connection.execute("PRAGMA synchronous=FULL")
+                _insert(connection, table, rows)
+                if durable and self._synchronous != "FULL":
+                    connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        except LogError:
+            self._drop()
+            raise
+
+    def _refused(self) -> LogError:
+        if self._forks != _forks[0]:
+            return LogError(f"{self.path}: this spool is another process's: make one in each process.")
+        if self._closed:
+            return LogError(f"{self.path}: this spool is closed.")
+        return LogError(f"{self.path}: {self._waiting():,} answers wait for the disk, no more fit: {self.fault}")
+
+    def _write_on(self) -> None:
+        """The buffered writer's thread."""
+        while not self._closing.is_set():
+            self._called.wait()
+            self._hurry.wait(EVERY)
+            self._hurry.clear()
+            self._called.clear()
+            while not self._flush() and not self._closing.wait(PATIENCE):
+                pass
+        self._flush()
+
+    def _flush(self) -> bool:
+        """Write what is in memory now, not what comes meanwhile, one by one; False where the disk fails."""
+        left = len(self._taken) + len(self._queue)
+        while left > 0:
+            if not self._taken:  # what is tried again stays as it was, or it could not be told what was written of it
+                self._taken = [self._queue.popleft() for _ in range(min(left, SOON))]
+            count = len(self._taken)
+            try:
+                with self._lock:
+                    self._once()
+            except LogError as error:
+                self.fault = str(error)
+                if not isinstance(error.__cause__, UNFIT):
+                    return False
+                self._unfit, self._taken = self.fault, self._fit(self._taken)
+                left -= count - len(self._taken)
+                continue
+            self._taken, self.fault = [], self._unfit
+            left -= count
+        return True
+
+    def _fit(self, entries: list[Entry | Bulk]) -> list[Entry | Bulk]:
+        """The entries that a file can hold; the others are counted as lost, so that they stop nothing else."""
+        kept: list[Entry | Bulk] = []
+        with sqlite3.connect(":memory:", isolation_level=None) as trial:
+            spool_file.prepare(trial)
+            for entry in entries:
+                with contextlib.suppress(*UNFIT):
+                    _insert(trial, "answers", [entry])
+                    kept.append(entry)
+        trial.close()
+        self.lost += size(entries) - size(kept)
+        return kept
+
+    def _once(self) -> None:
+        """Write what was taken, unless an earlier attempt that was reported as failed did so after all."""
+        with spoken(self.path, "written"):
+            (last,) = self._opened().execute("SELECT coalesce(max(id), 0) FROM answers").fetchone()
+        if last == self._last:
+            self._insert("answers", self._taken)
+            last += size(self._taken)
+        self._last = last
+
+
+def _made(folder: Path, use_case: str) -> tuple[Path, Hold]:
+    """A new spool's path, held before there is a file that somebody else could take for a dead process's."""
+    (folder / "spool").mkdir(parents=True, exist_ok=True)
+    while True:
+        name = spool_file.name_for(use_case, socket.gethostname(), os.getpid(), os.urandom(6).hex())
+        path = (folder / "spool" / f"{name}{spool_file.ENDING}").absolute()
+        hold = Hold(path)
+        if hold.take() and hold.path.exists():
+            return path, hold
+        hold.free()
+
+
+def size(entries: Iterable[Entry | Bulk]) -> int:
+    """Answers, those that are written together one by one."""
+    return sum(entry.size if type(entry) is Bulk else 1 for entry in entries)
+
+
+def _holds_many(entries: Sequence[Entry | Bulk]) -> bool:
+    return any(type(entry) is Bulk for entry in entries)
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    statements = _statements(table, rows)
+    if len(statements) == 1:
+        connection.execute(*statements[0])
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(*statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, list[Any]]]:
+    """What writes rows in their order: few answers in one statement, many as one record."""
+    columns = TABLES[table]
+    names, one = ", ".join(columns), ", ".join("?" * len(columns))
+    found: list[tuple[str, list[Any]]] = []
+    for kind, run in groupby(rows, _kind):
+        some = list(run)
+        # a record takes the numbers of all its answers; SQLite gives the next row the number after
+        into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {one} FROM {table}"  # noqa: S608
+        bulks = _bulks(kind, some)
+        found += [(into, [bulk.size, *bulk.record()]) for bulk in bulks]
+        for start in range(0, 0 if bulks else len(some), TOGETHER):
+            part = some[start : start + TOGETHER]
+            into = f"INSERT INTO {table} ({names}) VALUES {', '.join([f'({one})'] * len(part))}"  # noqa: S608 - our names
+            found.append((into, list(chain.from_iterable(part))))
+    return found
+
+
+def _kind(row: tuple[Any, ...]) -> object:
+    """What rows share that can be written together."""
+    return (row.version, row.shadow) if type(row) is Entry else type(row)
+
+
+def _bulks(kind: object, rows: Sequence[tuple[Any, ...]]) -> list[Bulk]:
+    """Rows of a kind as records of many; none where they are to be written one by one."""
+    if kind is Bulk:
+        return [row for row in rows if isinstance(row, Bulk)]
+    made = together(rows) if type(kind) is tuple and len(rows) >= MANY else None
+    return [] if made is None else [made]

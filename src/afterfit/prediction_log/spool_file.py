@@ -1,0 +1,276 @@
+"""A spool on disk: one SQLite file with a lock beside it that the kernel frees when its process is gone.
+
+Entries are written by one process and leave in ranges of row numbers. A range is planned in the file before its part
+is written, and passed in the file after: whoever goes on after a kill writes the same range under the same name.
+"""
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from afterfit.errors import LogError
+from afterfit.prediction_log.bulk import Record, ids_of, told_apart
+
+ENDING = ".sqlite"
+TABLES = {
+    "answers": (
+        "prediction_id", "time", "version", "shadow", "key", "features", "prediction", "probability", "probabilities",
+        "lower", "upper", "confidence", "warnings", "error", "seconds",
+    ),
+    "outcomes": ("prediction_id", "key", "value", "time"),
+}  # fmt: skip
+CREATE = (
+    *(
+        f"CREATE TABLE IF NOT EXISTS {name} (id INTEGER PRIMARY KEY, {', '.join(cols)})"
+        for name, cols in TABLES.items()
+    ),
+    "CREATE TABLE IF NOT EXISTS sealed (name TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS plans (name TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT OR IGNORE INTO sealed VALUES ('answers', 0), ('outcomes', 0)",
+)
+UNFIT = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, UnicodeError, OverflowError)
+"""What SQLite says of a value that no column can hold: the row is at fault, and not the disk."""
+AT_ONCE = 5_000
+"""Passed rows that are removed in one transaction: the writer never waits for more than these."""
+TRIES = 3
+"""How often a hold is tried to be taken on a disk that seems to fail."""
+WAIT = 30.0
+"""Seconds for which one connection waits for another one's transaction."""
+
+
+def connect(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
+    """A connection in autocommit mode to an existing or new spool, in WAL mode."""
+    connection = sqlite3.connect(
+        path, timeout=WAIT, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables where they are not there, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in CREATE:
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def spoken(path: Path, doing: str) -> Iterator[None]:
+    """SQLite's and the system's errors as one sentence."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, *UNFIT) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UNFIT):
+            raise LogError(f"{path}: a row of the prediction log cannot be {doing}: {said}.") from error
+        raise LogError(
+            f"{path}: the prediction log cannot be {doing}: {said}. Free space on its disk, or give it another folder."
+        ) from error
+
+
+class Hold:
+    """An exclusive hold on a spool: a SQLite lock on a file beside it, which ends with the process however it ends."""
+
+    def __init__(self, spool: Path) -> None:
+        self.path = spool.with_suffix(".lock")
+        self._connection: sqlite3.Connection | None = None
+
+    def take(self) -> bool:
+        """Take the hold; False where another process, or another part of this one, has it or was just done with it."""
+        for left in reversed(range(TRIES)):
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                connection.close()
+                if "locked" in str(error) or not self.path.exists():
+                    break
+                if not left:
+                    raise
+                continue  # the file that was opened may be one that was removed meanwhile, and is there anew
+            self._connection = connection
+            return True
+        return False
+
+    def free(self, *, remove: bool = False) -> None:
+        """Give the hold back; with `remove` its file goes first."""
+        if remove:
+            self.path.unlink(missing_ok=True)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def spools(folder: Path, use_case: str | None = None) -> list[Path]:
+    """The spools of a log's folder by name; of one use case, or of all."""
+    found = sorted((folder / "spool").glob(f"*{ENDING}"))
+    return [path for path in found if use_case in {None, use_case_of(path.stem)}]
+
+
+def name_for(use_case: str, host: str, pid: int, random: str) -> str:
+    """The name of a new spool; all that stands before its last three dashes is the use case."""
+    return f"{use_case}-{re.sub('[^A-Za-z0-9.]', '.', host)[:60] or 'host'}-{pid}-{random}"
+
+
+def use_case_of(name: str) -> str:
+    """The use case that a spool's name, or a name that begins with it, was made for."""
+    return name.rsplit("-", 3)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Rows of a spool's table: after `first - 1`, up to `last`, both row numbers."""
+
+    first: int
+    last: int
+
+
+def backlog(connection: sqlite3.Connection, table: str = "answers") -> int:
+    """Rows that are not sealed yet."""
+    (left,) = connection.execute(
+        f"SELECT coalesce(max(id), 0) - (SELECT upto FROM sealed WHERE name = ?) FROM {table}",  # noqa: S608 - our names
+        (table,),
+    ).fetchone()
+    return max(int(left), 0)
+
+
+def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Range | None:
+    """The next rows to seal: those of a plan that was not finished, or else the next `most` up to the row `goal`.
+
+    None where none is left.
+
+    The plan is on disk when this returns.
+    """
+    (done,) = connection.execute("SELECT upto FROM sealed WHERE name = ?", (table,)).fetchone()
+    planned = connection.execute("SELECT upto FROM plans WHERE name = ?", (table,)).fetchone()
+    if planned is not None:
+        return Range(done + 1, int(planned[0]))
+    if done >= goal:
+        return None
+    upto = min(goal, done + most)
+    connection.execute("INSERT INTO plans VALUES (?, ?)", (table, upto))
+    return Range(done + 1, upto)
+
+
+def pieces(connection: sqlite3.Connection, table: str, some: Range, most: int) -> Iterator[list[Record]]:
+    """The rows of a range in their order, without their numbers, about so many at a time.
+
+    Answers that were written together come one by one, and belong to the range that has their last number.
+    """
+    columns = ", ".join(TABLES[table])
+    query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
+    found: list[Record] = []
+    for record in connection.execute(query, (some.first, some.last)):
+        found += told_apart(record) if table == "answers" else [record]
+        if len(found) >= most:
+            yield found
+            found = []
+    if found:
+        yield found
+
+
+def passed(connection: sqlite3.Connection, table: str, upto: int) -> None:
+    """Note that all rows up to one are sealed, in one transaction, and then remove them.
+
+    The last row stays, unseen: SQLite numbers the next one after it, so that no number ever comes twice.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("UPDATE sealed SET upto = ? WHERE name = ?", (upto, table))
+        connection.execute("DELETE FROM plans WHERE name = ?", (table,))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    sweep(connection, table)
+
+
+def sweep(connection: sqlite3.Connection, table: str) -> None:
+    """Remove rows that are sealed, a few thousand at a time."""
+    (upto,) = connection.execute("SELECT upto FROM sealed WHERE name = ?", (table,)).fetchone()
+    (first, last) = connection.execute(f"SELECT min(id), max(id) FROM {table}").fetchone()  # noqa: S608 - our names
+    if first is None:
+        return
+    upto = min(upto, last - 1)
+    for start in range(first, upto + 1, AT_ONCE):
+        end = min(start + AT_ONCE - 1, upto)
+        connection.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (start, end))  # noqa: S608 - our names
+
+
+def remove(spool: Path) -> None:
+    """Remove a spool whose rows are all sealed; the caller holds it."""
+    for ending in ("", "-wal", "-shm"):
+        spool.with_name(spool.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def snapshot(spool: Path) -> Iterator[sqlite3.Connection | None]:
+    """A read-only view of a spool as it is now, which later transactions do not change; None where it is gone."""
+    try:
+        connection = sqlite3.connect(
+            f"{spool.absolute().as_uri()}?mode=ro", uri=True, timeout=WAIT, isolation_level=None
+        )
+    except sqlite3.OperationalError:
+        if spool.exists():
+            raise
+        yield None
+        return
+    with closing(connection):
+        try:
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sealed").fetchone()
+        except sqlite3.OperationalError as error:
+            if spool.exists() and "no such table" not in str(error):
+                raise
+            yield None
+            return
+        yield connection
+
+
+def unsealed(connection: sqlite3.Connection, table: str) -> Range:
+    """All rows that a snapshot's spool has not sealed."""
+    (done,) = connection.execute("SELECT upto FROM sealed WHERE name = ?", (table,)).fetchone()
+    (last,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - our names
+    return Range(int(done) + 1, int(last or 0))
+
+
+def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:
+    """Which of the ids are among a spool's answers."""
+    marks = ", ".join("?" * len(ids))
+    query = f"SELECT DISTINCT prediction_id FROM answers WHERE prediction_id IN ({marks})"  # noqa: S608 - marks only
+    found = {one for (one,) in connection.execute(query, ids)}
+    left = set(ids) - found
+    if left:
+        for (answers,) in connection.execute("SELECT prediction FROM answers WHERE prediction_id IS NULL"):
+            found |= left & ids_of(answers)
+    return found
+
+
+def age(path: Path) -> float:
+    """Seconds since a file was last written; none for one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def sync_folder(folder: Path) -> None:
+    """A new or renamed name in a folder, safely on disk."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,265 @@
+"""The quick way of predictions: straight from the server's bytes to answers, without a web framework's routing."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from afterfit.errors import AfterfitError
+from afterfit.prediction_log.bulk import RECORDS
+from afterfit.serving import payloads
+from afterfit.serving.access import Access, Line
+from afterfit.serving.auth import Tokens
+from afterfit.serving.batching import Batches, Job, Parsed
+from afterfit.serving.engine import Answer, fresh_id
+from afterfit.serving.http_errors import Refusal
+from afterfit.serving.metrics import Histogram
+from afterfit.serving.service import Service
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+PREDICT, INVOCATIONS = "/predict", "/invocations"
+QUICK = frozenset({PREDICT, INVOCATIONS})
+PLAIN_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+FEW = 16
+"""Rows of a request that are answered in the event loop where nothing has to be waited for."""
+LONG = 65_536
+"""Bytes from which a body is read beside the event loop, which has others to listen to meanwhile."""
+NOT_READ: Parsed = (), payloads.list_body, None
+RECORDS_BODY = b'{"' + RECORDS.encode() + b'"'
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+@dataclass(slots=True)
+class Head:
+    """What a request says before its body."""
+
+    kind: str = ""
+    length: int | None = 0
+    identity: bytes = b""
+    bearer: bytes = b""
+
+
+def head_of(scope: Scope) -> Head:
+    """Read the headers that matter."""
+    head = Head()
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            head.kind = value.decode("latin-1")
+        elif name == b"content-length":
+            head.length = int(value) if value.isdigit() else None
+        elif name == b"x-request-id":
+            head.identity = value if PLAIN_ID.fullmatch(value) else b""
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            head.bearer = value[7:].strip()
+    if not head.identity:
+        head.identity = fresh_id()[:16].encode()
+    return head
+
+
+@dataclass
+class Doors:
+    """/predict and /invocations as an ASGI application; everything else goes on to another one.
+
+    Attributes:
+        service: what answers.
+        access: the access log.
+        tokens: who may ask.
+        rest: the application behind.
+        in_flight: requests being answered.
+    """
+
+    service: Service
+    access: Access
+    tokens: Tokens
+    rest: App
+    in_flight: int = 0
+    _batches: Batches | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _reading: dict["asyncio.Task[Any]", float] = field(default_factory=dict)
+    _late: set["asyncio.Task[Any]"] = field(default_factory=set)
+    _times: dict[str, Histogram] = field(default_factory=dict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self.rest(scope, receive, send)
+            return
+        arrived, head, path = time.perf_counter(), head_of(scope), scope["path"]
+        self.in_flight += 1
+        line = Line(scope, path, head.identity)
+        try:
+            if path in QUICK and scope["method"] == "POST":
+                status, headers, body = await self._quick(head, path, receive, arrived, line)
+                headers = [*headers, (b"content-length", str(len(body)).encode()), (b"x-request-id", head.identity)]
+                line.status = status
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+            else:
+                await self._slow(scope, head, receive, send, line)
+        finally:
+            self.in_flight -= 1
+            line.seconds = time.perf_counter() - arrived
+            self._count(line)
+            self.access.add(line)
+
+    def _count(self, line: Line) -> None:
+        tally, door = self.service.tally, line.door
+        tally.counts["requests", door, str(line.status)] += 1
+        found = self._times.get(door)
+        if found is None:
+            found = self._times[door] = tally.histogram("request_seconds", door)
+        found.observe(line.seconds)
+
+    async def _quick(
+        self, head: Head, path: str, receive: Receive, arrived: float, line: Line
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        try:
+            return 200, [JSON_TYPE], await self._answer(head, path, receive, arrived, line)
+        except Refusal as error:
+            refusal = error
+        except AfterfitError as error:
+            refusal = Refusal(422, str(error))
+        except Exception as error:  # noqa: BLE001 - told in the log, not to the client
+            self.service.faults(head.identity.decode(), error)
+            refusal = Refusal(500, "Something unexpected happened; it was noted under the request's id.")
+        self.service.tally.counts["request_errors", line.door, refusal.code] += 1
+        return refusal.status, [JSON_TYPE, *refusal.headers], refusal.body
+
+    async def _answer(self, head: Head, path: str, receive: Receive, arrived: float, line: Line) -> bytes:
+        service = self.service
+        self.admit()
+        self.tokens.check("predict", head.bearer)
+        if service.engine is None:
+            raise Refusal(503, "No version is loaded yet.")
+        body = await self.body(head, receive)
+        if len(body) > LONG:
+            read = partial(self._parsed, head, path, body, line)
+            return await self._submitted(NOT_READ, arrived, read)
+        parsed = rows, render, texts = self._parsed(head, path, body, line)
+        if not rows:
+            return render([])
+        if service.inline and len(rows) <= FEW:
+            return render(service.answer(rows, texts, arrived, service.tally))
+        return await self._submitted(parsed, arrived)
+
+    def _submitted(
+        self, parsed: Parsed, arrived: float, read: Callable[[], Parsed] | None = None
+    ) -> "asyncio.Future[bytes]":
+        """Leave rows, or what reads them, for the next batch; gives where their answer arrives."""
+        limits = self.service.limits
+        if self._batches is None:
+            self._batches = Batches(self.service.work, limits.batch_rows, limits.batch_milliseconds / 1000)
+        answered = asyncio.get_running_loop().create_future()
+        rows, render, texts = parsed
+        self._batches.submit(Job(rows, render, answered, time.monotonic() + limits.seconds, texts, arrived, read=read))
+        return answered
+
+    def admit(self) -> None:
+        """Turn a request away where there are too many, or where the server stops.
+
+        Raises:
+            Refusal: 429 or 503.
+        """
+        if self.service.stopping:
+            raise Refusal(503, "The server is stopping.", "stopping")
+        if self.in_flight > self.service.limits.requests:
+            raise Refusal(429, "Too many requests at once; come again in a moment.")
+
+    def _parsed(self, head: Head, path: str, body: bytes, line: Line) -> Parsed:
+        """The rows of a body, no more than are taken; what makes a body of their answers; and their own texts."""
+        rows, render, texts = self._of_body(head, path, body)
+        line.rows = len(rows)
+        if len(rows) > self.service.limits.rows:
+            raise Refusal(413, f"A request may have {self.service.limits.rows} rows; this one has {len(rows)}.")
+        return rows, render, texts
+
+    def _of_body(self, head: Head, path: str, body: bytes) -> Parsed:
+        if path == INVOCATIONS:
+            if not head.kind:
+                raise Refusal(415, "The request must have a content type, such as application/json.")
+            rows = payloads.invocation_rows(body, head.kind, self.service.limits.rows)
+            return rows, payloads.predictions_body, body if body.startswith(RECORDS_BODY) else None
+        kind = head.kind.partition(";")[0].strip().lower()
+        if kind != payloads.JSON:
+            raise Refusal(415, f"The content type must be {payloads.JSON}.")
+        rows, single = payloads.plain_rows(payloads.json_of(body))
+        return (rows, _first, [body]) if single else (rows, payloads.list_body, body)
+
+    def _task(self) -> "asyncio.Task[Any] | None":
+        """The task that runs; asked of a loop that is known, because to find it asks the system."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        if task is None:
+            self._loop = asyncio.get_running_loop()
+            task = asyncio.current_task(self._loop)
+        return task
+
+    async def body(self, head: Head, receive: Receive) -> bytes:
+        """Read a request's body, within the limits of size and time.
+
+        Raises:
+            Refusal: 413 or 408.
+        """
+        most = self.service.limits.body_bytes
+        if head.length is None or head.length > most:
+            raise Refusal(413, f"A request body may have {most} bytes.")
+        task = self._task()
+        if task is not None:
+            self._reading[task] = time.monotonic()
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body"):
+                return body
+            parts, size = [body], len(body)
+            while message.get("more_body"):
+                message = await receive()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > most:
+                    raise Refusal(413, f"A request body may have {most} bytes.")
+            return b"".join(parts)
+        except asyncio.CancelledError:
+            if task is None or task not in self._late:
+                raise
+            self._late.discard(task)
+            getattr(task, "uncancel", int)()
+            raise Refusal(408, "The request's body did not arrive in time.") from None
+        finally:
+            if task is not None:
+                self._reading.pop(task, None)
+
+    async def _slow(self, scope: Scope, head: Head, receive: Receive, send: Send, line: Line) -> None:
+        """Hand on to the other application; its status and the request's id are noted on the way."""
+
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                line.status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", head.identity)]
+            await send(message)
+
+        scope["state"] = {**scope.get("state", {}), "request_id": head.identity.decode()}
+        await self.rest(scope, receive, noting)
+
+    def tick(self) -> None:
+        """Called several times a second: end what takes too long."""
+        if self._batches is not None:
+            self._batches.expire()
+        before = time.monotonic() - self.service.limits.seconds
+        for task in [task for task, since in self._reading.items() if since < before]:
+            self._late.add(task)
+            task.cancel()
+
+    def close(self) -> None:
+        """End the batches' thread."""
+        if self._batches is not None:
+            self._batches.close()
+
+
+def _first(answers: Sequence[Answer]) -> bytes:
+    return payloads.dumped(answers[0])

@@ -1,0 +1,246 @@
+"""What is served, as data: the model's story, and an OpenAPI description with the use case's own columns."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from afterfit.contract.columns import PLACEHOLDERS, Column
+from afterfit.model.bundle import Bundle
+from afterfit.serving.auth import Tokens
+from afterfit.serving.engine import Engine
+from afterfit.serving.http_errors import CODES, Refusal
+from afterfit.serving.payloads import CSV, FORMS, JSON, PARQUET
+
+Schema = dict[str, Any]
+TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "category": "string", "datetime": "string"}
+NAMED = 8
+"""Categories that a description names."""
+
+
+def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
+    """What /model answers.
+
+    Raises:
+        Refusal: 503, nothing is loaded.
+    """
+    if engine is None:
+        raise Refusal(503, "No version is loaded yet.")
+    bundle = engine.bundle
+    told = asdict(bundle.manifest)
+    told["window"] = {**told["window"], "name": _shown(str(told["window"].get("name", "")))}
+    return {
+        "name": told.pop("name"),
+        "version": bundle.version,
+        "alias": alias,
+        "digest": bundle.digest,
+        "serving_since": datetime.fromtimestamp(since, timezone.utc).isoformat(timespec="seconds"),
+        "compiled": engine.compiled is not None,
+        **told,
+        "contract": _contract(bundle),
+        "example": examples(bundle),
+    }
+
+
+def _shown(source: str) -> str:
+    """A source's name without the folders of the machine that trained on it."""
+    return source if "://" in source else source.replace("\\", "/").rpartition("/")[2]
+
+
+def examples(bundle: Bundle) -> list[dict[str, Any]]:
+    """The example rows as anybody may see them: in private columns stands a made value of the kind."""
+    columns = bundle.scorer.contract.columns
+    hidden = {one.name: PLACEHOLDERS[one.kind] for one in columns if one.private}
+    whole = {one.name for one in columns if one.kind == "integer"}  # a table with gaps holds them as floats
+    return [
+        {name: int(value) if name in whole and _is_whole(value) else value for name, value in {**row, **hidden}.items()}
+        for row in bundle.example
+    ]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _contract(bundle: Bundle) -> dict[str, Any]:
+    """The contract without what training showed of private columns."""
+    unseen: dict[str, Any] = {"categories": (), "low": None, "high": None, "earliest": None, "latest": None}
+    told = bundle.scorer.contract.to_dict()
+    shown = [replace(one, **unseen) if one.private else one for one in bundle.scorer.contract.columns]
+    return {**told, "columns": [one.to_dict() for one in shown]}
+
+
+def _column(column: Column, example: Any) -> Schema:
+    told: Schema = {"anyOf": [{"type": TYPES[column.kind]}, {"type": "null"}]}
+    if column.kind == "datetime":
+        told["anyOf"][0]["format"] = "date-time"
+    if column.private:
+        told["description"] = "Private: nothing is told of its values."
+    elif column.kind in {"number", "integer"} and column.low is not None:
+        told["description"] = (
+            f"Trained on {column.low:g} to {column.high:g}; values outside are answered with a warning."
+        )
+    elif column.kind == "datetime" and column.earliest is not None:
+        told["description"] = f"Trained on {column.earliest} to {column.latest}."
+    elif column.kind == "category":
+        some = ", ".join(column.categories[:NAMED])
+        more = f" and {len(column.categories) - NAMED} more" if len(column.categories) > NAMED else ""
+        told["description"] = f"Known: {some}{more}; others are answered with a warning."
+    if example is not None:
+        told["examples"] = [example]
+    return told
+
+
+def row_schema(engine: Engine) -> Schema:
+    """A row: the contract's columns."""
+    example = next(iter(examples(engine.bundle)), {})
+    columns = engine.bundle.scorer.contract.columns
+    return {
+        "type": "object",
+        "title": "Row",
+        "description": "A value that does not fit costs only its own row the prediction: it gets an error.",
+        "properties": {column.name: _column(column, example.get(column.name)) for column in columns},
+        "required": [column.name for column in columns if column.required],
+        "additionalProperties": True,
+        "examples": [example],
+    }
+
+
+def answer_schema(engine: Engine) -> Schema:
+    """An answer, by the kind of model."""
+    classes = engine.bundle.scorer.classes
+    number: Schema = {"type": ["number", "null"]}
+    if classes is None:
+        own: Schema = {"prediction": number, "lower": number, "upper": number}
+    else:
+        label: Schema = {"enum": [*classes, None]}
+        shares = {"probability": number} if len(classes) == 2 else {"probabilities": {"type": ["object", "null"]}}
+        own = {"prediction": label, **shares, "confidence": number}
+    notes = {"column": {"type": ["string", "null"]}, "code": {"type": "string"}, "value": {}}
+    properties = {
+        "prediction_id": {"type": "string"},
+        **own,
+        "model_version": {"type": ["string", "null"]},
+        "warnings": {"type": "array", "items": {"type": "object", "properties": notes}},
+        "error": {"anyOf": [{"type": "null"}, {"type": "object", "properties": notes}]},
+    }
+    return {"type": "object", "title": "Answer", "properties": properties, "required": list(properties)}
+
+
+def openapi(name: str, engine: Engine | None, tokens: Tokens) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of all doors, with the columns of the version that is served now.
+
+    Raises:
+        Refusal: 503, nothing is loaded.
+    """
+    if engine is None:
+        raise Refusal(503, "No version is loaded yet.")
+    manifest = engine.bundle.manifest
+    schemas = {"Row": row_schema(engine), "Answer": answer_schema(engine), "Error": _error(), **_outcome()}
+    secured = {"predict": tokens.predict is not None, "outcomes": tokens.outcomes is not None}
+    described: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": name,
+            "version": engine.bundle.version or "-",
+            "description": f"Predicts {manifest.target} ({manifest.task}).",
+        },
+        "paths": {**_predicting(engine, secured=secured["predict"]), **_others(secured)},
+        "components": {"schemas": schemas},
+    }
+    if any(secured.values()):
+        described["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    return described
+
+
+def _error() -> Schema:
+    properties = {"code": {"type": "string"}, "message": {"type": "string"}, "detail": {}}
+    return {"type": "object", "title": "Error", "properties": properties, "required": list(properties)}
+
+
+def _outcome() -> Schema:
+    properties = {
+        "prediction_id": {"type": "string", "minLength": 1, "maxLength": 200},
+        "key": {"type": "object", "description": "The use case's key columns and their values."},
+        "value": {"type": ["string", "number", "boolean"], "description": "The true target."},
+    }
+    either = [{"required": ["prediction_id", "value"]}, {"required": ["key", "value"]}]
+    outcome = {"type": "object", "properties": properties, "anyOf": either, "additionalProperties": False}
+    counts = {"taken": {"type": "integer"}, "unknown": {"type": "array", "items": {"type": "string"}}}
+    return {"Outcome": outcome, "Taken": {"type": "object", "properties": counts, "required": list(counts)}}
+
+
+def _of(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _one_or_many(name: str) -> Schema:
+    return {"anyOf": [_of(name), {"type": "array", "items": _of(name)}]}
+
+
+def _responses(content: Mapping[str, Any], errors: tuple[int, ...]) -> dict[str, Any]:
+    failed = {"application/json": {"schema": _of("Error")}}
+    told = {str(code): {"description": CODES[code].replace("_", " "), "content": failed} for code in errors}
+    return {"200": {"description": "Answered.", "content": dict(content)}, **told}
+
+
+ERRORS = (400, 408, 413, 415, 422, 429, 503, 504)
+
+
+def _operation(name: str, summary: str, body: Mapping[str, Any], answer: Schema, *, secured: bool) -> dict[str, Any]:
+    errors = (*ERRORS, 401) if secured else ERRORS
+    told = {
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {"required": True, "content": dict(body)},
+        "responses": _responses({JSON: {"schema": answer}}, errors),
+    }
+    return {"post": told | ({"security": [{"bearer": []}]} if secured else {})}
+
+
+def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
+    rows = {"type": "array", "items": _of("Row")}
+    columns, data = {"type": "array", "items": {"type": "string"}}, {"type": "array", "items": {"type": "array"}}
+    split = {"type": "object", "properties": {"columns": columns, "data": data}, "required": ["columns", "data"]}
+    forms = {form: split if form == "dataframe_split" else rows for form in FORMS}
+    records = {
+        "type": "object",
+        "properties": forms,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+    }
+    example = examples(engine.bundle)[:2]
+    taken = {
+        JSON: {"schema": records, "example": {"dataframe_records": example}},
+        CSV: {"schema": {"type": "string"}},
+        PARQUET: {"schema": {"type": "string", "format": "binary"}},
+    }
+    answers = {"type": "object", "properties": {"predictions": {"type": "array", "items": _of("Answer")}}}
+    one = {JSON: {"schema": _one_or_many("Row"), "example": example[0] if example else {}}}
+    return {
+        "/predict": _operation("predict", "One row, or a list of rows.", one, _one_or_many("Answer"), secured=secured),
+        "/invocations": _operation(
+            "invocations", "Rows as `mlflow models serve` takes them.", taken, answers, secured=secured
+        ),
+    }
+
+
+def _others(secured: Mapping[str, bool]) -> dict[str, Any]:
+    def get(name: str, summary: str, kind: str = JSON, *, guarded: bool = False) -> dict[str, Any]:
+        content = {kind: {"schema": {"type": "string"} if kind != JSON else {}}}
+        told = {"operationId": name, "summary": summary}
+        if guarded:
+            return {"get": {**told, "responses": _responses(content, (401, 503)), "security": [{"bearer": []}]}}
+        return {"get": {**told, "responses": _responses(content, (503,))}}
+
+    taken = {JSON: {"schema": _one_or_many("Outcome")}}
+    return {
+        "/outcomes": _operation(
+            "outcomes", "True targets of predictions.", taken, _of("Taken"), secured=secured["outcomes"]
+        ),
+        "/model": get("model", "What is served.", guarded=secured["predict"]),
+        "/live": get("live", "Whether the process lives."),
+        "/ready": get("ready", "Whether predictions can be given."),
+        "/metrics": get("metrics", "Counts in Prometheus' format.", "text/plain"),
+    }

@@ -1,0 +1,191 @@
+"""The one process of a server that talks to MLflow: which version holds the alias, and what the ledger says.
+
+It writes what should be served into a file that the workers read. So a worker never waits for a store, never imports
+MLflow, and goes on with what it has while the store is away.
+"""
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from afterfit.errors import AfterfitError, BundleError, UnknownVersionError
+from afterfit.mlflow_store import ledger, registry
+from afterfit.mlflow_store.ledger import Decision
+from afterfit.serving.copies import Copies, mark_of
+from afterfit.serving.options import Plan, plan_of
+from afterfit.serving.webhook import AGAIN
+
+LEDGER_SECONDS = 30.0
+ENTRIES = 10
+"""Decisions that the page shows."""
+LOCK_SECONDS = 3.0
+"""Longest wait for a command at work before a note is put off: the alias must be followed meanwhile."""
+PENDING = "pending-note"
+"""How the files are called that hold what the ledger is to be told."""
+
+
+class Watcher:
+    """Asks the registry again and again.
+
+    Args:
+        plan: what is served, and where the shared folder is.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._name, self._shared = plan.use_case.name, Path(plan.shared)
+        self._target: dict[str, Any] = {"served": None, "shadow": None, "registry": {"reachable": False}}
+        self._copies = Copies(self._shared / "versions")
+        self._holders: dict[str, tuple[str, str]] = {}
+        self._pending = 0
+        self._told = self._page = 0.0
+
+    def run(self) -> None:
+        """Ask until the server is gone."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            self.ask()
+            gc.enable()
+            self._wait(self._plan.use_case.serving.reload_seconds)
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep, unless a webhook calls or a worker refuses something."""
+        until, parent = time.monotonic() + seconds, os.getppid()
+        poke = self._shared / "poke"
+        while time.monotonic() < until and os.getppid() == parent:
+            if poke.exists():
+                poke.unlink(missing_ok=True)
+                if (self._shared / AGAIN).exists():
+                    (self._shared / AGAIN).unlink()
+                    self._copies.forgive()
+                return
+            if self._notes():
+                return
+            time.sleep(0.05)
+
+    def ask(self) -> None:
+        """Ask once, and write down what should be served."""
+        try:
+            self._note_refusals()
+            for what, alias in (("served", self._plan.alias), ("shadow", self._plan.shadow)):
+                if alias:
+                    self._follow(what, alias)
+            self._target["registry"] = {"reachable": True, "answered": time.time()}
+        except UnknownVersionError as error:
+            fatal = str(error) if self._target["served"] is None else None
+            self._away(error, reachable=True, fatal=fatal)
+        except AfterfitError as error:
+            self._away(error, reachable=isinstance(error, BundleError))
+        self._write("target.json", self._target)
+        if self._target["registry"]["reachable"]:
+            self._write_pending()
+        if time.monotonic() - self._page > LEDGER_SECONDS or not self._page:
+            self._write_ledger()
+
+    def _away(self, error: AfterfitError, *, reachable: bool, fatal: str | None = None) -> None:
+        known = self._target["registry"]
+        self._target["registry"] = {**known, "reachable": reachable, "error": str(error), "fatal": fatal}
+        if reachable:
+            self._target["registry"]["answered"] = time.time()
+        self._tell(str(error))
+
+    def _tell(self, sentence: str) -> None:
+        if time.monotonic() - self._told > 60 or not self._told:
+            self._told = time.monotonic()
+            sys.stderr.write(f"{sentence}\n")
+
+    def _follow(self, what: str, alias: str) -> None:
+        held = registry.version(self._name, alias)
+        arrived = held.number, held.tags.get(f"{ledger.PREFIX}{alias}_since", "")
+        if self._holders.get(what, arrived) != arrived:
+            self._copies.forgive(held.number)
+        self._holders[what] = arrived
+        try:
+            found = self._copies.get(held, time.monotonic())
+        except BundleError as error:
+            digest = held.tags.get(registry.DIGEST, "")
+            self._refuse({"version": held.number, "digest": digest, "reason": str(error)}, what)
+            raise
+        if found is None or found == self._target[what]:
+            return
+        self._target[what] = found
+        if what == "served":
+            self._copies.good = [one for one in self._copies.good if one != found] + [found]
+            self._page = 0.0
+        self._copies.clean([self._target["served"], self._target["shadow"]])
+
+    def _notes(self) -> list[Path]:
+        return sorted(self._shared.glob("refused-*.json"))
+
+    def _note_refusals(self) -> None:
+        """What a worker could not take into service is taken back from all workers."""
+        for file in self._notes():
+            note = orjson.loads(file.read_bytes())
+            if any(one["attempt"] == note["attempt"] for one in self._copies.good):  # no other worker told of it
+                self._refuse(note, "served")
+            file.unlink(missing_ok=True)
+
+    def _refuse(self, note: Mapping[str, str], what: str) -> None:
+        """Go on with the version before, and leave a note for the ledger, which is written when the store is there."""
+        self._copies.refuse(mark_of(note), time.monotonic())
+        if what != "served":
+            return
+        good = self._copies.good
+        self._target["served"] = good[-1] if good else None
+        self._write("target.json", self._target)
+        goes_on = good[-1]["version"] if good else ""
+        self._pending += 1
+        self._write(f"{PENDING}-{self._pending:06d}.json", {**note, "goes_on": goes_on})
+
+    def _write_pending(self) -> None:
+        for file in sorted(self._shared.glob(f"{PENDING}-*.json")):
+            try:
+                self._record(orjson.loads(file.read_bytes()))
+            except AfterfitError as error:
+                self._tell(f"A refusal is not in the ledger yet: {error}")
+                return
+            file.unlink()
+            self._page = 0.0
+
+    def _record(self, note: Mapping[str, str]) -> None:
+        """Note a refusal in the ledger, unless the same of the same version is its last word there."""
+        goes_on = note["goes_on"]
+        served = f"version {goes_on} goes on" if goes_on else "nothing is served"
+        reason = f"The server did not take version {note['version']} into service, {served}: {note['reason']}"
+        decision = Decision(
+            "refusal",
+            "REFUSED",
+            note["version"],
+            self._plan.alias,
+            moves=False,
+            previous=goes_on,
+            reason=reason,
+            digest=note["digest"],
+            page=f"# Version {note['version']} was not taken into service\n\n{reason}\n",
+        )
+        known = [one.decision for one in ledger.entries(self._name) if one.decision.version == note["version"]]
+        if not known or (known[-1].verdict, known[-1].reason) != ("REFUSED", reason):
+            ledger.note(self._name, decision, LOCK_SECONDS)
+
+    def _write_ledger(self) -> None:
+        with suppress(AfterfitError):
+            self._write("ledger.json", [one.to_dict() for one in reversed(ledger.entries(self._name)[-ENTRIES:])])
+            self._page = time.monotonic()
+
+    def _write(self, name: str, content: Any) -> None:
+        part = self._shared / f"{name}.part"
+        part.write_bytes(orjson.dumps(content, default=str))
+        part.replace(self._shared / name)
+
+
+def main(text: str) -> None:
+    """Ask until the server is gone."""
+    with suppress(KeyboardInterrupt, FileNotFoundError):  # the shared folder is gone: so is the server
+        Watcher(plan_of(text)).run()

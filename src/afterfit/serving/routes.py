@@ -1,0 +1,206 @@
+"""The slower doors: health, description, metrics, outcomes, webhook and the page; and every error in one form."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from afterfit.errors import AfterfitError
+from afterfit.serving import html, metrics, openapi, outcomes, payloads, webhook
+from afterfit.serving.access import DOORS
+from afterfit.serving.asgi import Doors, head_of
+from afterfit.serving.http_errors import CODES, Refusal
+from afterfit.serving.service import Service
+
+JSON_TYPE = "application/json"
+PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8"
+
+
+def application(service: Service, doors: Doors, shared: Path) -> FastAPI:
+    """The web application behind the quick doors.
+
+    Args:
+        service: what is served.
+        doors: the quick doors, which read bodies and check tokens here too.
+        shared: the folder that the server's processes share.
+    """
+    app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    _errors(app, service)
+    _health(app, service)
+    _facts(app, service, doors, shared)
+    _taking(app, service, doors, shared)
+    return app
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(payloads.dumped(content), status, media_type=JSON_TYPE)
+
+
+def _errors(app: FastAPI, service: Service) -> None:
+    def told(request: Request, refusal: Refusal) -> Response:
+        path = request.url.path
+        service.tally.counts["request_errors", path if path in DOORS else "other", refusal.code] += 1
+        headers = {name.decode(): value.decode() for name, value in refusal.headers}
+        return Response(refusal.body, refusal.status, headers, JSON_TYPE)
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return told(request, error)
+
+    @app.exception_handler(AfterfitError)
+    async def known(request: Request, error: AfterfitError) -> Response:
+        return told(request, Refusal(422, str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, __: RequestValidationError) -> Response:
+        return told(request, Refusal(422, "The request is not what this door takes; see /docs."))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> Response:
+        status = error.status_code if error.status_code in CODES else 400
+        message = {404: "There is no such door; see /docs.", 405: "This door does not take that method; see /docs."}
+        response = told(request, Refusal(status, message.get(status, "The request cannot be read.")))
+        response.headers.update(dict(error.headers or {}))
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        service.faults(request.scope.get("state", {}).get("request_id", ""), error)
+        return told(request, Refusal(500, "Something unexpected happened; it was noted under the request's id."))
+
+
+def _health(app: FastAPI, service: Service) -> None:
+    @app.get("/ping", include_in_schema=False)
+    @app.get("/health", include_in_schema=False)
+    async def ping() -> Response:
+        return Response("\n", 200 if service.engine is not None else 503, media_type=JSON_TYPE)
+
+    @app.get("/version", include_in_schema=False)
+    async def mlflow_version() -> Response:
+        return Response(version("mlflow"), media_type=JSON_TYPE)
+
+    @app.get("/live", include_in_schema=False)
+    async def live() -> Response:
+        return _json({"status": "live"})
+
+    @app.get("/ready", include_in_schema=False)
+    async def ready() -> Response:
+        told = await asyncio.to_thread(readiness, service)
+        return _json(told, 200 if told["ready"] else 503)
+
+
+def readiness(service: Service) -> dict[str, Any]:
+    """Whether predictions can be given, and what stands in the way; a registry that is away does not."""
+    loaded, writable = service.engine is not None, service.log is None or _writable(service.log.path.parent)
+    known = service.registry
+    return {
+        "ready": loaded and not service.stopping and (writable or not service.acknowledged),
+        "loaded": loaded,
+        "log_writable": writable,
+        "stopping": service.stopping,
+        "model_version": service.engine.bundle.version if service.engine else None,
+        "registry": {
+            "reachable": bool(known.get("reachable", False)),
+            "seconds_since_answer": round(time.time() - known["answered"], 1) if known.get("answered") else None,
+        },
+    }
+
+
+def _writable(folder: Path) -> bool:
+    probe = folder / f"ready-{os.getpid()}.tmp"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(8192))
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _facts(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
+    """What tells of the model needs the predicting token, where one is set; counts and health are open."""
+
+    def admitted(request: Request) -> None:
+        doors.tokens.check_page(head_of(request.scope).bearer, request.headers.get("authorization", ""))
+
+    guarded = [Depends(admitted)]
+
+    @app.get("/model", include_in_schema=False, dependencies=guarded)
+    async def model() -> Response:
+        return _json(openapi.model(service.engine, service.alias, service.since))
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=guarded)
+    async def openapi_document() -> Response:
+        return _json(openapi.openapi(service.name, service.engine, doors.tokens))
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics_text() -> Response:
+        text = service.text(doors.in_flight)
+        with suppress(OSError):  # what was told once stays told when this process is gone: a sum must not fall
+            metrics.write(shared, text)
+        return Response(await asyncio.to_thread(exposed, text), headers={"content-type": PROMETHEUS})
+
+    def exposed(text: bytes) -> bytes:
+        own = metrics.Tally()
+        own.merge(text, alive=True)
+        return metrics.exposed(metrics.joined(shared, own))
+
+    @app.get("/", include_in_schema=False, dependencies=guarded)
+    async def front() -> Response:
+        own = metrics.Tally()
+        own.merge(service.text(doors.in_flight), alive=True)
+        text, policy = html.front(service, metrics.joined(shared, own), _ledger(shared))
+        return Response(text, media_type="text/html", headers={"content-security-policy": policy, **html.HEADERS})
+
+    @app.get("/docs", include_in_schema=False, dependencies=guarded)
+    async def docs() -> Response:
+        text, policy = html.docs(service, openapi.openapi(service.name, service.engine, doors.tokens))
+        return Response(text, media_type="text/html", headers={"content-security-policy": policy, **html.HEADERS})
+
+
+def _ledger(shared: Path) -> list[Mapping[str, Any]]:
+    """The last entries of the ledger, as the process that talks to the registry wrote them down."""
+    try:
+        found = payloads.json_of((shared / "ledger.json").read_bytes())
+    except (OSError, Refusal):
+        return []
+    return list(found) if isinstance(found, list) else []
+
+
+def _taking(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
+    async def read(request: Request) -> bytes:
+        return await doors.body(head_of(request.scope), request.receive)
+
+    @app.post("/outcomes", include_in_schema=False)
+    async def take_outcomes(request: Request) -> Response:
+        doors.admit()
+        doors.tokens.check("outcomes", head_of(request.scope).bearer)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
+            raise Refusal(415, f"The content type must be {JSON_TYPE}.")
+        told = await asyncio.to_thread(outcomes.take, service, payloads.json_of(await read(request)))
+        return _json(told)
+
+    @app.post("/webhook", include_in_schema=False)
+    async def called(request: Request) -> Response:
+        body = await read(request)
+        await asyncio.to_thread(webhook.check, doors.tokens.webhook, request.headers, body, time.time(), shared)
+        if webhook.sets_alias(body, service.name, service.alias):
+            await asyncio.to_thread((shared / webhook.AGAIN).touch)
+        await asyncio.to_thread((shared / "poke").touch)
+        return _json({"status": "taken"})
+
+    async def quick(request: Request) -> Response:  # reached where this application runs without the quick doors
+        raise Refusal(404, f"{request.url.path} is answered by the quick doors.")
+
+    for path in ("/predict", "/invocations"):
+        app.post(path, include_in_schema=False)(quick)

@@ -1,0 +1,176 @@
+"""The processes of a server: one that asks MLflow, some that answer, and this one, which starts and stops them."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+
+from afterfit.errors import BundleError, SettingsError, UnknownVersionError
+from afterfit.serving.folder import version_in
+from afterfit.serving.options import Plan
+
+BACKLOG = 2048
+TARGET = "target.json"
+LOOK = 0.1
+LONGEST_PAUSE = 30.0
+"""Seconds between starts of a process that dies again and again."""
+
+
+@dataclass
+class _Process:
+    command: list[str]
+    descriptors: tuple[int, ...] = ()
+    running: "subprocess.Popen[bytes] | None" = None
+    starts: int = 0
+    again: float = 0.0
+    born: float = 0.0
+
+    def look(self, environment: dict[str, str]) -> None:
+        """Start it where it does not run, later each time that it dies young."""
+        now = time.monotonic()
+        if self.running is not None and self.running.poll() is None:
+            return
+        if self.running is not None:
+            young = now - self.born < LONGEST_PAUSE
+            self.starts = self.starts + 1 if young else 0
+            self.again = now + min(0.5 * 2**self.starts, LONGEST_PAUSE) if young else now
+            sys.stderr.write(f"A process ended with code {self.running.returncode} and is started again.\n")
+            self.running = None
+        if now >= self.again:
+            self.born = now
+            self.running = subprocess.Popen(
+                self.command, pass_fds=self.descriptors, env=environment, stdin=subprocess.DEVNULL
+            )
+
+
+@dataclass
+class Processes:
+    """A server: its socket, its shared folder, its processes.
+
+    Args:
+        plan: what is served; its shared folder is made here.
+        host: address to listen at.
+        port: 0 for a free one.
+        workers: processes that answer.
+        told: called once, when every worker is ready, with the address and seconds since the start.
+    """
+
+    plan: Plan
+    host: str
+    port: int
+    workers: int
+    told: Callable[[str, float], None]
+    _stopping: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; what was begun is finished.
+
+        Raises:
+            SettingsError: the address cannot be listened at.
+            UnknownVersionError: nothing holds the alias.
+            BundleError: the folder that is served alone holds no version, or one that fails its checks.
+        """
+        started = time.monotonic()
+        listening = _bound(self.host, self.port)
+        shared = Path(tempfile.mkdtemp(prefix="afterfit-serve-"))
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._run(listening, shared, started)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            listening.close()
+            shutil.rmtree(shared, ignore_errors=True)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stopping = True
+
+    def _run(self, listening: socket.socket, shared: Path, started: float) -> None:
+        text = replace(self.plan, shared=str(shared)).to_json()
+        place = listening.fileno()
+        worker = [sys.executable, "-m", "afterfit.serving.start", "worker", text, str(place)]
+        workers = [_Process(worker, (place,)) for _ in range(self.workers)]
+        beside = [_Process([sys.executable, "-m", "afterfit.serving.start", "watcher", text])]
+        if self.plan.model:  # nobody has to be asked what should be served
+            beside = []
+            served = version_in(Path(self.plan.model).absolute(), self.plan.use_case.name)
+            (shared / TARGET).write_bytes(orjson.dumps({"served": served, "shadow": None, "registry": {}}))
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+        ready = False
+        try:
+            while not self._stopping:
+                for process in (*beside, *workers):
+                    process.look(environment)
+                _check_target(shared)
+                if self.plan.model and not ready:
+                    _check_refused(shared)
+                if not ready and all(_is_ready(shared, one) for one in workers):
+                    ready = True
+                    self.told(_address(listening), time.monotonic() - started)
+                time.sleep(LOOK)
+        finally:
+            self._end([*workers, *beside])
+
+    def _end(self, processes: list[_Process]) -> None:
+        running = [one.running for one in processes if one.running is not None]
+        for process in running:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        until = time.monotonic() + self.plan.use_case.serving.stop_seconds + 5
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(until - time.monotonic(), 0.1))
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _is_ready(shared: Path, process: _Process) -> bool:
+    return process.running is not None and (shared / f"ready-{process.running.pid}").exists()
+
+
+def _check_target(shared: Path) -> None:
+    try:
+        target: dict[str, Any] = orjson.loads((shared / TARGET).read_bytes())
+    except (OSError, ValueError):
+        return
+    if target["registry"].get("fatal"):
+        raise UnknownVersionError(target["registry"]["fatal"])
+
+
+def _check_refused(shared: Path) -> None:
+    for file in shared.glob("refused-*.json"):
+        raise BundleError(orjson.loads(file.read_bytes())["reason"])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"The server cannot listen at {host}:{port}: {error.strerror}. Give another port."
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,209 @@
+"""The settings file of a use case: frozen, strict, and every error names file and key."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from afterfit.errors import SettingsError
+from afterfit.package import ROOT
+from afterfit.settings import (
+    Alarms,
+    Candidate,
+    Columns,
+    Gate,
+    Log,
+    Metrics,
+    Policy,
+    Registry,
+    Scalar,
+    Serving,
+    Settings,
+    Source,
+    Split,
+    Tuning,
+)
+
+BUILTIN = ROOT / "usecases"
+
+
+class UseCase(Settings):
+    """One model's whole story in one file. Its name is the registered model's name."""
+
+    name: str
+    description: str = ""
+    task: Literal["classification", "regression"]
+    target: str
+    positive: Scalar | None = None
+    time: str | None = None
+    key: tuple[str, ...] = ()
+    source: Source
+    columns: Columns = Columns()
+    split: Split = Split()
+    candidates: tuple[Candidate, ...] = (Candidate(builder="hist_gradient_boosting"),)
+    metrics: Metrics = Metrics()
+    tuning: Tuning = Tuning()
+    gate: Gate = Gate()
+    registry: Registry = Registry()
+    log: Log = Log()
+    policy: Policy = Policy.model_validate({})
+    alarms: Alarms = Alarms()
+    serving: Serving = Serving()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    root: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+            raise ValueError(f"'{name}' must be letters, digits, '-', '_' and '.', beginning with a letter or digit")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "UseCase":
+        if (self.split.train or self.split.holdout) and self.time is None:
+            raise ValueError(
+                "split.train and split.holdout are windows of time: name the time column, or use split.share"
+            )
+        if self.gate.window and self.time is None:
+            raise ValueError("gate.window is a window of time: name the time column")
+        if self.target in self.columns.features:
+            raise ValueError(f"the target '{self.target}' stands in columns.features")
+        if self.positive is not None and self.task == "regression":
+            raise ValueError("positive names a class: a regression has none")
+        if self.target == self.time:
+            raise ValueError(f"the target '{self.target}' is the time column too: name another")
+        if not self.candidates:
+            raise ValueError("candidates is empty: name at least one builder")
+        builders = [candidate.builder for candidate in self.candidates]
+        doubled = sorted({name for name in builders if builders.count(name) > 1})
+        if doubled:
+            raise ValueError(f"candidates names {', '.join(doubled)} twice: give one candidate a wider space instead")
+        return self
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that decides; by task where the file names none."""
+        return self.metrics.primary or {"classification": "log_loss", "regression": "mae"}[self.task]
+
+
+def load_use_case(name_or_path: str | Path) -> UseCase:
+    """Read a use case: the name of a built-in one, or the path of a YAML file.
+
+    Relative paths inside the file are meant from the file's own folder.
+
+    Raises:
+        SettingsError: no such file, no YAML, an unknown key, or a value that does not fit; every fault is listed.
+    """
+    path = settings_file(str(name_or_path))
+    try:
+        content = yaml.load(path.read_text("utf-8"), _Strict)  # noqa: S506 - it is a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is text that is no UTF-8, or a day such as February 30
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: a settings file holds keys and values (name: …); this one is {_said(content)}")
+    if "root" in content:
+        raise SettingsError(f"{path}: unknown key 'root'")
+    try:
+        return UseCase.model_validate({**content, "root": path.resolve().parent})
+    except ValidationError as error:
+        faults = [f"{path}: {fault}" for fault in _faults(error)]
+        raise SettingsError("\n".join(faults)) from error
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML in which no key stands twice: the first of the two would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+@lru_cache
+def builtin_names() -> tuple[str, ...]:
+    """The names of the use cases that come with the package."""
+    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml")))
+
+
+def settings_file(text: str) -> Path:
+    """The file of a built-in use case's name, or of a path.
+
+    Raises:
+        SettingsError: there is no such file.
+    """
+    if text in builtin_names():
+        return BUILTIN / f"{text}.yaml"
+    path = Path(text)
+    with suppress(RuntimeError):  # no such user: then it is a name that begins with ~
+        path = path.expanduser()
+    if path.is_file():
+        return path
+    if text and path.is_dir():
+        raise SettingsError(f"'{text}' is a folder: give the settings file in it.")
+    near = difflib.get_close_matches(text, builtin_names(), n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    known = ", ".join(builtin_names())
+    raise SettingsError(f"There is no settings file '{text}', and no built-in use case of that name ({known}).{hint}")
+
+
+def _said(content: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false"}
+    return "empty" if content is None else names.get(type(content), "a single value")
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    told: set[str] = set()
+    for fault in error.errors():
+        where = ".".join(str(part) for part in _place(fault["loc"])) or "the file"
+        if fault["type"] == "extra_forbidden":
+            yield f"unknown key '{where}'{_nearest(fault['loc'])}"
+        elif fault["type"] == "missing":
+            yield f"the key '{where}' is required and absent"
+        elif where not in told:
+            told.add(where)  # a value that may be of several types has a fault for each
+            several = len(_place(fault["loc"])) < len(fault["loc"]) and fault["type"].endswith("_type")
+            message = "must be a single value" if several else fault["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it says {fault['input']!r})"
+            yield f"{where}: {message}{given}"
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a fault is, without the type that was tried there."""
+    tried = {"str", "int", "float", "bool", "constrained-str", "constrained-float"}
+    return loc[:-1] if len(loc) > 1 and loc[-1] in tried else loc
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    known = list(_model_at(loc[:-1]).model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    return f": did you mean '{near[0]}'?" if near else f"; known are {', '.join(key for key in known if key != 'root')}"
+
+
+def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = UseCase
+    for part in loc:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models(model.model_fields[part].annotation), model)
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
