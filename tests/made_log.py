@@ -4,7 +4,7 @@ import orjson
 import pyarrow as pa
 
 from afterfit import prediction_log
-from afterfit.prediction_log.spool import Entry, Outcome
+from afterfit.prediction_log.entries import Entry, Outcome
 
 NOON = 1_795_435_200_000_000  # 2026-11-23 12:00 UTC
 HOUR = 3_600_000_000

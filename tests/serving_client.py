@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 import httpx
 
 from afterfit.prediction_log.log import log_at
-from afterfit.serving.access import Access
-from afterfit.serving.asgi import Doors
+from afterfit.prediction_log.privacy import Keeping
+from afterfit.serving.asgi import Access, Doors
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
-from afterfit.serving.keeping import Keeping
 from afterfit.serving.routes import application
 from afterfit.serving.service import Service
 from afterfit.settings import Serving

@@ -16,8 +16,7 @@ from afterfit.contract.contract import learn
 from afterfit.model.bundle import Bundle, fresh_ids
 from afterfit.performance.predictions import Predictions
 from afterfit.serving import payloads
-from afterfit.serving.answers import Answers, ids_of, named
-from afterfit.serving.engine import MANY, Engine, engine
+from afterfit.serving.engine import MANY, Answers, Engine, engine, ids_of, named
 from afterfit.serving.metrics import Tally
 from afterfit.serving.service import count
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit.performance import estimation, levels, recalibration, regions, residuals
+from afterfit.performance import error_map, estimation, forecast, recalibration
+from afterfit.performance import recalibration as residuals
 from afterfit.performance.error_map import ErrorMap, learn_errormap
 from afterfit.performance.estimation import Answers, Past
 from afterfit.performance.evaluation import cost_metric
-from afterfit.performance.levels import Look
+from afterfit.performance.forecast import Look
 from afterfit.performance.metrics import METRICS, metric
 from afterfit.performance.predictions import Predictions
 
@@ -129,11 +130,11 @@ def test_intervals_hold_nine_of_ten_windows_of_a_world_that_does_not_move():
 def test_the_forecast_follows_a_level_that_stays_and_doubts_one_that_jumps():
     steady = [Look(0.5, 0.001, 1.0)] * 8
     jumping = [Look((-1.0) ** i * 0.6, 0.001, 1.0) for i in range(8)]
-    near, far = levels.forecast(steady, 1.0), levels.forecast(jumping, 1.0)
+    near, far = forecast.forecast(steady, 1.0), forecast.forecast(jumping, 1.0)
     assert near.centre == pytest.approx(0.5, abs=0.15)
     assert abs(far.centre) < 0.3
     assert near.draws(2_000, 0.0, 0).std() < far.draws(2_000, 0.0, 0).std() / 2
-    assert levels.forecast([], 1.0).centre == 0.0
+    assert forecast.forecast([], 1.0).centre == 0.0
 
 
 # What cannot be estimated.
@@ -198,8 +199,8 @@ def test_larger_errors_in_past_windows_make_larger_ones_expected():
 
 def test_errors_move_and_grow_as_told():
     points = np.array([[-1.0, 0.0, 1.0]] * 4)
-    assert residuals.moved(points, np.array([0.0, np.log(2)])) == pytest.approx(2 * points)
-    assert residuals.moved(points, np.array([1.5, 0.0])) == pytest.approx(points + 1.0)
+    assert residuals.shifted_errors(points, np.array([0.0, np.log(2)])) == pytest.approx(2 * points)
+    assert residuals.shifted_errors(points, np.array([1.5, 0.0])) == pytest.approx(points + 1.0)
 
 
 def test_regions_where_probabilities_are_off_are_put_right_and_chance_is_not():
@@ -231,7 +232,7 @@ def test_the_tree_of_regions_survives_being_written_and_takes_missing_values():
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=300))
 @settings(max_examples=40, deadline=None)
 def test_points_keep_the_mean_and_the_spread_of_errors(errors):
-    points = np.array(regions.points_of(np.array(errors)))
+    points = np.array(error_map.points_of(np.array(errors)))
     assert points.mean() == pytest.approx(np.mean(errors), abs=1e-6)
     if np.ptp(errors) > 1e-3:
         assert points.std() == pytest.approx(np.std(errors), rel=1e-6)

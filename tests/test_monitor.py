@@ -14,8 +14,8 @@ from afterfit import prediction_log
 from afterfit.commands import monitor, outcomes, score, train
 from afterfit.mlflow_store import monitor_runs, registry
 from afterfit.performance.metrics import metric
+from afterfit.prediction_log.privacy import Keeping
 from afterfit.serving.engine import Engine
-from afterfit.serving.keeping import Keeping
 from afterfit.use_case import load_use_case
 from conftest import made_table
 

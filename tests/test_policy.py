@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from afterfit.drift.report import ColumnReport, DriftReport, Finding
-from afterfit.loop.observation import Measured, Observation, Quality, Service
+from afterfit.loop.observation import Observation, Quality, Service
 from afterfit.loop.policy import Duel, Span, State, decide, found, remembered, together
+from afterfit.performance.metrics import Measured
 from afterfit.settings import Policy, TrainOn, presets
 
 END = datetime.fromisoformat("2024-02-01")

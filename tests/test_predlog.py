@@ -375,9 +375,9 @@ def test_the_outcome_that_arrived_last_is_joined_by_id_or_by_key(log, spool, sea
 
 
 def test_outcomes_over_many_runs_are_those_of_a_dictionary(log, spool, monkeypatch):
-    from afterfit.prediction_log import logoutcomes
+    from afterfit.prediction_log import reader
 
-    monkeypatch.setattr(logoutcomes, "RUN_ROWS", 50)
+    monkeypatch.setattr(reader, "RUN_ROWS", 50)
     rng = np.random.default_rng(0)
     spool.write([entry(f"a{i}", key=[i]) for i in range(300)])
     last = {}
@@ -393,9 +393,9 @@ def test_outcomes_over_many_runs_are_those_of_a_dictionary(log, spool, monkeypat
 
 
 def test_equal_hashes_do_not_mix_outcomes_up(log, spool, monkeypatch):
-    from afterfit.prediction_log import logoutcomes
+    from afterfit.prediction_log import reader
 
-    monkeypatch.setattr(logoutcomes, "hashes", lambda texts: np.full(len(texts), 7, dtype=np.uint64))
+    monkeypatch.setattr(reader, "hashes", lambda texts: np.full(len(texts), 7, dtype=np.uint64))
     spool.write([entry(name) for name in "abcd"])
     spool.write_outcomes([outcome("b", 1), outcome("c", 2), outcome("b", 3, NOON + 1), outcome("x", 4)])
     assert read(log)["outcome"].to_pylist() == [None, 3, 2, None]

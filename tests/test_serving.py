@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit.errors import LogError
-from afterfit.prediction_log.bulk import told_apart
+from afterfit.prediction_log.entries import told_apart
+from afterfit.prediction_log.privacy import Keeping
 from afterfit.serving.auth import Tokens, tokens_of_environment
 from afterfit.serving.engine import MANY, engine, fresh_id
-from afterfit.serving.keeping import Keeping
 from afterfit.serving.metrics import Tally
 from afterfit.serving.service import count
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened

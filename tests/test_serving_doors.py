@@ -14,9 +14,9 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from afterfit import prediction_log
 from afterfit.model.bundle import save
 from afterfit.model.training import train
+from afterfit.prediction_log.privacy import Keeping
 from afterfit.serving import html, metrics
 from afterfit.serving.auth import Tokens
-from afterfit.serving.keeping import Keeping
 from made import BOOSTER, bundled, made_table, posed, use_case
 from serving_client import asked, logged, made_doors, made_service, reopened
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from afterfit.commands.train import requirements
 from afterfit.mlflow_store import tracking
 from afterfit.model.bundle import save
-from afterfit.model.codedigest import code_digest
+from afterfit.model.safe_loading import code_digest
 from afterfit.package import ROOT
 from serving_client import JSON, asked, made_doors, made_service, reopened
 

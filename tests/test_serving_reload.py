@@ -12,13 +12,13 @@ import pytest
 
 from afterfit.model.bundle import save
 from afterfit.model.training import train
-from afterfit.serving import reload, webhook
+from afterfit.prediction_log.privacy import Keeping
+from afterfit.serving import auth, reload
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
 from afterfit.serving.http_errors import Refusal
-from afterfit.serving.keeping import Keeping
 from afterfit.serving.reload import Follower, try_out
-from afterfit.serving.shadow import Shadow
+from afterfit.serving.service import Shadow
 from made import BOOSTER, made_table, manifest, posed, use_case
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
@@ -187,7 +187,7 @@ def test_a_shadow_answers_the_same_rows_into_the_log_under_the_same_ids(followin
 
 
 def test_a_shadow_that_lags_drops_rows_and_says_so(following, versions, tmp_path, monkeypatch):
-    from afterfit.serving import shadow
+    from afterfit.serving import service as shadow
 
     service, found, _ = following
     monkeypatch.setattr(shadow, "MOST_WAITING", 2)
@@ -219,7 +219,7 @@ def signed(secret=b"secret", body=b"{}", delivery="d1", moment=None):
 def test_our_signature_is_mlflows():
     from mlflow.webhooks.delivery import _generate_hmac_signature
 
-    assert webhook.signature(b"s3", "id", "17", b'{"a": 1}') == _generate_hmac_signature("s3", "id", "17", '{"a": 1}')
+    assert auth.signature(b"s3", "id", "17", b'{"a": 1}') == _generate_hmac_signature("s3", "id", "17", '{"a": 1}')
 
 
 def test_a_signed_webhook_has_the_registry_asked_at_once(following, tmp_path):
@@ -249,12 +249,12 @@ def test_a_webhook_of_somebody_else_or_of_old_is_refused(following, tmp_path, he
 def test_a_webhook_is_taken_once_by_whichever_worker_and_never_without_a_secret(tmp_path):
     now = time.time()
     headers = {key.lower(): value for key, value in signed(delivery="once", moment=str(int(now))).items()}
-    webhook.check(b"secret", headers, b"{}", now, tmp_path)
+    auth.check(b"secret", headers, b"{}", now, tmp_path)
     with pytest.raises(Refusal, match="came before"):
-        webhook.check(b"secret", headers, b"{}", now, tmp_path)
+        auth.check(b"secret", headers, b"{}", now, tmp_path)
     with pytest.raises(Refusal, match="No webhooks"):
-        webhook.check(None, headers, b"{}", now, tmp_path)
-    webhook.check(b"secret", headers, b"{}", now, _other(tmp_path))
+        auth.check(None, headers, b"{}", now, tmp_path)
+    auth.check(b"secret", headers, b"{}", now, _other(tmp_path))
     assert len(list(tmp_path.glob("delivery-*"))) == 1
 
 
@@ -264,10 +264,10 @@ def _other(folder):
 
 
 def test_what_is_remembered_of_webhooks_is_forgotten_once_their_time_would_not_pass(tmp_path):
-    later = time.time() + 3 * webhook.OLDEST
+    later = time.time() + 3 * auth.OLDEST
     for delivery, moment in [("first", time.time()), ("second", later)]:
         headers = {key.lower(): value for key, value in signed(delivery=delivery, moment=str(int(moment))).items()}
-        webhook.check(b"secret", headers, b"{}", moment, tmp_path)
+        auth.check(b"secret", headers, b"{}", moment, tmp_path)
         if delivery == "first":
             [first] = tmp_path.glob("delivery-*")
     assert not first.exists()

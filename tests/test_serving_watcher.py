@@ -10,7 +10,8 @@ from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry, tracking
 from afterfit.mlflow_store.ledger import Decision
 from afterfit.mlflow_store.registry import DIGEST, LOADER
-from afterfit.serving import copies, registry_watcher, supervisor
+from afterfit.serving import registry_watcher, supervisor
+from afterfit.serving import registry_watcher as copies
 from afterfit.serving.options import Plan
 from afterfit.serving.registry_watcher import Watcher
 

@@ -17,7 +17,7 @@ from afterfit import prediction_log
 from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import sealing, spool_file
 from afterfit.prediction_log import spool as module
-from afterfit.prediction_log.bulk import Bulk
+from afterfit.prediction_log.entries import Bulk
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from made_log import NOON, entry, ids, outcome, read

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afterfit.gate import upkeep
+from afterfit.gate import version_checks
 
 
 class Work:
@@ -17,16 +17,16 @@ class Work:
 
 def told(monkeypatch, ours, theirs):
     clock = [0.0]
-    monkeypatch.setattr(upkeep.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(version_checks.time, "perf_counter", lambda: clock[0])
     pauses = []
-    monkeypatch.setattr(upkeep.time, "sleep", pauses.append)
-    found = upkeep.fast_enough("1,000 rows", [Work(clock, *ours), Work(clock, *theirs)], 2, 3.0)
+    monkeypatch.setattr(version_checks.time, "sleep", pauses.append)
+    found = version_checks.fast_enough("1,000 rows", [Work(clock, *ours), Work(clock, *theirs)], 2, 3.0)
     return found, pauses
 
 
 def test_what_is_slow_each_time_is_too_slow(monkeypatch):
     found, pauses = told(monkeypatch, [400], [110])
-    assert (found.outcome, len(pauses)) == ("fail", len(upkeep.AGAIN))
+    assert (found.outcome, len(pauses)) == ("fail", len(version_checks.AGAIN))
     assert "3.64 times the champion's 110 ms" in found.sentence
 
 

@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from afterfit import prediction_log
 from afterfit.prediction_log.arrow import FEATURE
-from afterfit.prediction_log.spool import Entry, Spool
+from afterfit.prediction_log.entries import Entry
+from afterfit.prediction_log.spool import Spool
 
 DAY = 86_400_000_000
 START = 1_795_392_000_000_000  # 2026-11-23 00:00 UTC

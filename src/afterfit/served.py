@@ -15,7 +15,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from afterfit.errors import AfterfitError, LogError
 from afterfit.model.bundle import load
-from afterfit.model.codedigest import check_code
+from afterfit.model.safe_loading import check_code
 
 
 class ServedBundle(PythonModel):
@@ -30,7 +30,7 @@ class ServedBundle(PythonModel):
         check_code(home, self.bundle.manifest.code, Path(__file__).name)
         self.log = None
         if os.environ.get("AFTERFIT_LOG", "").strip():
-            from afterfit.prediction_log.servedlog import ServedLog  # noqa: PLC0415 - costs nothing where no log is kept
+            from afterfit.prediction_log.from_bundle import ServedLog  # noqa: PLC0415 - costs nothing where no log is kept
 
             self.log = ServedLog(os.environ["AFTERFIT_LOG"], self.bundle)
 

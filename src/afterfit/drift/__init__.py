@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from afterfit.package import lazy
 
 if TYPE_CHECKING:
-    from afterfit.drift.drift import compare_drift
+    from afterfit.drift.compare import compare_drift
     from afterfit.drift.profiles import Profile, profile
     from afterfit.drift.reference import Reference
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "drift": ("compare_drift",),
+        "compare": ("compare_drift",),
         "profiles": ("Profile", "profile"),
         "reference": ("Reference",),
     },

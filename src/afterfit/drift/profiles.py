@@ -16,8 +16,17 @@ from afterfit.drift import design_effects as time_blocks
 from afterfit.drift import tabular as table_parts
 from afterfit.drift.binning import CELLS, Bins, CategoryBins, NumberBins, digest
 from afterfit.drift.correlations import Sums, no_sums, one_thread, score_table, sums_of
-from afterfit.drift.profile_spec import SAMPLE, Column, Layout, learn
-from afterfit.drift.saved import FORMAT, check_format, layout_from_dict, layout_to_dict, parsed
+from afterfit.drift.profile_spec import (
+    FORMAT,
+    SAMPLE,
+    Column,
+    Layout,
+    check_format,
+    layout_from_dict,
+    layout_to_dict,
+    learn,
+    parsed,
+)
 from afterfit.drift.tabular import Kind, Names
 from afterfit.errors import DataError
 

@@ -15,10 +15,10 @@ import pandas as pd
 
 from afterfit.contract.columns import Kind as ContractKind
 from afterfit.drift.binning import Bins, NumberBins
-from afterfit.drift.drift import compare_drift
+from afterfit.drift.compare import compare_drift
+from afterfit.drift.profile_spec import parsed
 from afterfit.drift.profiles import Profile, profile
 from afterfit.drift.report import DriftReport, Finding, Relation
-from afterfit.drift.saved import parsed
 from afterfit.drift.tabular import Kind
 from afterfit.errors import DataError
 from afterfit.performance.predictions import Predictions

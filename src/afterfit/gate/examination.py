@@ -13,11 +13,11 @@ import pandas as pd
 
 from afterfit import data, gate
 from afterfit.drift.reference import cleaned, distances
-from afterfit.gate import robustness, upkeep, version_checks
+from afterfit.gate import robustness, version_checks
 from afterfit.gate.verdict import Finding, Use
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import pose
-from afterfit.performance.evaluation import value_metric
+from afterfit.performance.evaluation import calibration_error, value_metric
 from afterfit.performance.metrics import Metric, metric
 from afterfit.performance.paired_comparison import Comparison, compare_performance, compare_slices
 from afterfit.performance.predictions import Predictions
@@ -193,7 +193,7 @@ def examine(case: Case) -> Iterator[Finding]:
         yield from _answers(case)
     sides, settings = [side for side in (case.candidate, case.champion) if side is not None], case.use_case.gate
     kept = [(side.bundle, side.folder) for side in sides]
-    yield from upkeep.findings(kept, larger=settings.larger, slower=settings.slower)
+    yield from version_checks.costs(kept, larger=settings.larger, slower=settings.slower)
 
 
 def _unseen(case: Case) -> Iterator[Finding]:
@@ -336,8 +336,8 @@ def _slices(case: Case, held: HeldOut, sides: tuple[Predictions, Predictions], w
 
 
 def _calibrated(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
-    error, chance = robustness.calibration_error(held.y, ours)
-    beside = None if theirs is None else robustness.calibration_error(held.y, theirs)[0]
+    error, chance = calibration_error(held.y, ours)
+    beside = None if theirs is None else calibration_error(held.y, theirs)[0]
     if np.isfinite(error):
         yield version_checks.calibrated(error, chance, case.use_case.gate.calibration_error, beside, len(held.y))
 

@@ -14,7 +14,6 @@ from afterfit.model.training import Problem, encode, fit, layout
 from afterfit.performance.metrics import Metric
 from afterfit.performance.predictions import Predictions
 
-BINS = 10
 NEVER_SEEN = "(never seen before)"
 REFITS = 5
 
@@ -100,29 +99,6 @@ def constant(predictions: Predictions) -> bool:
     """Whether every row got the same answer."""
     answers = predictions.prediction if predictions.probabilities is None else predictions.probabilities
     return len(answers) > 1 and bool(np.all(answers == answers[0]))
-
-
-def calibration_error(y: npt.NDArray[Any], predictions: Predictions) -> tuple[float, float]:
-    """How far probabilities are from shares, and how far chance alone would put them; nan where nothing is said.
-
-    Two classes: the expected calibration error over ten bins of equal size (Naeini, Cooper, Hauskrecht 2015). More:
-    the same of the predicted class's confidence. Numbers: the distance of the 90 % interval's coverage from 90 %.
-    Chance: what independent rows under perfect calibration would show on average.
-    """
-    if predictions.classes is None:
-        if predictions.lower is None or predictions.upper is None:
-            return float("nan"), float("nan")
-        covered = (y >= predictions.lower) & (y <= predictions.upper)
-        return abs(float(covered.mean()) - 0.9), 0.8 * float(np.sqrt(0.09 / len(y)))
-    if predictions.probabilities is None:
-        return float("nan"), float("nan")
-    if len(predictions.classes) == 2:
-        stated, hit = predictions.probability, y == 1
-    else:
-        stated, hit = np.asarray(predictions.confidence), y == predictions.prediction
-    parts = np.array_split(np.argsort(stated, kind="stable"), BINS)
-    error = sum(abs(float(stated[part].sum() - hit[part].sum())) for part in parts) / len(y)
-    return error, 0.8 * float(np.sqrt(BINS * np.mean(stated * (1 - stated)) / len(y)))
 
 
 def equal_models_spread(

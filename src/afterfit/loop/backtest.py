@@ -13,11 +13,10 @@ import numpy as np
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import history, stepping
 from afterfit.loop.history import Model, Work
-from afterfit.loop.observation import Measured
 from afterfit.loop.policy import ENDS, SURE, Duel, Span
 from afterfit.loop.stepping import Candidate, Done, Looked, Recipe, Turn
 from afterfit.performance.estimation import Past
-from afterfit.performance.metrics import metric
+from afterfit.performance.metrics import Measured, metric
 from afterfit.settings import Policy
 from afterfit.use_case import UseCase
 

@@ -7,27 +7,7 @@ from math import isfinite
 from typing import Any
 
 from afterfit.drift.report import DriftReport
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A metric over rows, realised or estimated.
-
-    Attributes:
-        metric: its name; "value" is money a row.
-        value: the metric in its own unit; None where it cannot be told.
-        low: lower end of its interval, or None.
-        high: upper end of it, or None.
-        n: rows that it rests on.
-        reason: why there is no value, or no interval; empty where there are both.
-    """
-
-    metric: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str = ""
+from afterfit.performance.metrics import Measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,15 @@ import pandas as pd
 from afterfit.contract.checks import Checked
 from afterfit.drift.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
 from afterfit.drift.report import DriftReport
-from afterfit.gate.robustness import calibration_error, defined
-from afterfit.loop.observation import Measured, Observation, Quality, Service, SliceSeen
+from afterfit.gate.robustness import defined
+from afterfit.loop.observation import Observation, Quality, Service, SliceSeen
 from afterfit.model.bundle import Bundle
 from afterfit.performance import estimation
 from afterfit.performance.estimation import Past
-from afterfit.performance.evaluation import interval, value_metric
-from afterfit.performance.metrics import Metric, metric
+from afterfit.performance.evaluation import calibration_error, cut, interval, value_metric
+from afterfit.performance.metrics import Measured, Metric, metric
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.performance.recalibration import centre_of, thinned
-from afterfit.performance.slices import cut
 from afterfit.use_case import UseCase
 
 __all__ = ["Past", "Served", "answered", "observe", "past_of"]

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from math import inf, isfinite, sqrt
 from typing import Any, Literal
 
-from afterfit.loop.observation import Measured, Observation
+from afterfit.loop.observation import Observation
 from afterfit.performance.estimation import Past
-from afterfit.performance.metrics import metric
+from afterfit.performance.metrics import Measured, metric
 from afterfit.settings import Policy
 
 Kind = Literal["nothing", "alarm", "retrain", "roll_back"]

@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from math import isfinite
 from typing import Any
 
-from afterfit.loop.observation import Measured, Observation, Quality
+from afterfit.loop.observation import Observation, Quality
 from afterfit.loop.policy import Action
 from afterfit.mlflow_store import tracking
 from afterfit.mlflow_store.tracking import Noted, Point
 from afterfit.performance.estimation import Past
+from afterfit.performance.metrics import Measured
 
 KIND, START, END, VERSION = "afterfit.kind", "afterfit.start", "afterfit.end", "afterfit.version"
 NAME, STEP, PAST, POINTS = "afterfit.window", "afterfit.step", "afterfit.past", "afterfit.points"

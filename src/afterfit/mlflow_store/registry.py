@@ -163,7 +163,7 @@ def load_bundle(target: Version) -> "Bundle":
 
 def _checked(home: Path, expected: str, number: str) -> "Bundle":
     from afterfit.model.bundle import load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
-    from afterfit.model.codedigest import check_code  # noqa: PLC0415 - as above
+    from afterfit.model.safe_loading import check_code  # noqa: PLC0415 - as above
 
     bundle = load(home / BUNDLE, expected, number)
     check_code(home, bundle.manifest.code, LOADER)

@@ -16,7 +16,7 @@ import pandas as pd
 from afterfit import data
 from afterfit.contract.columns import PLACEHOLDERS
 from afterfit.model.bundle import Bundle, Manifest, Unseen, save
-from afterfit.model.codedigest import code_digest
+from afterfit.model.safe_loading import code_digest
 from afterfit.model.training import Problem, Trained, errormap, pose, reference
 from afterfit.package import ROOT
 from afterfit.use_case import UseCase

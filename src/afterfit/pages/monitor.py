@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from afterfit.loop.observation import Measured, Observation
+from afterfit.loop.observation import Observation
 from afterfit.package import TEMPLATES
 from afterfit.pages.drift import by_weight, changed, shown
+from afterfit.performance.metrics import Measured
 
 WIDE, HIGH, LEFT, TOP, BOTTOM = 520, 210, 52, 10, 172
 MOST_CHARTS, MOST_WINDOWS, MOST_NAMES = 8, 240, 8

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from afterfit.loop.observation import Measured
-from afterfit.performance import recalibration, residuals
+from afterfit.performance import recalibration
+from afterfit.performance import recalibration as residuals
 from afterfit.performance.bootstrap import Blocks, time_blocks
-from afterfit.performance.levels import Look, forecast
-from afterfit.performance.metrics import Metric
+from afterfit.performance.forecast import Look, forecast
+from afterfit.performance.metrics import Measured, Metric
 from afterfit.performance.predictions import FloatArray, Predictions
 
 CONFIDENCE = 0.9
@@ -140,10 +140,10 @@ def learn(answers: Answers, y: npt.NDArray[Any], end: datetime | None = None) ->
     outside, rows = answers.outside, len(y)
     answers, y = answers.take(kept), y[kept]
     if answers.regression:
-        off, information, scores = residuals.fit(answers.predictions.prediction, np.asarray(answers.points), y)
+        off, information, scores = residuals.fit_errors(answers.predictions.prediction, np.asarray(answers.points), y)
     else:
         table, y = answers.probabilities, y.astype(np.intp)
-        off = recalibration.fit(table, y, answers.centre)
+        off = recalibration.fit_shift(table, y, answers.centre)
         information = recalibration.information(table, answers.centre, off)
         scores = recalibration.scores(table, y, answers.centre, off)
     blocks = Blocks(np.arange(len(y)), len(y))
@@ -298,7 +298,7 @@ def _outcomes(shares: FloatArray, random: np.random.Generator | None) -> FloatAr
 
 
 def _of_numbers(one: Metric, answers: Answers, off: FloatArray, random: np.random.Generator | None) -> float:
-    predictions, points = answers.predictions, residuals.moved(np.asarray(answers.points), off)
+    predictions, points = answers.predictions, residuals.shifted_errors(np.asarray(answers.points), off)
     n, p = points.shape
     if random is not None:
         return one(predictions.prediction + points[np.arange(n), random.integers(0, p, n)], predictions)

@@ -23,10 +23,7 @@ from afterfit.performance.predictions import FloatArray, Predictions, Task
 
 IntArray = npt.NDArray[np.intp]
 Needs = Literal["score", "probability", "prediction", "interval"]
-
 INTERVAL_LEVEL = 0.9  # of the `lower` and `upper` that a regression answers
-
-
 Weighted = Callable[[FloatArray], FloatArray]
 """Weights of g groups of rows, (r, g), to the metric under each set of weights, (r,); undefined is nan."""
 Formula = Callable[[npt.NDArray[Any], Predictions, IntArray, int], Weighted]
@@ -301,7 +298,6 @@ _BINARY: frozenset[Task] = frozenset({"binary"})
 _CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 _NUMBERS: frozenset[Task] = frozenset({"regression"})
 _SHARE, _LOSS = (0.0, 1.0), (0.0, math.inf)
-
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
@@ -428,3 +424,24 @@ def used_values(wanted: Metric, predictions: Predictions) -> list[npt.NDArray[An
 
 def _either(tasks: frozenset[Task]) -> str:
     return " or ".join(sorted(tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A metric over rows, realised or estimated.
+
+    Attributes:
+        metric: its name; "value" is money a row.
+        value: the metric in its own unit; None where it cannot be told.
+        low: lower end of its interval, or None.
+        high: upper end of it, or None.
+        n: rows that it rests on.
+        reason: why there is no value, or no interval; empty where there are both.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str = ""

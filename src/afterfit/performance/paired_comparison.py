@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from afterfit.errors import DataError, SettingsError
 from afterfit.performance.bootstrap import FEWEST_BLOCKS, Blocks, Weighted, bootstrap, interval_of, resolve
+from afterfit.performance.evaluation import cut
 from afterfit.performance.metrics import Metric, metric, outcomes_of, require, used_values
 from afterfit.performance.predictions import Predictions
-from afterfit.performance.slices import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ def compare_performance(
     """Compare two models on the same n rows by a paired bootstrap over blocks of rows.
 
     Both models are measured under the same resamples, so that what is hard for both cancels. The interval is the
-    expanded percentile interval of the difference (Hesterberg 2015; see `afterfit.performance.bootstrap.interval_of`). It decides
+    expanded percentile interval of the difference (Hesterberg 2015; see `bootstrap.interval_of`). It decides
     by the usual logic of superiority and equivalence (Wellek 2010):
 
     - better: all of it lies above `margin`;
@@ -128,7 +128,7 @@ def compare_performance(
         candidate: what wants to be answered, on the same rows.
         metric: its name, or a `Metric`.
         blocks: None where rows are independent; (n,) labels of blocks of rows that share their luck (a day, a
-            customer); or (n,) times, which are cut into blocks by the rule of `afterfit.performance.bootstrap.time_blocks`.
+            customer); or (n,) times, which are cut into blocks by the rule of `bootstrap.time_blocks`.
         margin: smallest improvement worth it, in the metric's unit, not negative.
         tolerance: largest loss put up with, not negative; as large as `margin` where None.
         confidence: of the interval; both ends together.

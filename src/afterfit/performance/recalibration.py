@@ -1,4 +1,7 @@
-"""How far class probabilities are off in a window: a shift of each class and one change of sharpness."""
+"""How far class probabilities are off in a window: a shift of each class and one change of sharpness.
+
+How far a regression's errors are off in a window: moved by so much, and so many times as large.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
 MOST_CLASSES = 10
 """Classes up to which each has a shift of its own; with more only the sharpness is looked at."""
 MOST_ROWS = 100_000
@@ -36,7 +38,7 @@ def shifted(probabilities: Floats, centre: Floats, theta: Floats) -> Floats:
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def fit(probabilities: Floats, y: npt.NDArray[np.intp], centre: Floats) -> Floats:
+def fit_shift(probabilities: Floats, y: npt.NDArray[np.intp], centre: Floats) -> Floats:
     """The shift (d,) under which the outcomes are most likely, by Newton's method with a weak prior."""
     theta = np.zeros(parameters(probabilities.shape[1]))
     for _ in range(STEPS):
@@ -104,3 +106,35 @@ def centre_of(shares: Sequence[float], classes: int) -> Floats:
 
 def _leverage(probabilities: Floats, centre: Floats) -> Floats:
     return np.asarray(np.log(np.clip(probabilities, FLOOR, 1.0)) - centre)
+
+
+SMALLEST = 1e-12
+
+
+def shifted_errors(points: Floats, off: Floats) -> Floats:
+    """Errors (n, p) under `off`: moved by off[0] mean absolute errors, their spread times exp(off[1])."""
+    centre, scale = _parts(points)
+    return np.asarray((centre + off[0] * scale)[:, None] + np.exp(off[1]) * (points - centre[:, None]))
+
+
+def fit_errors(prediction: Floats, points: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """By how much the errors of n rows are off what `points` (n, p) say of them.
+
+    Returns:
+        off (2,): a ratio of sums, and the logarithm of one; the information (2, 2) and the scores (n, 2) that the
+        linearised ratios have, as a likelihood would.
+    """
+    centre, scale = _parts(points)
+    error = y - prediction - centre
+    move = error.sum() / scale.sum()
+    left = error - move * scale
+    growth = max(np.abs(left).sum() / scale.sum(), 1e-3)
+    rest = np.column_stack([left, np.abs(left) - growth * scale])
+    total = scale.sum() * np.array([1.0, growth])
+    squares = np.maximum((rest**2).sum(axis=0), SMALLEST)
+    return np.array([move, np.log(growth)]), np.diag(total**2 / squares), rest * (total / squares)
+
+
+def _parts(points: Floats) -> tuple[Floats, Floats]:
+    centre = points.mean(axis=1)
+    return centre, np.maximum(np.abs(points - centre[:, None]).mean(axis=1), SMALLEST)

@@ -9,36 +9,32 @@ if TYPE_CHECKING:
         VARIABLE,
         PredictionLog,
         features_of,
-        key_of,
         known_outcomes,
         log_at,
         log_of,
-        private,
         read,
         required,
-        salt_of,
         seal,
         tidy,
         unknown_ids,
         unknown_keys,
         write_table,
     )
+    from afterfit.prediction_log.privacy import key_of, private, salt_of
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "privacy": ("key_of", "private", "salt_of"),
         "log": (
             "PredictionLog",
             "VARIABLE",
             "features_of",
-            "key_of",
             "known_outcomes",
             "log_at",
             "log_of",
-            "private",
             "read",
             "required",
-            "salt_of",
             "seal",
             "tidy",
             "unknown_ids",

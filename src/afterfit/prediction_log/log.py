@@ -1,35 +1,30 @@
 """The prediction log as a whole: where it is, sealing, outcomes, which ids it knows, reading, what stays private."""
 
-import hashlib
-import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 
 from afterfit.contract.values import read_category
 from afterfit.errors import LogError, SettingsError
-from afterfit.prediction_log import logids, reader, sealing, spool_file
+from afterfit.prediction_log import reader, sealing, spool_file
+from afterfit.prediction_log.entries import Entry, Outcome
 from afterfit.prediction_log.reader import Asked, feature_column, features_of
 from afterfit.prediction_log.sealing import Sealed
-from afterfit.prediction_log.spool import Entry, Outcome, Spool
+from afterfit.prediction_log.spool import Spool
 from afterfit.prediction_log.spool_file import spoken
-from afterfit.prediction_log.store import Part, Store, store
+from afterfit.prediction_log.store import Part, Store, id_hashes, known_hashes, store
 from afterfit.use_case import UseCase
 
-__all__ = ["Entry", "Outcome", "PredictionLog", "Sealed", "Spool", "feature_column", "features_of", "key_of", "private"]
-
+__all__ = ["Entry", "Outcome", "PredictionLog", "Sealed", "Spool", "feature_column", "features_of"]
 VARIABLE = "AFTERFIT_LOG"
 """The environment variable that names a log's folder where there is no settings file."""
-SALT = "AFTERFIT_LOG_SALT"
-"""The environment variable with a secret for the hashes of private values."""
 SIDE = 500
 """Ids that one query of a spool asks for."""
 
@@ -190,7 +185,7 @@ def _encodable(text: str) -> bool:
 
 def _held(place: Store, cache: Path, part: Part, wanted: list[str]) -> npt.NDArray[np.bool_]:
     try:
-        return logids.held(place, cache, part, logids.hashes(wanted))
+        return known_hashes(place, cache, part, id_hashes(wanted))
     except FileNotFoundError:  # joined meanwhile, or removed
         return np.zeros(len(wanted), dtype=np.bool_)
 
@@ -204,51 +199,6 @@ def _spooled(path: Path, ids: set[str]) -> set[str]:
             for first in range(0, len(wanted), SIDE):
                 found |= spool_file.known(connection, wanted[first : first + SIDE])
     return found
-
-
-def private(
-    row: Mapping[str, Any], columns: Collection[str], mode: Literal["hash", "drop"], *, salt: str = ""
-) -> dict[str, Any]:
-    """A row as the log may hold it: the values of private columns hashed, or left out. Missing values stay missing.
-
-    A hash is the first 16 hex digits of sha256 over the salt, the column's name and the value's text. Equal values
-    have equal hashes, so that they can be counted and joined; who knows the salt can try values out.
-    """
-    if not columns:
-        return dict(row)
-    kept = {name: value for name, value in row.items() if mode == "hash" or name not in columns}
-    for name in columns:
-        if kept.get(name) is not None:
-            kept[name] = hashed(kept[name], name, salt)
-    return kept
-
-
-def hashed(value: Any, column: str, salt: str) -> str | None:
-    """One private value's hash; None for a missing value."""
-    text = read_category(value)
-    if text is None:
-        return None
-    return hashlib.sha256(f"{salt}\0{column}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def salt_of(use_case: str) -> str:
-    """What hashes of private values begin with: the secret in AFTERFIT_LOG_SALT, if there is one, and the name."""
-    return f"{os.environ.get(SALT, '')}\0{use_case}"
-
-
-def key_of(row: Mapping[str, Any], key: Sequence[str], private: Collection[str] = (), *, salt: str = "") -> str | None:
-    """The JSON list of a row's key, by which outcomes are joined; None where a part of it is missing.
-
-    Values are their texts as categories have them, so that 12, 12.0 and "12" are one key. Private ones are hashed,
-    also where `drop` leaves them out of the features: without them there is nothing to join by.
-    """
-    texts = [hashed(row.get(n), n, salt) if n in private else read_category(row.get(n)) for n in key]
-    if not texts or None in texts:
-        return None
-    try:
-        return orjson.dumps(texts).decode()
-    except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, which no text of UTF-8 can hold
-        return json.dumps(texts, separators=(",", ":"))
 
 
 def known_outcomes(log: PredictionLog, outcomes: pa.Table) -> npt.NDArray[np.bool_]:

@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from afterfit.errors import AfterfitError, LogError
-from afterfit.prediction_log import logids, spool_file
+from afterfit.prediction_log import spool_file
 from afterfit.prediction_log.arrow import answers_table, cast, common, outcomes_table
 from afterfit.prediction_log.spool import Spool
 from afterfit.prediction_log.spool_file import Hold, Range, spoken
-from afterfit.prediction_log.store import Part, Store
+from afterfit.prediction_log.store import Part, Store, id_index
 
 PART_ROWS = 50_000
 """Most rows of a part, which sealing has in memory as a table."""
@@ -150,7 +150,7 @@ def split(table: pa.Table) -> list[tuple[str, pa.Table]]:
 def put(store: Store, part: Part, table: pa.Table, stands_for: Sequence[str] = ()) -> None:
     """Write a part, and before it, for answers, the index of its ids."""
     if part.kind == "answers":
-        store.put(part.index(), logids.index(table["prediction_id"]))
+        store.put(part.index(), id_index(table["prediction_id"]))
     if stands_for:
         table = table.replace_schema_metadata({STANDS_FOR: orjson.dumps(list(stands_for))})
     file = io.BytesIO()

@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import spool_file
-from afterfit.prediction_log.bulk import Bulk, together
+from afterfit.prediction_log.entries import Bulk, Entry, Outcome, together
 from afterfit.prediction_log.spool_file import TABLES, UNFIT, Hold, spoken
 
 EVERY = 0.05
@@ -34,65 +34,9 @@ TOGETHER = 128
 """Rows of one statement: the interpreter is given away once for all of them, not once for each."""
 MANY = 16
 """Answers that follow each other from which they are one record."""
-
-
 _forks = [0]
 """How many forks made this process from one that knew this module; asking the system each time would cost more."""
 os.register_at_fork(after_in_child=lambda: _forks.__setitem__(0, _forks[0] + 1))
-
-
-class Entry(NamedTuple):
-    """One answer; a NamedTuple because it is built 10,000 times a second.
-
-    Attributes:
-        prediction_id: the answer's id.
-        time: microseconds since 1970 UTC, when it was answered.
-        version: which version of the model answered.
-        shadow: whether the answer was given behind another one.
-        key: JSON list of the use case's key columns' values, or None.
-        features: JSON object: the row as received, after private columns were hashed or left out.
-        prediction: JSON scalar, or None where there is none.
-        probability: of the second of two classes.
-        probabilities: JSON object, several classes.
-        lower: lower end of a regression's interval.
-        upper: upper end of it.
-        confidence: probability of the predicted class.
-        warnings: JSON list, None where empty.
-        error: JSON object, or None.
-        seconds: from request to answer, as far as known at writing.
-    """
-
-    prediction_id: str
-    time: int
-    version: str
-    shadow: bool
-    key: str | None
-    features: bytes
-    prediction: bytes | None
-    probability: float | None
-    probabilities: bytes | None
-    lower: float | None
-    upper: float | None
-    confidence: float | None
-    warnings: bytes | None
-    error: bytes | None
-    seconds: float | None
-
-
-class Outcome(NamedTuple):
-    """The true target of an answer, told by the answer's id or by its key.
-
-    Attributes:
-        prediction_id: the answer's id, or None.
-        key: JSON list of the key columns' values, or None.
-        value: JSON scalar: the true target.
-        time: when it arrived, microseconds since 1970 UTC.
-    """
-
-    prediction_id: str | None
-    key: str | None
-    value: bytes
-    time: int
 
 
 class Spool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afterfit.errors import LogError
-from afterfit.prediction_log.bulk import Record, ids_of, told_apart
+from afterfit.prediction_log.entries import Record, ids_of, told_apart
 
 ENDING = ".sqlite"
 TABLES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from afterfit.serving.answers import text_of_all
+from afterfit.serving.engine import text_of_all
 from afterfit.serving.http_errors import Refusal
 
 Row = Mapping[str, Any]

@@ -10,9 +10,9 @@ import orjson
 
 from afterfit.errors import AfterfitError, BundleError
 from afterfit.model.bundle import load
-from afterfit.model.codedigest import check_code
+from afterfit.model.safe_loading import check_code
+from afterfit.prediction_log.privacy import Keeping
 from afterfit.serving.engine import Engine, Row, engine
-from afterfit.serving.keeping import Keeping
 from afterfit.serving.service import Service
 
 EVERY = 0.1

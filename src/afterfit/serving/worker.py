@@ -18,16 +18,14 @@ import uvicorn
 
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
+from afterfit.prediction_log.privacy import keeping_of
 from afterfit.serving import metrics
-from afterfit.serving.access import Access
-from afterfit.serving.asgi import Doors
+from afterfit.serving.asgi import Access, Doors
 from afterfit.serving.auth import tokens_of_environment
-from afterfit.serving.keeping import keeping_of
 from afterfit.serving.options import Plan, plan_of
 from afterfit.serving.reload import Follower
 from afterfit.serving.routes import application
-from afterfit.serving.service import Service
-from afterfit.serving.shadow import Shadow
+from afterfit.serving.service import Service, Shadow
 
 TICK = 0.1
 """Seconds between looks at requests that take too long."""

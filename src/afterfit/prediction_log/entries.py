@@ -1,4 +1,6 @@
-"""Many answers as one record of a spool: written in one piece, told apart only when they are read.
+"""TODO doc.
+
+Many answers as one record of a spool: written in one piece, told apart only when they are read.
 
 A request of a thousand rows is in the log as two texts, its rows and its answers, which costs a tenth of a thousand
 records; so are the answers to many requests of one row that are written at once. The record takes the row numbers of
@@ -12,6 +14,61 @@ from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
+
+
+class Entry(NamedTuple):
+    """One answer; a NamedTuple because it is built 10,000 times a second.
+
+    Attributes:
+        prediction_id: the answer's id.
+        time: microseconds since 1970 UTC, when it was answered.
+        version: which version of the model answered.
+        shadow: whether the answer was given behind another one.
+        key: JSON list of the use case's key columns' values, or None.
+        features: JSON object: the row as received, after private columns were hashed or left out.
+        prediction: JSON scalar, or None where there is none.
+        probability: of the second of two classes.
+        probabilities: JSON object, several classes.
+        lower: lower end of a regression's interval.
+        upper: upper end of it.
+        confidence: probability of the predicted class.
+        warnings: JSON list, None where empty.
+        error: JSON object, or None.
+        seconds: from request to answer, as far as known at writing.
+    """
+
+    prediction_id: str
+    time: int
+    version: str
+    shadow: bool
+    key: str | None
+    features: bytes
+    prediction: bytes | None
+    probability: float | None
+    probabilities: bytes | None
+    lower: float | None
+    upper: float | None
+    confidence: float | None
+    warnings: bytes | None
+    error: bytes | None
+    seconds: float | None
+
+
+class Outcome(NamedTuple):
+    """The true target of an answer, told by the answer's id or by its key.
+
+    Attributes:
+        prediction_id: the answer's id, or None.
+        key: JSON list of the key columns' values, or None.
+        value: JSON scalar: the true target.
+        time: when it arrived, microseconds since 1970 UTC.
+    """
+
+    prediction_id: str | None
+    key: str | None
+    value: bytes
+    time: int
+
 
 Record = tuple[Any, ...]
 RECORDS = "dataframe_records"
