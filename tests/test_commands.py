@@ -14,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 
 from afterfit.commands import console
+from afterfit.lifecycle import result
 from afterfit.mlflow_store import registry
 from afterfit.performance.evaluation import metric
 from afterfit.use_case import load_use_case
@@ -81,7 +82,7 @@ def test_metrics_pictures_and_dataset_of_a_training_run_are_linked_to_the_model(
 
 def test_the_version_in_production_is_not_promoted_again(sizes, command_line):
     code, out, _ = command_line("promote", config=sizes, version="production")
-    assert code == console.REJECT
+    assert code == result.REJECT
     assert "Version 1 is in production already." in out
     assert "The alias 'production' stays where it is (version 1)." in out
 
@@ -89,7 +90,7 @@ def test_the_version_in_production_is_not_promoted_again(sizes, command_line):
 def test_a_version_with_the_champions_answers_is_rejected(sizes, command_line):
     assert command_line("train", config=sizes)[0] == 0
     code, out, _ = command_line("promote", config=sizes, json="again.json")
-    assert code == console.REJECT
+    assert code == result.REJECT
     assert "just as version 1 does" in out
     told = json.loads(Path("again.json").read_text())
     assert (told["decision"], told["previous"], told["to"]) == ("REJECT", "1", "production")
@@ -99,10 +100,10 @@ def test_a_version_with_the_champions_answers_is_rejected(sizes, command_line):
 def test_a_worse_candidate_is_rejected_and_its_findings_stand_in_the_run(sizes, command_line):
     assert command_line("train", config=sizes, builder="dummy")[0] == 0
     code, out, _ = command_line("promote", config=sizes, to="staging")
-    assert code in {console.REJECT, console.HOLD}, out  # calibrated, it is the dummy give or take some noise
+    assert code in {result.REJECT, result.HOLD}, out  # calibrated, it is the dummy give or take some noise
     assert registry.holder("sizes", "staging").number == "1"
     code, out, _ = command_line("promote", config=sizes, json="worse.json")
-    assert code == console.REJECT
+    assert code == result.REJECT
     assert re.search("Version 1 has .* log_loss, it has .*: worse, by", out)
     run = MlflowClient().get_run(json.loads(Path("worse.json").read_text())["run_id"])
     assert run.info.status == "FINISHED"
@@ -117,7 +118,7 @@ def test_a_few_held_out_rows_hold_the_candidate(sizes, command_line):
     Path("strict.yaml").write_text(yaml.safe_dump(settings))
     assert command_line("train", config="strict.yaml", builder="linear")[0] == 0
     code, out, _ = command_line("promote", config="strict.yaml")
-    assert code == console.HOLD, out
+    assert code == result.HOLD, out
     assert "1,000 are needed" in out
     assert registry.holder("sizes", "production").number == "1"
 
@@ -144,7 +145,7 @@ def test_a_version_that_is_not_ours_is_rejected_with_a_sentence(sizes, command_l
     number = mlflow.register_model(logged.model_uri, "sizes").version
     try:
         code, out, _ = command_line("promote", config=sizes, to="staging")
-        assert code == console.REJECT
+        assert code == result.REJECT
         assert "it was not registered by Afterfit" in out
         code, out, err = command_line("score", config=sizes, version=number, out="foreign.parquet")
         assert code == 1
@@ -245,7 +246,7 @@ def test_a_table_that_nobody_prepared_trains_from_its_drafted_settings_unchanged
     gain = told["metrics"][primary]["mean"] - told["dummy"][primary]
     assert gain > 0 if metric(primary).greater_is_better else gain < 0
     code, out, err = command_line("promote", config="mine.yaml", to="staging")
-    assert code in {0, console.HOLD}, out + err  # a small table may hold out too few rows
+    assert code in {0, result.HOLD}, out + err  # a small table may hold out too few rows
 
 
 def test_an_interrupt_where_python_cannot_raise_still_ends_the_command_without_a_trace():

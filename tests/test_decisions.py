@@ -8,7 +8,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from afterfit.commands import console
+from afterfit.lifecycle import result
 from afterfit.mlflow_store import ledger, registry
 from conftest import _working_in, made_table
 
@@ -67,7 +67,7 @@ def test_the_story_of_two_versions_is_told_by_the_ledger(sizes, command_line):
     assert registry.aliases("sizes") == {"production": "1"}
     assert registry.version("sizes", "2").tags["afterfit.stage"] == "rolled back"
     code, out, _ = answer(command_line, "promote", config=sizes, version="2", force="true", reason="Please.")
-    assert code == console.REJECT
+    assert code == result.REJECT
     assert "was rolled back by decision 3 (It was wrong at night.): train a new candidate" in out
     assert "This cannot be forced." in out
     code, out, told = answer(command_line, "history", config=sizes)
@@ -98,7 +98,7 @@ def test_an_equal_candidate_is_not_promoted_unless_a_person_forces_it_with_a_rea
     change(sizes, candidates=[{"builder": "hist_gradient_boosting", "params": {**STUMP, "learning_rate": 0.2}}])
     assert command_line("train", config=sizes)[0] == 0
     code, out, _ = answer(command_line, "promote", config=sizes)
-    assert code in {console.REJECT, console.HOLD}, out
+    assert code in {result.REJECT, result.HOLD}, out
     code, out, _ = answer(command_line, "promote", config=sizes, force="true")
     assert code == 2
     assert "--force needs a reason" in out
@@ -112,7 +112,7 @@ def test_an_equal_candidate_is_not_promoted_unless_a_person_forces_it_with_a_rea
 def test_production_waits_for_a_persons_approval_where_the_use_case_asks_for_it(sizes, command_line):
     change(sizes, gate={**GATE, "approval": True})
     code, out, held = answer(command_line, "promote", config=sizes)
-    assert code == console.HOLD
+    assert code == result.HOLD
     assert "set the tag 'approved_by' of the version to your name" in out
     MlflowClient().set_model_version_tag("sizes", "2", "approved_by", "Ana")
     code, out, told = answer(command_line, "promote", config=sizes)
@@ -143,7 +143,7 @@ def test_a_version_that_was_altered_does_not_come_back_and_the_refusal_is_on_rec
         code, out, told = answer(command_line, "rollback", config=sizes, reason="It was wrong at night.")
     finally:
         (folder / "example.json").write_text(example)
-    assert code == console.REJECT
+    assert code == result.REJECT
     assert "is not the one that was registered" in out
     assert told["state"] == "done"
     assert registry.holder("sizes", "production").number == "2"

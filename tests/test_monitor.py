@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from afterfit import prediction_log
 from afterfit.commands import monitor, outcomes, score, train
+from afterfit.loop import recorded_windows
 from afterfit.mlflow_store import monitor_runs, registry
 from afterfit.performance.metrics import metric
 from afterfit.prediction_log.privacy import Keeping
@@ -253,11 +254,11 @@ def test_outcomes_of_windows_that_overlap_count_once():
 
     def window(name, start, end):
         first, last = (datetime.fromisoformat(f"2024-{one}") for one in (start, end))
-        return monitor_runs.Watched("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
+        return recorded_windows.Watched("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
 
     some = [window("a", "01-01", "02-01"), window("b", "01-15", "02-15"), window("c", "02-15", "03-01")]
-    kept = monitor.apart(some, datetime.fromisoformat("2024-03-01"))
+    kept = recorded_windows.apart(some, datetime.fromisoformat("2024-03-01"))
     assert [one.name for one in kept] == ["b", "c"]
-    assert [one.name for one in monitor.apart(some, datetime.fromisoformat("2024-02-01"))] == ["a"]
-    untimed = monitor_runs.Watched("", "all rows", None, None, "1", 0, True, {}, None)
-    assert monitor.apart([untimed], None) == [untimed]
+    assert [one.name for one in recorded_windows.apart(some, datetime.fromisoformat("2024-02-01"))] == ["a"]
+    untimed = recorded_windows.Watched("", "all rows", None, None, "1", 0, True, {}, None)
+    assert recorded_windows.apart([untimed], None) == [untimed]

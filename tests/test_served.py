@@ -134,7 +134,7 @@ def test_a_version_loads_and_answers_without_the_projects_source_on_the_path(pro
 
 
 def test_a_version_requires_every_package_that_its_code_imports():
-    from afterfit.commands.train import PACKAGES
+    from afterfit.model.packaging import PACKAGES
 
     package, waiting, seen, foreign = ROOT / "src/afterfit", {"served"}, set(), set()
     while waiting:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from afterfit.commands.train import requirements
+from afterfit.lifecycle.training_run import requirements
 from afterfit.mlflow_store import tracking
 from afterfit.model.bundle import save
 from afterfit.model.safe_loading import code_digest

@@ -13,6 +13,8 @@ import yaml
 from afterfit.commands import loop as looping
 from afterfit.commands import step
 from afterfit.errors import SettingsError
+from afterfit.lifecycle import live_world
+from afterfit.loop import history
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
 from afterfit.use_case import load_use_case
 from made_log import entry
@@ -82,13 +84,12 @@ def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, pres
 
 def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
     """Those whose outcome never came too, and none from before the training's begin."""
-    from afterfit.commands import backtest, live
 
     use_case = load_use_case(settings(store, split={"train": {"start": "2024-01-08", "end": "2024-01-29"}}))
     frame = table()
     frame["late"] = frame["late"].astype("boolean").mask(frame.index % 7 == 0)
     frame.to_csv(store / "changing.csv", index=False)
-    replayed, lived = backtest.rows_of(use_case, None), live.rows_of(use_case)
+    replayed, lived = history.rows_of(use_case, None), live_world.rows_of(use_case)
     assert replayed.fingerprint == lived.fingerprint
     assert replayed.fingerprint.start == "2024-01-08T00:00:00"
     assert replayed.frame["late"].isna().any()
@@ -105,7 +106,7 @@ def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
         spool.write([entry(name, key=[name], features={"when": when, "id": name, "size": 0.5, "other": 0.5})])
     spool.close()
     end = datetime.fromisoformat("2024-01-29")
-    known = live.rows_of(use_case, end).frame
+    known = live_world.rows_of(use_case, end).frame
     assert known["when"].max() == datetime.fromisoformat("2024-02-01T00:30:00")
     assert known["when"].iloc[-2] == datetime.fromisoformat("2024-01-30T10:00:00")
     assert (known["when"] <= end).sum() == (live.backtest.rows_of(use_case).frame["when"] <= end).sum() > 0
@@ -183,8 +184,8 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
 def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     from dataclasses import replace
 
-    from afterfit.commands import live, train
-    from afterfit.commands.live import Live
+    from afterfit.commands import train
+    from afterfit.lifecycle.live_world import Live
     from afterfit.loop.history import History, Work
     from afterfit.loop.policy import Action, Span
     from afterfit.loop.stepping import act, begin
@@ -194,7 +195,7 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     train.command(config)
     ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
     use_case = load_use_case(config)
-    work = Work(History.of(use_case, live.rows_of(use_case), store / "work"))
+    work = Work(History.of(use_case, live_world.rows_of(use_case), store / "work"))
     (store / "versions").mkdir()
     page = step_journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
     world = Live(use_case, work, page, store / "versions")

@@ -29,6 +29,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from afterfit.lifecycle import backtesting, live_loop
+from afterfit.lifecycle.outcomes import load
+from afterfit.loop import history
+
 CHUNK = 500
 """Rows that are answered and logged at once."""
 SETTINGS = "lived.yaml"
@@ -67,15 +71,14 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> list[Seen]:
     """What the backtest says."""
-    from afterfit.commands import backtest
     from afterfit.model.bundle import load
     from afterfit.use_case import load_use_case
 
     file = folder / "replayed.yaml"
     file.write_text(yaml.safe_dump(told), "utf-8")
     use_case = load_use_case(file)
-    policies, length = {"own": use_case.policy}, backtest.window_length(options.every, use_case)
-    ranking, _, _ = backtest.tried(use_case, policies, length, (options.start, options.end), folder / "models", 1)
+    policies, length = {"own": use_case.policy}, history.window_length(options.every, use_case)
+    ranking, _, _ = backtesting.tried(use_case, policies, length, (options.start, options.end), folder / "models", 1)
     seen = []
     for entry in ranking.stories[0].entries:
         made = None if entry.candidate is None else load(entry.candidate.folder).manifest
@@ -102,7 +105,7 @@ def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) ->
 def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> list[Seen]:
     """What the live loop does, in a store, a log and a source of its own."""
     from afterfit import data, prediction_log
-    from afterfit.commands.backtest import window_length
+    from afterfit.loop.history import window_length
     from afterfit.use_case import load_use_case
 
     file = folder / SETTINGS
@@ -129,7 +132,7 @@ def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> li
 def begun(use_case: Any) -> None:
     """Train the first version on all rows whose outcome is known, none held out, and put it into production."""
     from afterfit import data
-    from afterfit.commands.train import choose, train_and_register
+    from afterfit.lifecycle.training_run import choose, train_and_register
     from afterfit.mlflow_store import ledger, tracking
     from afterfit.model import packaging
 
@@ -171,13 +174,11 @@ def serve(use_case: Any, log: Any, rows: pd.DataFrame) -> None:
 
 def report(use_case: Any, log: Any, rows: pd.DataFrame, folder: Path) -> None:
     """Send the outcomes of rows to the log."""
-    from afterfit.commands import outcomes
-
     if rows.empty:
         return
     late = folder / "outcomes.parquet"
     rows[[*use_case.key, use_case.target]].to_parquet(late)
-    outcomes.load(use_case, str(late), "key", log)
+    load(use_case, str(late), "key", log)
 
 
 def stepped(use_case: Any, file: str, options: argparse.Namespace, now: datetime) -> Seen:
@@ -188,7 +189,7 @@ def stepped(use_case: Any, file: str, options: argparse.Namespace, now: datetime
     answer = step.command(file, every=options.every, now=now.isoformat()).data
     page = step_journal.pages(use_case.name)[-1]
     action, number = answer["action"], answer["candidate"]
-    observed = {**step_journal.read(page, step.TURN)["observation"], "version": ""}
+    observed = {**step_journal.read(page, live_loop.TURN)["observation"], "version": ""}
     made = registry.load_bundle(registry.version(use_case.name, number)).manifest if number else None
     verdict = step_journal.read(page, "verdict.json")["decision"] if number else ""
     return Seen(

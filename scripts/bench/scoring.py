@@ -13,15 +13,17 @@ import tempfile
 import time
 from pathlib import Path
 
+from afterfit.lifecycle import scoring
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pandas as pd
 
 from afterfit import data
-from afterfit.commands import score as command
-from afterfit.commands.train import example_of, load_table, manifest_of
+from afterfit.lifecycle.training_run import load_table, manifest_of
 from afterfit.model.bundle import load, save
+from afterfit.model.packaging import example_of
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
 
@@ -54,7 +56,7 @@ def measure(rows, repeats):
         floor = best(lambda: bundle.scorer.estimator.predict_proba(matrix), repeats)
 
         def scored():
-            command.score(use_case, bundle, frames, Path(scratch) / "scores.parquet")
+            scoring.score(use_case, bundle, frames, Path(scratch) / "scores.parquet")
 
         ours = best(scored, repeats)
     return {"rows": len(whole), "floor": floor, "score": ours, "ratio": ours / floor, "peak_mb": peak_mb()}

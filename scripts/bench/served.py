@@ -30,10 +30,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
 from afterfit.lifecycle.smoke_test import serving
+from afterfit.lifecycle.training_run import load_table, manifest_of, requirements
 from afterfit.mlflow_store import tracking
 from afterfit.model.bundle import save
+from afterfit.model.packaging import example_of, plain
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case

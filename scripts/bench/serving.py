@@ -26,10 +26,11 @@ import mlflow
 import servers
 from mlflow.models import infer_signature
 
-from afterfit.commands.train import example_of, load_table, manifest_of, plain, requirements
 from afterfit.lifecycle.smoke_test import serving as mlflow_serving
+from afterfit.lifecycle.training_run import load_table, manifest_of, requirements
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import save
+from afterfit.model.packaging import example_of, plain
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case

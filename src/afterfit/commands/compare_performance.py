@@ -1,24 +1,9 @@
 """Compare two versions, or a version with an alias, on the same rows of a window; nothing is decided or recorded."""
 
-from typing import Any
-
-import numpy as np
-import pandas as pd
-
-from afterfit import prediction_log
-from afterfit.commands.console import Answer
-from afterfit.data.windows import moment
-from afterfit.errors import DataError, SettingsError
-from afterfit.gate.examination import HeldOut, held_out
-from afterfit.gate.robustness import defined
-from afterfit.loop import window_rows
-from afterfit.mlflow_store import registry
-from afterfit.performance.paired_comparison import Comparison, compare_performance
-from afterfit.performance.predictions import Predictions
-from afterfit.use_case import UseCase, load_use_case
-
-SHADOW = "shadow"
-"""What --data says for answers that the candidate gave behind the champion's."""
+from afterfit.errors import SettingsError
+from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.version_comparison import SHADOW, command_for, from_shadow
+from afterfit.use_case import load_use_case
 
 
 def command(  # noqa: PLR0917 - the options of the command line, by name
@@ -34,96 +19,3 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
         raise SettingsError(f"--data must be empty or '{SHADOW}', and came as '{data}'.")
     look = command_for if not data else from_shadow
     return look(load_use_case(config), (candidate, champion), (start, end))
-
-
-def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> Answer:
-    """The same on requests that the champion answered, with the candidate's answers behind them as its shadow.
-
-    Raises:
-        DataError: the log has no such answers whose outcomes are known.
-    """
-    ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
-    bundles = registry.load_bundle(ours), registry.load_bundle(theirs)
-    ends = moment(period[0], "--start"), moment(period[1], "--end")
-    found = window_rows.from_shadow(use_case, bundles, prediction_log.required(use_case), ends)
-    if not len(found.y):
-        raise DataError(
-            f"The prediction log of {use_case.name} has no request that version {theirs.number} answered with version "
-            f"{ours.number} as its shadow and whose outcome is known ({found.left:,} without one). Serve with "
-            "--shadow, and load the outcomes."
-        )
-    y = found.y if bundles[1].scorer.classes is None else found.y.astype(np.intp)
-    held = HeldOut(pd.DataFrame(index=range(len(y))), y, found.times)
-    compared = _compared(use_case, (y, found.times), (found.candidate, found.champion))
-    data = {
-        "use_case": use_case.name,
-        "candidate": ours.number,
-        "champion": theirs.number,
-        "window": {"rows": len(y), "start": str(found.times[0]), "end": str(found.times[-1])},
-        "left_out": {"not answered by both, or without an outcome": found.left},
-        "comparisons": [one.to_dict() for one in compared],
-    }
-    return Answer(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
-
-
-def _compared(use_case: UseCase, rows: tuple[Any, Any], sides: tuple[Predictions, Predictions]) -> list[Comparison]:
-    """(outcomes, times) and the answers of (candidate, champion), by each metric of the use case."""
-    names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
-    return [
-        compare_performance(
-            rows[0],
-            sides[1],
-            sides[0],
-            name,
-            blocks=rows[1],
-            confidence=use_case.gate.confidence,
-            seed=use_case.seed,
-        )
-        for name in names
-    ]
-
-
-def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> Answer:
-    """The same for a use case that is loaded already: versions are (candidate, champion).
-
-    Raises:
-        DataError: no row of the window may judge both.
-    """
-    ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
-    bundles = [registry.load_bundle(ours), registry.load_bundle(theirs)]
-    start, end = moment(period[0], "--start"), moment(period[1], "--end")
-    held = held_out(use_case, bundles, start=start, end=end)
-    scored = [bundle.scorer.score(held.frame) for bundle in bundles]
-    keep = ~scored[0][0].bad & ~scored[1][0].bad
-    for _, predictions in scored:
-        keep &= defined(predictions)
-    if not keep.any():
-        raise DataError(
-            f"No row of the window ({held.name}) may judge versions {ours.number} and {theirs.number}: "
-            f"{held.inside:,} rows lie before the end of their training. Name a later window with --start and --end."
-        )
-    judged = held.take(keep)
-    found = _compared(use_case, (judged.y, judged.times), (scored[0][1].take(keep), scored[1][1].take(keep)))
-    data = {
-        "use_case": use_case.name,
-        "candidate": ours.number,
-        "champion": theirs.number,
-        "window": held.window(use_case),
-        "left_out": {"inside a training window": held.inside, "not answered": int((~keep).sum())},
-        "comparisons": [one.to_dict() for one in found],
-    }
-    return Answer(tuple(_described(use_case, (ours.number, theirs.number), judged, found)), data)
-
-
-def _described(use_case: UseCase, numbers: tuple[str, str], held: HeldOut, found: list[Comparison]) -> list[str]:
-    lines = [
-        f"Version {numbers[0]} of {use_case.name} against version {numbers[1]} on {len(held.y):,} rows ({held.name}):"
-    ]
-    lines += [
-        f"  {one.metric:<18} {one.candidate:9.4f} against {one.champion:9.4f}: {one.outcome}, {one.difference:+.4f} "
-        f"(from {one.interval[0]:+.4f} to {one.interval[1]:+.4f})"
-        for one in found
-    ]
-    primary = found[0]
-    blocks = f"{primary.blocks} blocks" + (f" of {primary.block_length}" if primary.block_length else "")
-    return [*lines, f"{primary.reason} {primary.confidence:.0%} intervals over {blocks}."]

@@ -7,27 +7,18 @@ import os
 import signal
 import sys
 import warnings
-from dataclasses import dataclass, field
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from afterfit.errors import AfterfitError, SettingsError
 
+if TYPE_CHECKING:
+    from afterfit.lifecycle.result import Answer
+
 INTERRUPTED = 130
-HOLD, REJECT = 3, 4
-ALARM = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command did: lines for a person, the same as data for a program, and the exit code."""
-
-    lines: tuple[str, ...]
-    data: dict[str, Any] = field(default_factory=dict)
-    exit_code: int = 0
 
 
 def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None = None) -> int:

@@ -3,8 +3,8 @@
 from datetime import datetime, timezone
 from typing import Any
 
-from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.result import Answer
 from afterfit.mlflow_store import ledger
 from afterfit.mlflow_store.ledger import Entry
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING

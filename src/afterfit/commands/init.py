@@ -4,11 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from afterfit.commands.console import Answer
 from afterfit.data import files
 from afterfit.data.loading import read
 from afterfit.data.scaffold import draft
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.result import Answer
 from afterfit.settings import Source
 
 

@@ -6,8 +6,8 @@ import time
 import pandas as pd
 
 from afterfit.commands import step
-from afterfit.commands.console import Answer
 from afterfit.errors import SettingsError, StoreError
+from afterfit.lifecycle.result import Answer
 
 IDLE = frozenset({"nothing is due", "busy"})
 

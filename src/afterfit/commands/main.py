@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from afterfit.commands import console, promote, rehearsal
-from afterfit.commands.console import Answer
-from afterfit.commands.train import described as trained_lines
-from afterfit.commands.train import load_table, train_and_register
-from afterfit.commands.tune import bounded, tune
-from afterfit.commands.tune import described as tuned_lines
+from afterfit.commands import console, rehearsal
 from afterfit.errors import SettingsError, StoreError
+from afterfit.lifecycle import promotion
+from afterfit.lifecycle.result import Answer
 from afterfit.lifecycle.smoke_test import Trial, awkward_rows, try_server
+from afterfit.lifecycle.training_run import described as trained_lines
+from afterfit.lifecycle.training_run import load_table, train_and_register
+from afterfit.lifecycle.tuning_run import bounded, tune
+from afterfit.lifecycle.tuning_run import described as tuned_lines
 from afterfit.mlflow_store import registry, tracking
 from afterfit.use_case import UseCase, load_use_case
 
@@ -59,7 +60,7 @@ def _rehearses(use_case: UseCase, asked: str) -> bool:
 def _promoted(use_case: UseCase, number: str) -> list[str]:
     lines: list[str] = []
     for target in (registry.STAGING, registry.PRODUCTION):
-        answer = promote.judged(use_case, registry.version(use_case.name, number), target)
+        answer = promotion.judged(use_case, registry.version(use_case.name, number), target)
         lines += answer.lines
         if answer.exit_code:
             break

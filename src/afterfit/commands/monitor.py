@@ -1,48 +1,29 @@
 """Look at windows of the prediction log or of a table, and record each in MLflow."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from afterfit import prediction_log
-from afterfit.commands.console import Answer
 from afterfit.data import files, windows
-from afterfit.data.windows import Cutter, Every
-from afterfit.errors import DataError, SettingsError
-from afterfit.loop import policy, window_rows
-from afterfit.loop.observation import Observation
-from afterfit.loop.observe import observe, past_of
-from afterfit.loop.policy import Action, State
-from afterfit.loop.window_rows import Gathered
-from afterfit.mlflow_store import monitor_runs, registry, tracking
-from afterfit.mlflow_store.monitor_runs import Entry, Watched
-from afterfit.model.bundle import Bundle
-from afterfit.pages import monitor
-from afterfit.pages.monitor import Step, drift_words, quality_words, said, service_words
-from afterfit.performance.estimation import Past
-from afterfit.prediction_log.log import PredictionLog
-from afterfit.use_case import UseCase, load_use_case
+from afterfit.errors import SettingsError
+from afterfit.lifecycle.monitoring import (
+    action_words,
+    after_training,
+    as_data,
+    described,
+    monitored,
+    page_of,
+    period_of,
+    refreshed,
+)
+from afterfit.lifecycle.result import Answer
+from afterfit.mlflow_store import registry, tracking
+from afterfit.use_case import load_use_case
 
-SOURCE = "source"
 NO_TIME = (
     "{} names no time column, so that there are no windows of time: all rows are one window, each look takes the place "
     "of the one before, no series is drawn, and neither late outcomes nor the dependence of rows on time are accounted "
     "for. Name a time column to have them."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What a look found: the observation, what the policy says of it, and its run."""
-
-    seen: Observation
-    action: Action
-    run_id: str
 
 
 def command(  # noqa: PLR0917 - the options of the command line, given by name
@@ -71,238 +52,11 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
         else:
             bundle = registry.load_bundle(target)
             period = period_of(use_case, every, windows.moment(start, "--start"), windows.moment(end, "--end"))
-            notes += _after_training(use_case, bundle, data, period)
+            notes += after_training(use_case, bundle, data, period)
             looked = monitored(use_case, bundle, data, period, now)
             notes += [f"{period.untimed:,} rows have no time in '{period.time}'."] if period.untimed else []
     lines = [line for one in looked for line in described(use_case, one.seen, short=len(looked) > 1)]
     told = [*lines, *notes, action_words(use_case, looked[-1].action)]
     if place is not None:
         place.write_text(page_of(use_case, looked[-1], notes), "utf-8")
-    return Answer(tuple(told), {"use_case": use_case.name, "windows": [_data(one) for one in looked], "notes": notes})
-
-
-def period_of(use_case: UseCase, every: str, start: datetime | None = None, end: datetime | None = None) -> Cutter:
-    """How rows are cut into windows."""
-    marks = frozenset(use_case.columns.missing_marks)
-    return Cutter(Every.parse(every), use_case.time, start, end, marks=marks)
-
-
-def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now: datetime) -> list[Looked]:
-    """Look at each window and record it.
-
-    Args:
-        use_case: its settings.
-        bundle: the version that is looked at.
-        data: a table; "source" for the use case's own; empty for its prediction log where it keeps one.
-        period: which rows, and how they are cut.
-        now: the time (UTC, without a zone) by which outcomes count as complete.
-
-    Raises:
-        DataError: there is no row.
-    """
-    before, found = monitor_runs.windows(use_case.name), _windows(use_case, bundle, data, period)
-    bar = tqdm(found, desc="monitor", unit=" windows", leave=False, disable=None)
-    looked = [look(use_case, bundle, one, before, now) for one in bar]
-    if not looked and not period.seen and log_of(use_case, data):
-        raise DataError(
-            f"Version {bundle.version} of {use_case.name} has no answers in the prediction log in that window; "
-            "--version names another one."
-        )
-    if not looked:
-        raise DataError(
-            f"No row of {use_case.name} is in the window asked for{period.span}; {period.seen:,} were read."
-        )
-    if use_case.time is not None:
-        monitor_runs.series(use_case.name)
-    return looked
-
-
-def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched], now: datetime) -> Looked:
-    """Look at one window and record it; `before` gets what it showed."""
-    delay = timedelta(hours=use_case.gate.label_delay_hours)
-    complete = bool(one.rows.known.sum() == one.rows.sound.sum()) or (one.end is not None and one.end + delay <= now)
-    seen = observe(
-        use_case,
-        bundle,
-        one.rows,
-        name=one.name,
-        start=one.start,
-        end=one.end,
-        complete=complete,
-        past=known_by(before, str(bundle.version), one, delay),
-        seed=use_case.seed,
-    )
-    past, step = past_of(use_case, bundle, one.rows, end=one.end), step_of(one)
-    action, causes = to_do(use_case, bundle, seen, [old for old in before if old.step < step])
-    return Looked(seen, action, record(use_case, Entry(seen, past, step, action, causes), before))
-
-
-def record(use_case: UseCase, entry: Entry, before: list[Watched]) -> str:
-    """Record a window with its page, and gives its run's id; `before` gets it in its place among the others."""
-    seen, metrics = entry.seen, monitor_runs.metrics_of(entry.seen)
-    place = monitor_runs.place_of(seen.name, seen.start, seen.end)
-    others = [old for old in before if monitor_runs.place_of(old.name, old.start, old.end) != place]
-    mine = Watched(
-        "", seen.name, seen.start, seen.end, seen.version, entry.step, seen.complete, metrics, entry.past, entry.causes
-    )
-    before[:] = sorted([*others, mine], key=lambda old: (old.step, old.name))
-    texts = {
-        "observation.json": json.dumps({**seen.to_dict(), "action": entry.action.to_dict()}, indent=1, default=str),
-        "monitor.html": _page(use_case, seen, entry.action, before),
-    }
-    return monitor_runs.record(use_case.name, entry, texts)
-
-
-def to_do(
-    use_case: UseCase, bundle: Bundle, seen: Observation, earlier: Sequence[Watched]
-) -> tuple[Action, tuple[str, ...]]:
-    """What the policy says of a window, as far as one version's windows tell, and the keys of all that is wrong.
-
-    How production compares with what it replaced is known to the loop only, so that nothing is rolled back from here.
-
-    Args:
-        use_case: its policy.
-        bundle: the version.
-        seen: the window.
-        earlier: windows before it.
-    """
-    window, mine = bundle.manifest.window, [old for old in earlier if old.version == seen.version]
-    known = sum(int(old.metrics.get("outcomes", 0)) for old in apart(mine, seen.start)) + seen.outcomes
-    state = State(
-        seen.version,
-        trained_rows=int(window["rows"] or 0),
-        outcomes=known,
-        windows=len(mine) + 1,
-        told=mine[-1].causes if mine else (),
-    )
-    history = [*(old.remembered(seen.promise) for old in mine), seen]
-    action = policy.decide(history, state, use_case.policy)
-    return action, tuple(cause.key for cause in policy.found(history, use_case.policy))
-
-
-def apart(windows: Sequence[Watched], begin: datetime | None) -> list[Watched]:
-    """Those that have no row in common with each other, and end by a time: of windows that overlap the latest."""
-    found: list[Watched] = []
-    for old in sorted(windows, key=lambda old: (old.end or datetime.min, old.start or datetime.min), reverse=True):  # noqa: DTZ901
-        if begin is None or old.start is None or old.end is None:
-            found.insert(0, old)
-        elif old.end <= begin:
-            found.insert(0, old)
-            begin = old.start
-    return found
-
-
-def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: timedelta) -> list[Past]:
-    """What earlier windows of a version showed, of those whose outcomes were there when this one ended.
-
-    Oldest first; of windows that overlap the latest.
-    """
-    if one.end is None or one.start is None:
-        return []
-    due = [old for old in before if old.version == version and old.end and old.end + delay <= one.end]
-    told = [old for old in due if old.past is not None and old.start is not None]
-    return [old.past for old in apart(told, one.start) if old.past is not None]
-
-
-def step_of(one: Gathered) -> int:
-    """A window's place in the series: hours since 1970 at its begin; its number where there are no times."""
-    return one.number if one.start is None else int(one.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-
-
-def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[Looked]:
-    """Look again at the last windows that were recorded, each by the version that it was recorded for."""
-    before = monitor_runs.windows(use_case.name)
-    if not before:
-        raise SettingsError(f"No window of {use_case.name} was recorded yet: monitor one first.")
-    bundles: dict[str, Bundle] = {}
-    looked = []
-    for old in before[-count:]:
-        if old.version not in bundles:
-            bundles[old.version] = registry.load_bundle(registry.version(use_case.name, old.version))
-        period = period_of(use_case, "", old.start, old.end)
-        for one in _windows(use_case, bundles[old.version], data, period):
-            same = Gathered(one.number, old.name, old.start, old.end, one.rows)
-            looked.append(look(use_case, bundles[old.version], same, before, now))
-    if use_case.time is not None:
-        monitor_runs.series(use_case.name)
-    if not looked:
-        raise DataError(f"The last {count} windows of {use_case.name} have no rows any more in what was read.")
-    return looked
-
-
-def _windows(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> Iterator[Gathered]:
-    log = log_of(use_case, data)
-    if log is None:
-        yield from window_rows.from_table(use_case, bundle, "" if data == SOURCE else data, period)
-    else:
-        yield from window_rows.from_log(use_case, bundle, log, period)
-
-
-def log_of(use_case: UseCase, data: str) -> PredictionLog | None:
-    """The prediction log that is read; None where a table is."""
-    return None if data else prediction_log.log_of(use_case)
-
-
-def _after_training(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> list[str]:
-    """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
-    end = bundle.manifest.window["end"]
-    if data not in {"", SOURCE} or log_of(use_case, data) or end is None or period.time is None or period.start:
-        return []
-    period.after = windows.moment(str(end), "the training window's end")
-    return [f"Only rows after {end}, where the training of version {bundle.version} ended; --start says otherwise."]
-
-
-# What is said.
-
-
-def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> list[str]:
-    """A window in a few lines, or in one."""
-    main = use_case.primary_metric
-    estimated, realised, promise = seen.estimated.get(main), seen.realised.get(main), seen.promise.get(main)
-    parts = [f"{main} estimated {said(estimated)}", f"realised {said(realised)}"]
-    if short:
-        return [f"{seen.name}: {seen.rows:,} rows, {', '.join(parts)}; {drift_words(seen)}"]
-    lines = [f"{use_case.name}, version {seen.version}, {seen.name}: {', '.join(parts)}."]
-    if promise and promise.get("low") is not None:
-        lines.append(f"  promised: {promise['mean']:.3f} [{promise['low']:.3f}, {promise['high']:.3f}]")
-    lines.append(f"  {outcomes_words(seen)}")
-    reasons = dict.fromkeys(one.reason for one in [*seen.estimated.values(), *seen.realised.values()] if one.reason)
-    lines += [f"  {reason}" for reason in reasons]
-    lines += [
-        f"  {name}: estimated {said(one)}, realised {said(seen.realised.get(name))}"
-        for name, one in seen.estimated.items()
-        if name != main
-    ]
-    lines += [f"  {drift_words(seen)}", f"  {quality_words(seen)}"]
-    return [*lines, *([f"  {service_words(seen)}"] if seen.service else [])]
-
-
-def outcomes_words(seen: Observation) -> str:
-    """Which outcomes are known, in one line."""
-    known = f", known up to {seen.known_up_to:%Y-%m-%d %H:%M}" if seen.known_up_to else ""
-    rest = "complete" if seen.complete else "more to come"
-    return f"outcomes: {seen.outcomes:,} of {seen.rows:,} rows{known}; {rest}"
-
-
-def action_words(use_case: UseCase, action: Action) -> str:
-    """What is to be done and why, in one sentence."""
-    return f"Policy {use_case.policy.preset}: {action.kind.replace('_', ' ')}. {action.reason}"
-
-
-def page_of(use_case: UseCase, looked: Looked, notes: Sequence[str]) -> str:
-    """The page of a window, with the series as MLflow has it now."""
-    return _page(use_case, looked.seen, looked.action, monitor_runs.windows(use_case.name), notes)
-
-
-def _page(
-    use_case: UseCase, seen: Observation, action: Action, series: Sequence[Watched], notes: Sequence[str] = ()
-) -> str:
-    until = [one for one in series if seen.end is None or one.end is None or one.end <= seen.end]
-    first, *_ = described(use_case, seen)
-    lines = [first, outcomes_words(seen), action_words(use_case, action)]
-    steps = [Step(one.name, one.metrics) for one in until]
-    return monitor.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
-
-
-def _data(one: Looked) -> dict[str, Any]:
-    return {**one.seen.to_dict(), "action": one.action.to_dict(), "run_id": one.run_id}
+    return Answer(tuple(told), {"use_case": use_case.name, "windows": [as_data(one) for one in looked], "notes": notes})

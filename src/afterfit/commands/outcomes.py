@@ -1,36 +1,10 @@
 """Load true targets from a table into the prediction log, by prediction id or by key."""
 
-import time
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from afterfit import prediction_log
-from afterfit.commands.console import Answer
-from afterfit.data.loading import encode_target, missing_target, stream
-from afterfit.errors import AfterfitError, DataError, SettingsError
-from afterfit.mlflow_store import registry
-from afterfit.prediction_log import from_bundle
-from afterfit.prediction_log.log import PredictionLog
-from afterfit.settings import Source
-from afterfit.use_case import UseCase, load_use_case
-
-
-@dataclass(slots=True)
-class Count:
-    """What came of a table's rows: new and repeated outcomes, those of no known answer, rows without a target."""
-
-    rows: int = 0
-    new: int = 0
-    repeated: int = 0
-    unknown: int = 0
-    without: int = 0
+from afterfit.errors import SettingsError
+from afterfit.lifecycle.outcomes import classes_of, load
+from afterfit.lifecycle.result import Answer
+from afterfit.use_case import load_use_case
 
 
 def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answer:
@@ -39,82 +13,3 @@ def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answ
     if by not in {"", "prediction_id", "key"}:
         raise SettingsError(f"--by must be prediction_id or key, and came as '{by}'.")
     return load(use_case, data, by, prediction_log.required(use_case, folder), classes_of(use_case))
-
-
-def classes_of(use_case: UseCase) -> tuple[Any, ...]:
-    """The classes of the version in production; none where nothing is, where the store is away, and in regression."""
-    if use_case.task == "regression":
-        return ()
-    try:
-        holder = registry.holder(use_case.name, registry.PRODUCTION)
-        return () if holder is None else registry.load_bundle(holder).scorer.classes or ()
-    except AfterfitError:
-        return ()
-
-
-def load(use_case: UseCase, data: str, by: str, log: PredictionLog, classes: Sequence[Any] = ()) -> Answer:
-    """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log.
-
-    Raises:
-        DataError: a target that is no number, or none of the classes, where these are given; of this part of the table
-            nothing is loaded.
-    """
-    source = Source(path=data) if data else use_case.source
-    name, count = f"table-{uuid.uuid4().hex}", Count()
-    for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
-        table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)
-        count.rows += len(frame)
-        count.without += len(frame) - table.num_rows
-        _load(log, table, f"{name}-{number}", count)
-    of = f"of {count.rows:,} rows ({count.without:,} without a target or key)"
-    lines = [f"{count.new:,} outcomes are new, {count.repeated:,} were known, {of}."]
-    lines += [f"{count.unknown:,} belong to no answer of the log (yet); they are kept."] * bool(count.unknown)
-    told = {"new": count.new, "repeated": count.repeated, "unknown": count.unknown, "without": count.without}
-    return Answer(tuple(lines), {"use_case": use_case.name, "rows": count.rows, **told})
-
-
-def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
-    """The columns by which a table's rows are joined.
-
-    Raises:
-        DataError: the table lacks them, or the target.
-    """
-    chosen = by or ("prediction_id" if "prediction_id" in frame.columns else "key")
-    columns = ["prediction_id"] if chosen == "prediction_id" else list(use_case.key)
-    if not columns:
-        raise DataError(
-            f"{use_case.name} names no key, and the table has no column prediction_id: outcomes need one of them."
-        )
-    absent = [name for name in [*columns, use_case.target] if name not in frame.columns]
-    if absent:
-        raise DataError(
-            f"The table of outcomes lacks {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}."
-        )
-    return columns
-
-
-def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str], classes: Sequence[Any]) -> pa.Table:
-    known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
-    if classes or use_case.task == "regression":
-        encode_target(use_case, frame.loc[known, use_case.target], classes)  # refuses what no model answers
-    now, salt, hidden = time.time_ns() // 1000, prediction_log.salt_of(use_case.name), use_case.columns.private
-    return from_bundle.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
-
-
-def _load(log: PredictionLog, table: pa.Table, name: str, count: Count) -> None:
-    if not table.num_rows:
-        return
-    repeated = prediction_log.known_outcomes(log, table)
-    new = table.filter(pa.array(~repeated))
-    count.repeated += int(repeated.sum())
-    count.new += new.num_rows
-    count.unknown += _unknown(log, table)
-    prediction_log.write_table(log, name, "outcomes", new)
-
-
-def _unknown(log: PredictionLog, table: pa.Table) -> int:
-    column = "prediction_id" if table["key"].null_count else "key"
-    texts = table[column].to_pylist()
-    ask = prediction_log.unknown_ids if column == "prediction_id" else prediction_log.unknown_keys
-    unknown = ask(log, texts)
-    return int(pc.sum(pc.is_in(table[column], pa.array(sorted(unknown), pa.string()))).as_py() or 0)

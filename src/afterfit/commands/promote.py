@@ -1,46 +1,15 @@
 """Judge a version, record the decision in the ledger, and move it to staging or production where it may go."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from typing import Any
+from dataclasses import replace
 
-from afterfit import gate
 from afterfit.commands import console
-from afterfit.commands.console import HOLD, REJECT, Answer
 from afterfit.data.windows import moment
-from afterfit.errors import BundleError, SettingsError
-from afterfit.gate import version_checks
-from afterfit.gate.examination import Case, Side, examine, held_out, policy, use_of
-from afterfit.gate.verdict import NEVER_FORCED, Finding, Use, Verdict
-from afterfit.mlflow_store import ledger, registry, tracking
-from afterfit.mlflow_store.ledger import Decision, Entry
-from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
-from afterfit.use_case import UseCase, load_use_case
-
-EXIT = {"PROMOTE": 0, "HOLD": HOLD, "REJECT": REJECT}
-APPROVED = "approved_by"
-"""The tag of a version that a person sets in the MLflow interface, with their name."""
-SIGNS = {"pass": "+", "fail": "-", "unsure": "?", "not applicable": "."}
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the person asked for beside the version: which outcomes judge it, and whether to override."""
-
-    start: datetime | None = None
-    end: datetime | None = None
-    force: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A verdict and what it was come to from."""
-
-    verdict: Verdict
-    champion: Version | None
-    window: dict[str, Any]
+from afterfit.errors import SettingsError
+from afterfit.lifecycle.promotion import Asked, judged
+from afterfit.lifecycle.result import Answer
+from afterfit.mlflow_store import registry, tracking
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING
+from afterfit.use_case import load_use_case
 
 
 def command(  # noqa: PLR0917 - the options of the command line, by name
@@ -68,137 +37,3 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
         tracking.note("```\n" + "\n".join(answer.lines) + "\n```")
         tracking.table(answer.data["findings"], "findings.json")
     return replace(answer, data={**answer.data, "run_id": active.info.run_id})
-
-
-def judged(use_case: UseCase, candidate: Version, to: str, asked: Asked | None = None) -> Answer:
-    """Judge a version, record the decision, and move the alias where it may: no run, no options."""
-    asked = asked or Asked()
-    repaired = ledger.repair(use_case.name)
-    book = ledger.entries(use_case.name)
-    found = judge(use_case, candidate, to, asked, book)
-    decided = decision(use_case, candidate, to, found, asked)
-    entry, more = ledger.record(use_case.name, decided, book[-1].number if book else 0)
-    return answered(candidate, found, entry, [*repaired, *more])
-
-
-def judge(use_case: UseCase, candidate: Version, to: str, asked: Asked, book: Sequence[Entry]) -> Judged:
-    """Collect every finding about a candidate, and come to a verdict."""
-    champion = registry.holder(use_case.name, PRODUCTION)
-    findings = [barred(candidate, book)]
-    if to == PRODUCTION and use_case.gate.approval:
-        findings.append(gate.approval(candidate.tags.get(APPROVED, "").strip(), APPROVED))
-    try:
-        ours = side(candidate)
-    except BundleError as error:
-        return Judged(gate.judge([version_checks.does_not_load(str(error)), *findings]), champion, {})
-    theirs = None
-    if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
-        try:
-            theirs = side(champion)
-        except BundleError as error:
-            findings.append(gate.champion_does_not_load(champion.number, str(error)))
-    sides = [ours, *([theirs] if theirs else [])]
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
-    held = held_out(use_case, [one.bundle for one in sides], start=asked.start, end=asked.end, now=now)
-    case = Case(use_case, ours, theirs, to, held, past_uses(book))
-    verdict = gate.judge([*examine(case), *findings])
-    return Judged(verdict, champion, {**held.window(use_case), "use": use_of(case.use)})
-
-
-def side(version: Version) -> Side:
-    """A version's bundle, checked and loaded."""
-    return Side(version.number, registry.load_bundle(version), registry.bundle_folder(version))
-
-
-def barred(candidate: Version, book: Sequence[Entry]) -> Finding:
-    """Whether the candidate, or the same bundle under another number, was rolled back."""
-    digest = candidate.tags.get(registry.DIGEST, "")
-    digests = {entry.decision.version: entry.decision.digest for entry in book if entry.decision.digest}
-    for number, entry in ledger.rolled_back(book).items():
-        if number == candidate.number or (digest and digests.get(number) == digest):
-            return gate.not_rolled_back(candidate.number, entry.number, entry.decision.reason)
-    return gate.not_rolled_back(candidate.number, None, "")
-
-
-def past_uses(book: Sequence[Entry]) -> list[Use]:
-    """The comparisons that earlier gates made, in their order."""
-    kept = [entry.decision.window.get("use") for entry in book if entry.decision.action == "promotion"]
-    return [Use(**use) for use in kept if use]
-
-
-def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, asked: Asked) -> Decision:
-    """What goes into the ledger."""
-    verdict, champion = found.verdict, found.champion
-    failed = {finding.code for finding in verdict.findings if finding.outcome == "fail"}
-    forced = asked.force and verdict.decision != "PROMOTE" and not failed & NEVER_FORCED
-    approved = candidate.tags.get(APPROVED, "").strip() if to == PRODUCTION else ""
-    seen = f"{approved} (seen {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC)" if approved else ""
-    held = champion if to == PRODUCTION else registry.holder(use_case.name, to)
-    return Decision(
-        "promotion",
-        verdict.decision,
-        candidate.number,
-        to,
-        moves=forced or verdict.decision == "PROMOTE",
-        previous="" if held is None else held.number,
-        reason=asked.reason if asked.reason and (forced or verdict.decision == "PROMOTE") else _because(verdict, asked),
-        forced=forced,
-        approval=seen,
-        policy=policy(use_case),
-        digest=candidate.tags.get(registry.DIGEST, ""),
-        window=found.window,
-        stages=use_case.registry.stages,
-        findings=verdict.to_dict()["findings"],
-        page=page(candidate, held, to, found, rules=policy(use_case), forced=asked.reason if forced else ""),
-    )
-
-
-def _because(verdict: Verdict, asked: Asked) -> str:
-    """Why, in a line: what stands against it, else what decided for it."""
-    wanted = {"REJECT": "fail", "HOLD": "unsure"}.get(verdict.decision)
-    if wanted is not None:
-        lead = "This cannot be forced. " if asked.force else ""
-        return lead + " ".join(one.sentence for one in verdict.findings if one.outcome == wanted)[:1000]
-    deciding = [one.sentence for one in verdict.findings if one.code in {"better", "not_worse", "champion"}]
-    return " ".join(deciding)
-
-
-def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str]) -> Answer:
-    """The decision as it was recorded, for the person and the program that asked."""
-    decided, verdict = entry.decision, found.verdict
-    lines = [*repaired, f"{decided.verdict}: version {candidate.number} of {candidate.name} to {decided.alias}"]
-    lines += [f"  {SIGNS[finding.outcome]} {finding.sentence}" for finding in verdict.findings]
-    if entry.counts:
-        before = f" (before: version {decided.previous})" if decided.previous else ""
-        lines += [f"Forced by {entry.actor}: {decided.reason}"] if decided.forced else []
-        lines.append(f"Version {candidate.number} holds the alias '{decided.alias}' now{before}.")
-    else:
-        lines += [decided.reason] if decided.verdict != verdict.decision or decided.reason.startswith("This") else []
-        where = f" (version {decided.previous})" if decided.previous else ""
-        lines.append(f"The alias '{decided.alias}' stays where it is{where}.")
-    lines.append(f"Recorded as decision {entry.number} in the experiment {ledger.experiment(candidate.name)}.")
-    told = {
-        "use_case": candidate.name,
-        "to": decided.alias,
-        **entry.to_dict(),
-        "previous": decided.previous or None,
-        "findings": verdict.to_dict()["findings"],
-        "decision": decided.verdict,
-        "ledger_run_id": entry.run_id,
-        "repaired": repaired,
-    }
-    return Answer(tuple(lines), told, 0 if entry.counts else EXIT[decided.verdict])
-
-
-def page(candidate: Version, held: Version | None, to: str, found: Judged, *, rules: str, forced: str) -> str:
-    """The decision in Markdown, what stands against it first."""
-    before = f"version {held.number}" if held else "nothing"
-    lines = [f"# {found.verdict.decision}: version {candidate.number} to {to}", "", f"There before: {before}.", ""]
-    lines += [f"**Forced:** {forced}", ""] if forced else []
-    if found.window:
-        lines += [f"Rows: {found.window['rows']:,} from {found.window['start']} to {found.window['end']}.", ""]
-    lines += [f"Limits: `{rules}`.", "", "| outcome | finding | what was found |", "|---|---|---|"]
-    order = ["fail", "unsure", "pass", "not applicable"]
-    ordered = sorted(found.verdict.findings, key=lambda one: order.index(one.outcome))
-    lines += [f"| {one.outcome} | {one.code} | {one.sentence.replace('|', '/')} |" for one in ordered]
-    return "\n".join(lines) + "\n"

@@ -17,12 +17,15 @@ from typing import Any
 import pandas as pd
 
 from afterfit import data, prediction_log
-from afterfit.commands import monitor, outcomes, promote, rollback, step
-from afterfit.commands.train import Table, plain, train_and_register
 from afterfit.errors import StoreError
+from afterfit.lifecycle import live_loop, monitoring, promotion
+from afterfit.lifecycle.outcomes import load
+from afterfit.lifecycle.rollback import command_for
 from afterfit.lifecycle.smoke_test import free_port
+from afterfit.lifecycle.training_run import train_and_register
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
+from afterfit.model.packaging import Table, plain
 from afterfit.package import ROOT
 from afterfit.settings import Log
 from afterfit.use_case import UseCase
@@ -65,9 +68,9 @@ def rehearsed(config: str, use_case: UseCase, table: Table, place: Path) -> list
     champion = registry.version(use_case.name, registry.PRODUCTION)
     bundle = registry.load_bundle(champion)
     now = held.end + timedelta(hours=use_case.gate.label_delay_hours)
-    period = monitor.period_of(use_case, "", held.start, held.end)
-    looked = monitor.monitored(use_case, bundle, "", period, now)
-    lines += ["", *(line for one in looked for line in monitor.described(use_case, one.seen))]
+    period = monitoring.period_of(use_case, "", held.start, held.end)
+    looked = monitoring.monitored(use_case, bundle, "", period, now)
+    lines += ["", *(line for one in looked for line in monitoring.described(use_case, one.seen))]
     lines += ["", *_refused(use_case, table)]  # while there are rows that neither was trained on
     lines += ["", *_stepped(use_case, now)]
     return [*lines, "", *_back(use_case, champion.number)]
@@ -90,7 +93,7 @@ def _served(config: str, use_case: UseCase, frame: pd.DataFrame, place: Path) ->
     with tempfile.TemporaryDirectory() as folder:
         late = str(Path(folder) / "outcomes.parquet")
         frame[[*use_case.key, use_case.target]].to_parquet(late)
-        told = outcomes.load(use_case, late, "key", prediction_log.required(use_case))
+        told = load(use_case, late, "key", prediction_log.required(use_case))
     return [said, *told.lines]
 
 
@@ -163,7 +166,7 @@ def _post(connection: http.client.HTTPConnection, rows: list[dict[str, Any]]) ->
 
 
 def _stepped(use_case: UseCase, now: Any) -> list[str]:
-    answer = step.stepped(use_case, "1mo", now, Path("steps") / use_case.name)
+    answer = live_loop.stepped(use_case, "1mo", now, Path("steps") / use_case.name)
     return list(answer.lines[:-1])  # the last one is for schedulers
 
 
@@ -172,7 +175,7 @@ def _refused(use_case: UseCase, table: Table) -> list[str]:
     with tracking.run(use_case.name, f"train {WRONG}"):
         result = train_and_register(table, WRONG, {})
     number = result.version.number if result.version else registry.LATEST
-    answer = promote.judged(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
+    answer = promotion.judged(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
     return [line for line in answer.lines if not line.startswith("  +")]
 
 
@@ -181,4 +184,4 @@ def _back(use_case: UseCase, first: str) -> list[str]:
     current = registry.version(use_case.name, registry.PRODUCTION).number
     if current == first:
         return [f"Version {current} is still in production: there is nothing to roll back."]
-    return list(rollback.command_for(use_case, "Rehearsal: the way back is known before it is needed.", first).lines)
+    return list(command_for(use_case, "Rehearsal: the way back is known before it is needed.", first).lines)

@@ -3,7 +3,7 @@
 from datetime import datetime, timezone
 
 from afterfit import prediction_log
-from afterfit.commands.console import Answer
+from afterfit.lifecycle.result import Answer
 from afterfit.use_case import load_use_case
 
 

@@ -4,8 +4,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from afterfit.commands.console import Answer
 from afterfit.errors import AfterfitError, SettingsError
+from afterfit.lifecycle.result import Answer
 from afterfit.serving.options import Plan
 from afterfit.serving.supervisor import Processes
 

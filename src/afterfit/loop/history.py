@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from math import isfinite, nan
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from afterfit import data
 from afterfit.data.windows import Every
+from afterfit.errors import SettingsError
 from afterfit.gate.examination import HeldOut, Side
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import stepping
@@ -411,3 +413,42 @@ def after(last: Any) -> datetime:
     day = np.datetime64(last, "D") + np.timedelta64(1, "D")
     found: datetime = day.astype("datetime64[us]").item()
     return found
+
+
+def delayed(use_case: UseCase, delay: str) -> UseCase:
+    """The use case with another label delay, where one is given.
+
+    Raises:
+        SettingsError: it is no number of hours, or the use case has no time column.
+    """
+    if use_case.time is None:
+        raise SettingsError(
+            f"{use_case.name} names no time column, and without times nobody can tell what was known when: a backtest, "
+            "monitoring by window and the loop are not possible. Training, promotion, scoring and compare_drift work."
+        )
+    if not delay.strip():
+        return use_case
+    try:
+        hours = float(delay)
+    except ValueError:
+        hours = nan
+    if not (isfinite(hours) and hours >= 0):
+        raise SettingsError(f"--delay '{delay}' must be a number of hours, 0 or more.")
+    return use_case.model_copy(update={"gate": use_case.gate.model_copy(update={"label_delay_hours": hours})})
+
+
+def window_length(every: str, use_case: UseCase) -> Every:
+    """The length of a window, as the option or the policy says."""
+    found = Every.parse(every.strip() or use_case.policy.every)
+    if found is None:
+        raise SettingsError("policy.every is empty: name the length of a window, such as 1d, 1w or 1mo.")
+    return found
+
+
+def rows_of(use_case: UseCase, end: datetime | None = None) -> data.Window:
+    """The source's rows as a loop has them, here and live: from where training begins, where the use case says it.
+
+    Rows whose outcome never came are among them, for they were answered all the same.
+    """
+    period = use_case.split.train
+    return data.load(use_case, start=period.start if period else None, end=end, waiting=True)

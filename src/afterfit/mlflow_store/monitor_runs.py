@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 from math import isfinite
 from typing import Any
 
-from afterfit.loop.observation import Observation, Quality
+from afterfit.loop.observation import Observation
 from afterfit.loop.policy import Action
+from afterfit.loop.recorded_windows import Watched
 from afterfit.mlflow_store import tracking
 from afterfit.mlflow_store.tracking import Noted, Point
 from afterfit.performance.estimation import Past
@@ -35,32 +36,6 @@ class Entry:
     step: int
     action: Action
     causes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A window that was recorded: where it lies, which version answered, its metrics, and what it showed of it."""
-
-    run_id: str
-    name: str
-    start: datetime | None
-    end: datetime | None
-    version: str
-    step: int
-    complete: bool
-    metrics: Mapping[str, float]
-    past: Past | None
-    causes: tuple[str, ...] = ()
-
-    def remembered(self, promise: Mapping[str, Mapping[str, float | None]]) -> Observation:
-        """The window as far as its metrics tell it."""
-        realised = {}
-        for name in promise:
-            value, low, high = (self.metrics.get(f"realised_{name}{end}") for end in ("", "_low", "_high"))
-            if value is not None:
-                realised[name] = Measured(name, value, low, high, int(self.metrics.get("outcomes", 0)))
-        quality = Quality(int(self.metrics.get("rows", 0)), int(self.metrics.get("refused", 0)))
-        return Observation(self.name, self.start, self.end, self.version, quality, realised=realised, promise=promise)
 
 
 def experiment(use_case: str) -> str:

@@ -1,4 +1,4 @@
-"""TODO doc.
+"""The records of a spool: an answer, an outcome, and many answers as one record.
 
 Many answers as one record of a spool: written in one piece, told apart only when they are read.
 

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from afterfit import data, gate, prediction_log
-from afterfit.commands import backtest, promote, rollback
-from afterfit.commands.promote import Asked, Judged
-from afterfit.commands.train import requirements
 from afterfit.contract.datetimes import parse_datetimes
 from afterfit.errors import DataError
 from afterfit.gate.verdict import Finding, Verdict
+from afterfit.lifecycle import promotion
+from afterfit.lifecycle.promotion import Asked, Judged
+from afterfit.lifecycle.rollback import command_for
+from afterfit.lifecycle.training_run import requirements
 from afterfit.loop import history
 from afterfit.loop.history import Work
 from afterfit.loop.policy import Duel, Span
@@ -100,9 +101,9 @@ class Live:
             return verdict_of(step_journal.read(self.page, VERDICT))
         found = self.work.ask(history.judge, self._folder(candidate), self._folder(champion), now)
         version, book = self._version(candidate), ledger.entries(self.use_case.name)
-        more: list[Finding] = [promote.barred(version, book)]
+        more: list[Finding] = [promotion.barred(version, book)]
         if self.use_case.gate.approval:
-            more.append(gate.approval(version.tags.get(promote.APPROVED, "").strip(), promote.APPROVED))
+            more.append(gate.approval(version.tags.get(promotion.APPROVED, "").strip(), promotion.APPROVED))
         verdict = gate.judge([*found.findings, *more])
         step_journal.write(self.page, VERDICT, verdict.to_dict())
         self.page = step_journal.mark(self.page, judged=candidate)
@@ -126,7 +127,7 @@ class Live:
         book = ledger.entries(self.use_case.name)
         if champion in ledger.rolled_back(book) and ledger.holder(book, PRODUCTION) == previous:
             return True
-        return rollback.command_for(self.use_case, reason, previous).exit_code == 0
+        return command_for(self.use_case, reason, previous).exit_code == 0
 
     def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, asked: Asked) -> bool:
         name, book = self.use_case.name, ledger.entries(self.use_case.name)
@@ -137,7 +138,7 @@ class Live:
         version, held = self._version(candidate), self._version(champion)
         span = {"rows": sum(one.n or 0 for one in verdict.findings if one.code == "better"), "start": "", "end": ""}
         found = Judged(verdict, held, {**span, "window": self.page.window})
-        decided = promote.decision(self.use_case, version, to, found, asked)
+        decided = promotion.decision(self.use_case, version, to, found, asked)
         entry, _ = ledger.record(name, decided, book[-1].number if book else 0)
         return entry.counts
 
@@ -185,7 +186,7 @@ def rows_of(use_case: UseCase, begin: datetime | None = None) -> data.Window:
     """
     log = prediction_log.log_of(use_case)
     served = None if log is None or use_case.columns.private else logged(use_case, log)
-    known = backtest.rows_of(use_case)
+    known = history.rows_of(use_case)
     if served is not None and begin is not None:
         served = served[served[str(use_case.time)] >= begin]
     if served is None or not len(served):

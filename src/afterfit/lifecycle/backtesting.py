@@ -1,0 +1,212 @@
+"""Let policies live through labelled history, and log what each would have done."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from math import nan
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from afterfit.data.windows import Every, moment
+from afterfit.errors import SettingsError
+from afterfit.lifecycle.training_run import choose
+from afterfit.loop import backtest, history
+from afterfit.loop.backtest import Ranking, Story, Trial
+from afterfit.loop.history import History, Work, rows_of
+from afterfit.loop.stepping import Recipe
+from afterfit.mlflow_store import tracking
+from afterfit.settings import Policy, TrainOn, presets
+from afterfit.use_case import UseCase
+
+OWN = "own"
+
+
+def chosen_policies(text: str, use_case: UseCase) -> dict[str, Policy]:
+    """The policies by name: presets, the use case's own, or files.
+
+    Raises:
+        SettingsError: there is no such preset or file, one is named twice, or a file holds what no policy has.
+    """
+    found: dict[str, Policy] = {}
+    costs = {name: getattr(use_case.policy, name) for name in ("retraining_cost", "outcome_cost")}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, policy = _policy(word, use_case, costs)
+        if name in found:
+            raise SettingsError(f"--policies names '{name}' twice.")
+        found[name] = policy
+    if not found:
+        raise SettingsError(f"--policies is empty: give some of {', '.join(presets())}, own, or files.")
+    return found
+
+
+def _policy(word: str, use_case: UseCase, costs: Mapping[str, float]) -> tuple[str, Policy]:
+    if word == OWN:
+        return OWN, use_case.policy
+    if word in presets():
+        return word, Policy.model_validate({"preset": word, **costs})
+    path = Path(word)
+    if not path.is_file():
+        raise SettingsError(f"--policies: '{word}' is neither a file nor one of {', '.join(presets())}, {OWN}.")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+        return path.stem, Policy.model_validate({**costs, **(content if isinstance(content, dict) else {"": content})})
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        said = "; ".join(_faults(error)) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise SettingsError(f"{path} holds no policy: {said}") from error
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
+
+
+def tried(  # noqa: PLR0917 - one call, above
+    use_case: UseCase,
+    policies: Mapping[str, Policy],
+    length: Every,
+    ends: tuple[str, str],
+    folder: Path,
+    processes: int,
+) -> tuple[Ranking, Trial, Work]:
+    """Let the policies live through the windows, and rank them."""
+    last = moment(ends[1], "--end")
+    work = Work(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
+    history.give_back()  # the rows are with the processes now
+    try:
+        known = work.history
+        first, over = begin(use_case, known, ends[0]), last or history.after(known.times[-1])
+        spans = history.spans(known, length, first, over)
+        if not spans:
+            raise SettingsError(f"There is no whole window from {first} to {over}: take shorter ones with --every.")
+        recipe = Recipe(*choose(use_case, "", ""), 0, TrainOn(), use_case.policy.minimum_outcomes, spans[0].start)
+        lock = Lock()
+        with tqdm(total=len(spans) * len(policies), desc="backtest", leave=False, disable=None) as bar:
+
+            def progress(name: str, window: str) -> None:
+                with lock:
+                    bar.set_postfix_str(f"{name} {window}")
+                    bar.update()
+
+            trial = Trial(tuple(spans), recipe, policies, progress)
+            return backtest.ranked(backtest.run(trial, work), work), trial, work
+    finally:
+        work.close()
+
+
+def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
+    return History.of(use_case, rows_of(use_case, last), folder / use_case.name)
+
+
+def begin(use_case: UseCase, known: History, start: str) -> datetime:
+    """Where the first window begins: where the option says, else where training ends.
+
+    Raises:
+        SettingsError: nothing says it.
+    """
+    asked = moment(start, "--start")
+    period = use_case.split.train
+    if asked is None and period is not None:
+        asked = period.end
+    if asked is None:
+        span = f"{use_case.time} goes from {known.times[0]} to {known.times[-1]}"
+        raise SettingsError(f"Say where the first training ends and the windows begin: --start ({span}).")
+    return asked
+
+
+def told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
+    """The ranking in a few readable lines."""
+    name = use_case.primary_metric
+    lines = [f"{len(ranking.stories)} policies on {use_case.name}, {window}."]
+    for story in ranking.stories:
+        found = ranking.against_best[story.name]
+        shown = "{:+,.0f} ({:+,.0f} to {:+,.0f})" if story.money is not None else "{:+.4f} ({:+.4f} to {:+.4f})"
+        against = "best" if story is ranking.stories[0] else shown.format(found.value, found.low, found.high)
+        worth = "" if story.money is None else f"  {story.money:,.0f} net"
+        lines.append(
+            f"  {story.name:<15} {name} {story.mean(name):.4f}{worth}  {against:<30} {story.retrainings} trained,"
+            f" {story.count('promoted', 'on trial')} promoted, {story.count('refused', 'held')} not,"
+            f" {story.count('rolled back')} rolled back; alarms {story.alarms[0]} true, {story.alarms[1]} false"
+        )
+    return [*lines, f"Recommended: {ranking.recommended}. {ranking.reason}"]
+
+
+def logged(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) -> None:
+    """A nested run a policy with its series, and the ranking and the page on the parent."""
+    for story in ranking.stories:
+        with tracking.run(use_case.name, f"backtest {story.name}", {"afterfit.policy": story.name}):
+            tracking.params(story.policy.model_dump(mode="json"), "policy")
+            tracking.metrics(_totals(use_case, story))
+            tracking.histories([_at(use_case, story, number) for number in range(len(story.entries))])
+            tracking.table(_windows(use_case, story), "windows.json")
+    tracking.tags({"afterfit.recommended": ranking.recommended})
+    tracking.note("```\n" + "\n".join(lines) + "\n```")
+    tracking.text(html, "backtest.html")
+
+
+def _totals(use_case: UseCase, story: Story) -> dict[str, float]:
+    name = use_case.primary_metric
+    alarms = story.alarms
+    found = {
+        f"mean_{name}": story.mean(name),
+        "retrainings": float(story.retrainings),
+        "promotions": float(story.count("promoted", "on trial")),
+        "refusals": float(story.count("refused", "held")),
+        "rollbacks": float(story.count("rolled back")),
+        "alarms_true": float(alarms[0]),
+        "alarms_false": float(alarms[1]),
+        "training_seconds": story.seconds,
+        "outcomes_used": float(story.outcomes),
+    }
+    return found if story.money is None else {**found, "net_value": story.money}
+
+
+def _at(use_case: UseCase, story: Story, number: int) -> dict[str, float]:
+    entry, name = story.entries[number], use_case.primary_metric
+    believed = entry.believed(name)
+    realised = {f"realised_{key}": value for key, value in entry.realised.items() if key != "rows"}
+    value = nan if believed is None or believed.value is None else believed.value
+    return {**realised, f"believed_{name}": value, "version": float(entry.version)}
+
+
+def _windows(use_case: UseCase, story: Story) -> list[dict[str, Any]]:
+    return [_window(use_case, story, number) for number in range(len(story.entries))]
+
+
+def _window(use_case: UseCase, story: Story, number: int) -> dict[str, Any]:
+    entry, name = story.entries[number], use_case.primary_metric
+    believed = entry.believed(name)
+    return {
+        "window": entry.turn.span.name,
+        "version": entry.version,
+        "realised": entry.realised.get(name),
+        "believed": None if believed is None else believed.value,
+        "action": entry.turn.action.kind,
+        "outcome": entry.done.outcome,
+        "reason": entry.turn.action.reason,
+        "alarms": [cause.key for cause in entry.turn.action.causes],
+        "fell": entry.fell,
+    }
+
+
+def summarised(use_case: UseCase, ranking: Ranking) -> dict[str, Any]:
+    """The answer as data."""
+    stories = [
+        {
+            "policy": story.name,
+            **_totals(use_case, story),
+            "against_best": {key: getattr(ranking.against_best[story.name], key) for key in ("value", "low", "high")},
+            "windows": _windows(use_case, story),
+        }
+        for story in ranking.stories
+    ]
+    return {
+        "use_case": use_case.name,
+        "metric": use_case.primary_metric,
+        "recommended": ranking.recommended,
+        "reason": ranking.reason,
+        "policies": stories,
+    }

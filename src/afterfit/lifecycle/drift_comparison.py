@@ -1,0 +1,312 @@
+"""Compare a window's rows with a reference: read both, measure them, and log the report."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from afterfit import data as tables
+from afterfit import prediction_log
+from afterfit.contract.contract import learn
+from afterfit.data import files, windows
+from afterfit.data.windows import Cutter
+from afterfit.drift.profiles import Profile, empty, profile
+from afterfit.drift.reference import KINDS, Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.drift.report import DriftReport
+from afterfit.drift.tabular import Kind
+from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
+from afterfit.mlflow_store import registry, tracking
+from afterfit.model.bundle import Bundle
+from afterfit.model.training import feature_columns
+from afterfit.pages import drift
+from afterfit.pages.drift import Compared
+from afterfit.settings import Source
+from afterfit.use_case import UseCase
+
+LOG = "log"
+"""What --data says for the prediction log."""
+MOST_LINES = 15
+MOST_METRICS = 100
+"""Columns whose effect becomes a metric of the run: the changed ones first."""
+MOST_TABLE = 500
+MOST_NOTE = 4_000
+"""Characters of a run's description; MLflow refuses long tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is compared with: its profiles, what it is called, and the bundle that answers where it is a version."""
+
+    name: str
+    profiles: Reference
+    bundle: Bundle | None = None
+
+
+# What is compared with.
+
+
+def known_reference(reference: str, use_case: UseCase | None, time: str | None) -> Known:
+    """A saved profile, a table, or a version of the use case's model."""
+    if reference.endswith(".json"):
+        return Known(f"the profile {reference}", saved_profiles(reference))
+    if "/" in reference or reference.lower().endswith(files.ENDINGS):
+        source = Source(path=reference)
+        return Known(tables.describe(source), of_table(tables.stream(source, Path.cwd()), use_case, time))
+    if use_case is None:
+        raise SettingsError(
+            f"--reference '{reference}' would be a version of a model, and no use case says of which one: give "
+            f"--config, or a table (a folder as './{reference}') or a saved profile (.json)."
+        )
+    return of_version(reference, use_case)
+
+
+def of_version(reference: str, use_case: UseCase) -> Known:
+    """The profiles that travel inside a version."""
+    try:
+        version = registry.version(use_case.name, reference)
+    except UnknownVersionError as error:
+        hint = f" If a folder of that name is meant, write './{reference}'." if Path(reference).is_dir() else ""
+        raise UnknownVersionError(f"{error}{hint}") from error
+    bundle = registry.load_bundle(version)
+    if bundle.reference is None:
+        raise BundleError(
+            f"Version {version.number} of {use_case.name} carries no profile of its training window: an older release "
+            "trained it. Train a new version, or give a table or a saved profile as --reference."
+        )
+    return Known(f"version {version.number} of {use_case.name}", bundle.reference, bundle)
+
+
+def saved_profiles(path: str) -> Reference:
+    """Profiles that `--save` or `Profile.to_json` wrote, from a file."""
+    place = Path(path).expanduser()
+    try:
+        return Reference.from_json(place.read_bytes())
+    except OSError as error:
+        raise SourceError(f"The saved profile '{path}' cannot be read: {error.strerror}.") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def of_table(frames: Iterator[pd.DataFrame], use_case: UseCase | None, time: str | None) -> Reference:
+    """The profile of a table: of the use case's features, or without one of all columns."""
+    cutter, first = Cutter(time=time), next(frames)
+    chosen, kinds, marks = _features(use_case, first, time)
+
+    def parts() -> Iterator[pd.DataFrame]:
+        for frame in chain([first], frames):
+            for _, rows in cutter.cut(frame):
+                yield cleaned(rows if chosen is None else rows[chosen], marks)
+
+    hidden = bool(use_case and use_case.columns.private)
+    return Reference(profile(parts(), time, kinds=kinds, hide_categories=hidden))
+
+
+def _features(
+    use_case: UseCase | None, frame: pd.DataFrame, time: str | None
+) -> tuple[list[str] | None, dict[str, Kind], tuple[str, ...]]:
+    """A use case's features with the time column, their kinds as a contract would have them, and its missing marks."""
+    if use_case is None:
+        return None, {}, ()
+    settings = use_case.columns
+    chosen = list(feature_columns(use_case, frame.columns))
+    contract = learn(frame[chosen], kinds=settings.kinds, marks=settings.missing_marks, on_invalid="missing")
+    kinds = {column.name: KINDS[column.kind] for column in contract.columns if column.name != time}
+    return [*dict.fromkeys([*chosen, *([time] if time else [])])], kinds, settings.missing_marks
+
+
+# What is compared.
+
+
+def compared(known: Known, use_case: UseCase | None, data: str, period: Cutter, rate: float) -> Compared:
+    """Measure the current windows over the reference's bins, and compare each."""
+    if data.endswith(".json"):
+        if period.every or period.start or period.end:
+            raise SettingsError("A saved profile has no rows any more: --start, --end and --every need a table.")
+        measured, name = {0: saved_profiles(data)}, f"the profile {data}"
+        notes: list[str] = []
+    else:
+        measured, name, notes = _measured(known, use_case, data, period)
+    names = {number: period.name(number) if period.every else f"{name}{period.span}" for number in measured}
+    hidden = use_case.columns.private if use_case and data == LOG else ()  # the log holds hashes of these, or nothing
+    reports = [
+        (names[number], compare(known.profiles, measured[number], rate).without(hidden)) for number in sorted(measured)
+    ]
+    total = sum((measured[number] for number in sorted(measured)[1:]), measured[min(measured)])
+    return Compared(name, known.name, known.profiles, tuple(reports), total, tuple(notes))
+
+
+def _rows(use_case: UseCase | None, data: str, period: Cutter) -> tuple[Iterator[pd.DataFrame], str]:
+    """The rows to be measured, in parts, and where they are from."""
+    if data != LOG:
+        source = Source(path=data) if data or use_case is None else use_case.source
+        root = Path.cwd() if data or use_case is None else use_case.root
+        return tables.stream(source, root), tables.describe(source)
+    if use_case is None:
+        raise SettingsError("--data log is the prediction log of a use case: name it with --config.")
+    log = prediction_log.required(use_case)
+    read = prediction_log.read(log, start=period.start, end=period.end, time=period.time or "served")
+    return (_logged(use_case, table) for table in read), f"the prediction log of {use_case.name}"
+
+
+def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
+    """Rows of the log as they were received, with their outcomes as far as they are known."""
+    frame: pd.DataFrame = prediction_log.features_of(table).to_pandas()
+    return frame.assign(**{use_case.target: table["outcome"].to_pandas()})
+
+
+def _measured(
+    known: Known, use_case: UseCase | None, data: str, period: Cutter
+) -> tuple[dict[int, Reference], str, list[str]]:
+    frames, name = _rows(use_case, data, period)
+    notes = [] if data else _after_training(known, period)
+    measured: dict[int, Reference] = {}
+    refused = 0
+    for frame in tqdm(frames, desc="measure", unit=" batches", leave=False, disable=None):
+        for number, rows in period.cut(frame):
+            part, bad = _part(known, use_case, rows)
+            refused += bad
+            measured[number] = measured[number] + part if number in measured else part
+            if len(measured) > windows.MOST:
+                raise SettingsError(f"--every gives more than {windows.MOST:,} windows: choose longer ones.")
+    if not measured:
+        measured[0] = Reference(empty(known.profiles.features.layout))
+        notes.append(f"No row of the {period.seen:,} is in the window asked for.")
+    if period.untimed:
+        notes.append(f"{period.untimed:,} rows have no time in '{period.time}'.")
+    if refused:
+        notes.append(f"{refused:,} rows were refused by the version's contract and have no prediction.")
+    return measured, name, notes
+
+
+def _after_training(known: Known, period: Cutter) -> list[str]:
+    """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
+    end = known.bundle.manifest.window["end"] if known.bundle else None
+    if end is None or period.time is None or period.start is not None:
+        return []
+    period.after = windows.moment(end, "the training window's end")
+    return [f"Only rows after {end}, where the training of {known.name} ended; --start says otherwise."]
+
+
+def _part(known: Known, use_case: UseCase | None, frame: pd.DataFrame) -> tuple[Reference, int]:
+    """Profiles of some rows over the reference's bins, and how many rows the version refused to answer."""
+    profiles, bundle = known.profiles, known.bundle
+    marks = use_case.columns.missing_marks if use_case else ()
+    features = profiles.features.measure(cleaned(expected(profiles.features, use_case, frame), marks))
+    answered, bad = None, 0
+    if bundle is not None and profiles.predictions is not None:
+        checked, predictions = bundle.scorer.score(frame)
+        good = np.flatnonzero(~checked.bad)
+        bad = len(frame) - len(good)
+        rows = renamed(predicted(predictions.take(good)), profiles.predictions)
+        answered = profiles.predictions.measure(with_time(rows, frame.iloc[good], profiles.predictions))
+    return Reference(features, answered, _outcomes(profiles.outcomes, bundle, use_case, frame)), bad
+
+
+def _outcomes(
+    over: Profile | None, bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFrame
+) -> Profile | None:
+    """The profile of the outcomes that are known; None where the table has none of them."""
+    if over is None or bundle is None or use_case is None or use_case.target not in frame.columns:
+        return None
+    known = frame[~tables.missing_target(use_case, frame[use_case.target]).to_numpy()]
+    classes = bundle.scorer.classes
+    values = known[use_case.target]
+    if classes is not None:
+        texts = {str(label): label for label in classes}
+        values = values.astype(object).map(lambda value: texts.get(str(value), value))
+    return over.measure(with_time(pd.DataFrame({use_case.target: values.to_numpy()}), known, over))
+
+
+# What is recorded and said.
+
+
+def log(found: Compared, html: str) -> None:
+    """Findings, metrics, a table and the page into the active run."""
+    tracking.params({"reference": found.reference[:400], "current": found.current[:400]}, "drift")
+    tracking.params({"rate": found.windows[0][1].rate, "windows": len(found.windows)}, "drift")
+    tracking.tags({"afterfit.alarm": str(found.alarm).lower()})
+    named = drift.metric_names(found.ranked[:MOST_METRICS])
+    tracking.histories([metrics_of(report, named) for _, report in found.windows])
+    tracking.table(table_of(found), "drift_table.json")
+    tracking.text(json.dumps(found.to_dict(), indent=1), "drift.json")
+    tracking.text(html, "drift.html")
+    tracking.note("```\n" + "\n".join(described(found))[:MOST_NOTE] + "\n```")
+
+
+def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
+    """Alarm, changed columns, rows, and the largest effect of each column in smallest effects of interest."""
+    values = {"alarm": float(report.alarm), "rows": float(report.rows)}
+    values["changed_columns"] = float(sum(column.alarm for column in report.columns.values()))
+    for column, name in named.items():
+        if column not in report.columns:
+            continue
+        values[f"effect_{name}"] = drift.weight(report.columns[column])
+    return values
+
+
+def table_of(found: Compared) -> list[dict[str, Any]]:
+    """One row a finding that is an alarm, the largest first; without an alarm one row that says so."""
+    rows = [
+        {
+            "window": drift.shown(name, 80),
+            "column": drift.shown(finding.column, 80),
+            "change": finding.kind,
+            "in words": drift.shown(finding.words, 300),
+            "effect": finding.effect,
+            "unit": finding.unit,
+            "smallest of interest": finding.smallest,
+            "familywise p": finding.familywise,
+        }
+        for name, report in found.windows
+        for finding in report.ranked
+    ]
+    nothing = dict.fromkeys(("column", "change", "in words", "effect", "unit", "smallest of interest", "familywise p"))
+    return rows[:MOST_TABLE] or [{"window": "all", **nothing, "in words": "no alarm"}]
+
+
+def described(found: Compared) -> list[str]:
+    """The answer in a few readable lines: the most important first."""
+    if len(found.windows) == 1:
+        report = found.windows[0][1]
+        lines = [f"{headline(found)}", *(f"  {line}" for line in ranked_lines(report))]
+        quiet = [column.name for column in report.columns.values() if not column.alarm]
+        if report.alarm and quiet:
+            lines.append(f"  no change that matters: {drift.listed(quiet, 12)}")
+    else:
+        lines = [headline(found)]
+        width = max(len(name) for name, _ in found.windows)
+        for name, report in found.windows:
+            lines.append(f"  {name:<{width}}  {report.rows:>9,} rows  {drift.in_short(report)}")
+    return [drift.shown(line, 400) for line in [*lines, *found.notes, *found.windows[-1][1].notes]]
+
+
+def headline(found: Compared) -> str:
+    """One line: alarm or not, of what against what."""
+    against = f"{found.current} against {found.reference}"
+    if len(found.windows) == 1:
+        name, report = found.windows[0]
+        changed = sum(column.alarm for column in report.columns.values())
+        said = f"{changed} of {len(report.columns)} columns changed" if report.alarm else "nothing changed that matters"
+        verdict = "ALARM" if report.alarm else "No alarm"
+        return f"{verdict}: {said} in {report.rows:,} rows of {name} against {found.reference}."
+    alarms = sum(report.alarm for _, report in found.windows)
+    return f"{'ALARM' if alarms else 'No alarm'} in {alarms} of {len(found.windows)} windows of {against}."
+
+
+def ranked_lines(report: DriftReport) -> list[str]:
+    """A line a changed column, the largest change first: its words, and what else changed in it."""
+    lines = []
+    for column in drift.changed(report):
+        first, *others = [finding for finding in drift.by_weight(column) if finding.alarm]
+        also = ", ".join(dict.fromkeys(other.kind for other in others if other.kind != first.kind))
+        lines.append(drift.shown(first.words, 200) + (f" (also {also})" if also else ""))
+    more = [f"and {len(lines) - MOST_LINES:,} more columns"] if len(lines) > MOST_LINES else []
+    alone = [r for r in report.relations if r.alarm and not any(report.columns[c].alarm for c in r.columns)]
+    return [*lines[:MOST_LINES], *more, *(f"relation of {drift.shown(r.words, 200)}" for r in alone[:3])]
