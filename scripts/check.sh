@@ -10,3 +10,4 @@ fi
 .venv/bin/ruff check --quiet
 .venv/bin/ruff format --quiet --check
 .venv/bin/mypy
+.venv/bin/lint-imports --no-cache --no-logo

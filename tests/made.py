@@ -12,7 +12,8 @@ from afterfit.model.bundle import Manifest, save
 from afterfit.model.training import pose, train
 from afterfit.use_case import UseCase
 
-BENCH = Path(__file__).parents[1] / "scripts" / "bench"
+ROOT = Path(__file__).parents[1]
+FIXTURES, BENCH = ROOT / "tests" / "fixtures", ROOT / "scripts" / "bench"
 BOOSTER = {"max_iter": 20, "min_samples_leaf": 5}
 
 

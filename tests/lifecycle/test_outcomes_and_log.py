@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +18,7 @@ from afterfit.model.answer_table import answer_table
 from afterfit.prediction_log import from_bundle
 from afterfit.prediction_log.from_bundle import ServedLog
 from conftest import made_table as small_table
-from made import made_table
+from made import ROOT, made_table
 from made_log import NOON, entry, ids, read
 
 
@@ -222,7 +221,7 @@ def test_a_log_on_s3_needs_a_local_folder_for_its_spools(tmp_path, write_use_cas
 
 
 def test_the_log_is_measured(tmp_path):
-    bench = Path(__file__).parents[1] / "scripts" / "bench" / "predlog.py"
+    bench = ROOT / "scripts" / "bench" / "predlog.py"
     few = [sys.executable, bench, "--rows", "2000", "--answers", "64", "--folder", tmp_path]
     env = {**os.environ, "PYTHONPATH": str(bench.parents[2] / "src")}
     told = subprocess.run(few, capture_output=True, text=True, check=True, env=env).stdout

@@ -6,11 +6,11 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from made import ROOT
+
 SCHEDULE = ROOT / "scripts" / "schedule"
 STEP = pytest.mark.skipif(not (ROOT / "scripts" / "step.py").exists(), reason="the entry point step is not there")
 

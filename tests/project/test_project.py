@@ -11,13 +11,13 @@ import yaml
 from packaging.requirements import Requirement
 
 import conda_pins
+from made import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))["entry_points"]
 README = (ROOT / "README.md").read_text("utf-8")
 OF_THE_DEVELOPER = {"conda_pins"}

@@ -3,16 +3,14 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
 from afterfit.mlflow_store import registry
 from afterfit.serving import metrics
-from made import bench_module
+from made import ROOT, bench_module
 
-ROOT = Path(__file__).parents[1]
 RULES = ROOT / "scripts" / "prometheus"
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 

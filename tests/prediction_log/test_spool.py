@@ -20,6 +20,7 @@ from afterfit.prediction_log import spool as module
 from afterfit.prediction_log.entries import Bulk
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
+from made import ROOT
 from made_log import NOON, entry, ids, outcome, read
 
 
@@ -196,7 +197,7 @@ def test_a_live_spool_is_held_and_a_killed_process_frees_its_own(tmp_path):
         "import sys, time; from pathlib import Path; from afterfit.spool import Spool\n"
         "spool = Spool(Path(sys.argv[1]), use_case='sizes'); print(spool.path, flush=True); time.sleep(60)"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, env=env) as child:
         hold = spool_file.Hold(Path(child.stdout.readline().strip()))
         assert not hold.take()

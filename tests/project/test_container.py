@@ -19,8 +19,8 @@ import yaml
 
 from afterfit.errors import AfterfitError, BundleError
 from afterfit.mlflow_store import registry
+from made import ROOT
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "container.sh"
 TRACKING = "http://mlflow:5000"
 PATIENCE = 60

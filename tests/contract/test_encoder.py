@@ -1,6 +1,5 @@
 import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +9,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from afterfit.contract.contract import learn
 from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
 from afterfit.errors import DataError
+from made import ROOT
 
-BENCH = Path(__file__).parents[1] / "scripts" / "bench" / "encoder.py"
+BENCH = ROOT / "scripts" / "bench" / "encoder.py"
 
 
 def table(rows=400, days=30):

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import mlflow
 import pytest
-import yaml
 
 from afterfit.commands import loop as looping
 from afterfit.commands import step
@@ -18,52 +17,9 @@ from afterfit.loop import history
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
 from afterfit.use_case import load_use_case
 from made_log import entry
-from test_backtest import PARAMS, decisions, lived, policy, table
+from made_loop import NOW, decisions, in_production, lived, policy, run_all, settings, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-NOW = "2024-03-04"
-
-
-def settings(folder, **changes):
-    """The made table as a file, and a use case over it whose first training ends where the backtest's does."""
-    table().to_csv(folder / "changing.csv", index=False)
-    given = {
-        "name": "changing",
-        "task": "classification",
-        "target": "late",
-        "time": "when",
-        "key": ["id"],
-        "source": {"path": "changing.csv"},
-        "columns": {"features": ["size", "other"]},
-        "split": {"folds": 3, "train": {"end": "2024-01-29"}},
-        "metrics": {"primary": "roc_auc"},
-        "candidates": [{"builder": "hist_gradient_boosting", "params": PARAMS}],
-        "gate": {"smallest_holdout": 50, "tolerance": 0.02},
-        "policy": {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"},
-    }
-    file = folder / "changing.yaml"
-    file.write_text(yaml.safe_dump({**given, **changes}))
-    return str(file)
-
-
-def in_production(config):
-    """Train the first version and put it into production."""
-    from afterfit.commands import train
-
-    train.command(config)
-    version = registry.version("changing", "1")
-    decision = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
-    return ledger.record("changing", decision, 0)[0].counts and version
-
-
-def run_all(config):
-    """Steps until none is due; what each came to."""
-    told = []
-    while True:
-        answer = step.command(config, now=NOW)
-        if answer.data["outcome"] in looping.IDLE:
-            return told
-        told.append((answer.data["window"], answer.data["outcome"], answer.data["action"]["reason"]))
 
 
 @pytest.mark.parametrize("preset", ["calendar", "cautious"])

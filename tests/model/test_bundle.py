@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from afterfit.errors import BundleError, SchemaError
 from afterfit.model.bundle import FILES, load, save
 from afterfit.model.safe_loading import is_estimator
 from afterfit.model.training import train
-from made import BOOSTER, bundled, made_table, manifest, posed, use_case
+from made import BOOSTER, ROOT, bundled, made_table, manifest, posed, use_case
 
 ODD = [
     None,
@@ -354,7 +353,7 @@ def test_a_process_that_starts_quickly_loads_the_same_bundle_and_gives_the_same_
         loaded = load(Path(sys.argv[1]))
         print(loaded.answer(loaded.example[0])["probability"])
     """
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(ROOT / "src")
     environment = {**os.environ, "PYTHONPATH": source}
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

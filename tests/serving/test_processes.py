@@ -16,8 +16,8 @@ import pytest
 
 from afterfit.mlflow_store import ledger, registry
 from afterfit.mlflow_store.registry import load_bundle, version
+from made import ROOT
 
-ROOT = Path(__file__).parents[1]
 JSON = {"Content-Type": "application/json"}
 ROW = {"size": 1.5, "count": 3, "colour": "red"}
 PATIENCE = 60

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from afterfit.errors import StoreError
 from afterfit.lifecycle import smoke_test
 from afterfit.mlflow_store.registry import load_bundle, version
+from made import ROOT
 
-ROOT = Path(__file__).parents[1]
 ROW = {"size": 1.5, "count": 3, "colour": "red"}
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from afterfit.commands import backtest
 from afterfit.errors import SettingsError
-from test_step import settings
+from made_loop import settings
 
 
 @pytest.fixture(scope="module")

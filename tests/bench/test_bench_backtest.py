@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from made import BENCH, bench_module
-from test_backtest import table
-from test_step import settings
+from made_loop import settings, table
 
 WEEKLY = {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"}
 

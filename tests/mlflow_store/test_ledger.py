@@ -1,6 +1,5 @@
 """The ledger without any model's judgement: order, repair, races and kills, over a real SQLite store."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -9,10 +8,9 @@ from datetime import datetime, timezone
 import pytest
 
 from afterfit.errors import StoreError
-from afterfit.mlflow_store import ledger, lock, registry, tracking
+from afterfit.mlflow_store import ledger, lock, registry
 from afterfit.mlflow_store.ledger import Decision
-
-FORK = multiprocessing.get_context("fork")
+from made_ledger import FORK, consistent, make_versions, promote, promotion
 
 
 @pytest.fixture
@@ -20,35 +18,6 @@ def versions(store):
     """Ten versions of 'sizes' that nothing could load: the ledger never asks."""
     make_versions(10)
     return store
-
-
-def make_versions(count, name="sizes"):
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    client.create_registered_model(name)
-    run = client.create_run(tracking.experiment_id("nothing"))
-    for _ in range(count):
-        client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id)
-
-
-def promotion(version, **more):
-    return Decision("promotion", "PROMOTE", str(version), "production", moves=True, page="A page.", **more)
-
-
-def promote(version, **more):
-    book = ledger.entries("sizes")
-    held = ledger.holder(book, "production")
-    return ledger.record("sizes", promotion(version, previous=held, **more), len(book))[0]
-
-
-def consistent(name="sizes"):
-    """The alias is where the ledger says, no entry is left open, and the numbers have no gap."""
-    book = ledger.entries(name)
-    assert [entry.number for entry in book] == list(range(1, len(book) + 1))
-    assert {entry.state for entry in book} <= {"done", "abandoned"}
-    assert registry.aliases(name).get("production", "") == ledger.holder(book, "production")
-    return book
 
 
 @pytest.mark.usefixtures("versions")

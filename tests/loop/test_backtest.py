@@ -1,74 +1,13 @@
 """The loop on history: what policies do where the world changes and where it does not, and that nobody looks ahead."""
 
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit.data.loading import Window, fingerprint
-from afterfit.data.windows import Every
-from afterfit.loop import backtest, history
-from afterfit.loop.backtest import Trial
-from afterfit.loop.history import History, Work
-from afterfit.loop.stepping import Recipe
-from afterfit.settings import Policy, TrainOn
-from afterfit.use_case import UseCase
-
-BEGIN, FIRST = datetime.fromisoformat("2024-01-01"), datetime.fromisoformat("2024-01-29")
-WEEKS, PER_DAY = 9, 40
-PARAMS = {"max_iter": 12, "min_samples_leaf": 20}
-
-
-def use_case(**changes):
-    given = {
-        "name": "changing",
-        "task": "classification",
-        "target": "late",
-        "time": "when",
-        "key": ["id"],
-        "source": {"path": "none.csv"},
-        "columns": {"features": ["size", "other"]},
-        "split": {"folds": 3},
-        "metrics": {"primary": "roc_auc"},
-        "candidates": [{"builder": "hist_gradient_boosting", "params": PARAMS}],
-        "gate": {"smallest_holdout": 50, "tolerance": 0.02},
-    }
-    return UseCase.model_validate({**given, **changes})
-
-
-def table(seed=0, change="2024-02-12", weeks=WEEKS):
-    """What decides is `size` before the change and `other` after it."""
-    rng = np.random.default_rng(seed)
-    rows = weeks * 7 * PER_DAY
-    when = pd.Timestamp(BEGIN) + pd.to_timedelta(np.arange(rows) * 24 * 60 // PER_DAY, unit="min")
-    size, other = rng.normal(size=rows), rng.normal(size=rows)
-    decides = np.where(when < pd.Timestamp(change), size, other)
-    late = decides + rng.normal(scale=0.7, size=rows) > 0
-    return pd.DataFrame(
-        {"when": when.astype("datetime64[us]"), "id": np.arange(rows), "size": size, "other": other, "late": late}
-    )
-
-
-def lived(folder, policies, frame=None, delay=0.0, case=None):
-    """The stories of some policies; each step's decision as (window, what came of it, the reason)."""
-    frame = table() if frame is None else frame
-    case = use_case() if case is None else case
-    case = case.model_copy(update={"gate": case.gate.model_copy(update={"label_delay_hours": delay})})
-    known = History.of(case, Window(frame, fingerprint(frame, "when"), {}, "made"), Path(folder))
-    spans = history.spans(known, Every(1, "w"), FIRST, BEGIN + timedelta(weeks=WEEKS))
-    recipe = Recipe("hist_gradient_boosting", PARAMS, 0, TrainOn(), 100, FIRST)
-    work = Work(known)
-    return backtest.run(Trial(tuple(spans), recipe, policies), work), work
-
-
-def policy(preset, **changes):
-    return Policy.model_validate({"preset": preset, "minimum_outcomes": 100, **changes})
-
-
-def decisions(story):
-    return [(entry.turn.span.name, entry.done.outcome, entry.turn.action.reason) for entry in story.entries]
+from afterfit.loop import backtest
+from made_loop import FIRST, decisions, lived, policy, table
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import afterfit
 from afterfit.drift.profiles import Profile
 from afterfit.errors import DataError
+from made import FIXTURES
 
-SAVED = Path(__file__).parent / "fixtures" / "profile-format-1.json"
+SAVED = FIXTURES / "profile-format-1.json"
 
 
 def table(rows, seed=0):

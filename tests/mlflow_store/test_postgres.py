@@ -15,7 +15,7 @@ import pytest
 from afterfit.errors import StoreError
 from afterfit.lifecycle.smoke_test import free_port
 from afterfit.mlflow_store import ledger
-from test_ledger import FORK, consistent, make_versions, promote, promotion
+from made_ledger import FORK, consistent, make_versions, promote, promotion
 
 pytestmark = pytest.mark.slow
 

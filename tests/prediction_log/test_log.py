@@ -23,7 +23,7 @@ from afterfit.contract.contract import learn
 from afterfit.errors import LogError
 from afterfit.prediction_log import arrow, sealing, spool_file
 from afterfit.prediction_log.store import Folder
-from made import bench_module
+from made import ROOT, bench_module
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
 
@@ -259,7 +259,7 @@ def test_every_acknowledged_answer_is_there_exactly_once_wherever_a_sealing_is_k
 def test_killed_processes_leave_every_acknowledged_answer_exactly_once(monkeypatch):
     crashes_log = bench_module("crashes_log")
 
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "src"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     found = crashes_log.measure(kills=3, seed=1, longest=0.3)
     assert found["acknowledged"] > 100
     assert (found["absent"], found["doubled"], found["spools left"]) == (0, 0, 0)
@@ -395,7 +395,7 @@ def test_outcomes_over_many_runs_are_those_of_a_dictionary(log, spool, monkeypat
 def test_equal_hashes_do_not_mix_outcomes_up(log, spool, monkeypatch):
     from afterfit.prediction_log import reader
 
-    monkeypatch.setattr(reader, "hashes", lambda texts: np.full(len(texts), 7, dtype=np.uint64))
+    monkeypatch.setattr(reader, "id_hashes", lambda texts: np.full(len(texts), 7, dtype=np.uint64))
     spool.write([entry(name) for name in "abcd"])
     spool.write_outcomes([outcome("b", 1), outcome("c", 2), outcome("b", 3, NOON + 1), outcome("x", 4)])
     assert read(log)["outcome"].to_pylist() == [None, 3, 2, None]
