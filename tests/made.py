@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from afterfit.model.bundle import Manifest, save
-from afterfit.model.training import pose, train
+from afterfit.model.training import prepare, train
 from afterfit.use_case import UseCase
 
 ROOT = Path(__file__).parents[1]
@@ -61,8 +61,8 @@ def posed(case, frame, classes=None):
     """The training problem of a table whose target is numbers, or a truth."""
     y = frame[case.target].to_numpy()
     if case.task == "regression":
-        return pose(case, frame, y.astype(float), None)
-    return pose(case, frame, y.astype(np.int64), classes or (False, True))
+        return prepare(case, frame, y.astype(float), None)
+    return prepare(case, frame, y.astype(np.int64), classes or (False, True))
 
 
 def manifest(case):

@@ -4,7 +4,7 @@ import orjson
 import pyarrow as pa
 
 from afterfit import prediction_log
-from afterfit.prediction_log.entries import Entry, Outcome
+from afterfit.prediction_log.entries import LogEntry, Outcome
 
 NOON = 1_795_435_200_000_000  # 2026-11-23 12:00 UTC
 HOUR = 3_600_000_000
@@ -19,7 +19,7 @@ def entry(name, time=NOON, **changes):
         "lower": None, "upper": None, "confidence": 0.8, "warnings": None, "error": None, "seconds": 0.002,
     }  # fmt: skip
     text = None if key is None else orjson.dumps(key).decode()
-    return Entry(prediction_id=name, time=time, key=text, features=orjson.dumps(features), **{**told, **changes})
+    return LogEntry(prediction_id=name, time=time, key=text, features=orjson.dumps(features), **{**told, **changes})
 
 
 def outcome(name, value, time=NOON, key=None):

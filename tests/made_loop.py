@@ -10,10 +10,10 @@ import yaml
 from afterfit.commands import loop as looping
 from afterfit.commands import step
 from afterfit.data.loading import Window, fingerprint
-from afterfit.data.windows import Every
+from afterfit.data.windows import WindowLength
 from afterfit.loop import backtest, history
-from afterfit.loop.backtest import Trial
-from afterfit.loop.history import History, Work
+from afterfit.loop.backtest import BacktestPlan
+from afterfit.loop.history import History, TaskRunner
 from afterfit.loop.stepping import Recipe
 from afterfit.mlflow_store import ledger, registry
 from afterfit.settings import Policy, TrainOn
@@ -60,10 +60,10 @@ def lived(folder, policies, frame=None, delay=0.0, case=None):
     case = use_case() if case is None else case
     case = case.model_copy(update={"gate": case.gate.model_copy(update={"label_delay_hours": delay})})
     known = History.of(case, Window(frame, fingerprint(frame, "when"), {}, "made"), Path(folder))
-    spans = history.spans(known, Every(1, "w"), FIRST, BEGIN + timedelta(weeks=WEEKS))
+    spans = history.spans(known, WindowLength(1, "w"), FIRST, BEGIN + timedelta(weeks=WEEKS))
     recipe = Recipe("hist_gradient_boosting", PARAMS, 0, TrainOn(), 100, FIRST)
-    work = Work(known)
-    return backtest.run(Trial(tuple(spans), recipe, policies), work), work
+    work = TaskRunner(known)
+    return backtest.run(BacktestPlan(tuple(spans), recipe, policies), work), work
 
 
 def policy(preset, **changes):

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import httpx
 
 from afterfit.prediction_log.log import log_at
-from afterfit.prediction_log.privacy import Keeping
-from afterfit.serving.asgi import Access, Doors
+from afterfit.prediction_log.privacy import LogRedaction
+from afterfit.serving.asgi import AccessLog, Endpoints
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
 from afterfit.serving.routes import application
@@ -24,7 +24,7 @@ def made_service(bundle, folder, *, log=True, acknowledged=True, keeping=None, c
     place = log_at(str(folder), "made") if log else None
     spool = place.spool() if place else None
     service = Service("made", "production", Serving(**limits), spool, place, acknowledged)
-    service.take(engine(bundle, keeping or Keeping(), compile_trees=compile_trees))
+    service.take(engine(bundle, keeping or LogRedaction(), compile_trees=compile_trees))
     return service
 
 
@@ -32,7 +32,7 @@ def made_doors(service, shared, tokens=None, access=None):
     async def nowhere(*_):
         raise AssertionError
 
-    doors = Doors(service, access or Access(), tokens or Tokens(), nowhere)
+    doors = Endpoints(service, access or AccessLog(), tokens or Tokens(), nowhere)
     doors.rest = application(service, doors, shared)
     return doors
 

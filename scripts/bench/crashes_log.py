@@ -23,17 +23,17 @@ USE_CASE = "crashes"
 WRITE = """
 import itertools, sys, threading, time
 from pathlib import Path
-from afterfit import predlog
-from afterfit.spool import Entry
+from afterfit import prediction_log
+from afterfit.prediction_log.entries import LogEntry
 
-log = predlog.log_at(sys.argv[1], "crashes")
+log = prediction_log.log_at(sys.argv[1], "crashes")
 spool = log.spool()
 name, told = sys.argv[2], sys.stdout
 
 
 def sealing():
     while True:
-        predlog.seal(log, [spool])
+        prediction_log.seal(log, [spool])
         time.sleep(0.01)
 
 
@@ -42,18 +42,18 @@ now = time.time_ns() // 1000
 for batch in itertools.count():
     ids = [f"{name}-{batch}-{i}" for i in range(1 + batch % 40)]
     times = now + (batch % 3) * 86_400_000_000
-    spool.write([Entry(one, times, "1", False, None, b'{"x": 1.5}', b"true", 0.5, *[None] * 7) for one in ids])
+    spool.write([LogEntry(one, times, "1", False, None, b'{"x": 1.5}', b"true", 0.5, *[None] * 7) for one in ids])
     told.write(f"{name} {batch} {len(ids)}\\n")
     told.flush()
 """
 SEAL = """
 import sys, time
-from afterfit import predlog
+from afterfit import prediction_log
 
-log = predlog.log_at(sys.argv[1], "crashes")
+log = prediction_log.log_at(sys.argv[1], "crashes")
 print("ready", flush=True)
 while True:
-    predlog.seal(log)
+    prediction_log.seal(log)
     time.sleep(0.005)
 """
 

@@ -29,7 +29,7 @@ def halves(use_case: str):
     import numpy as np
 
     from afterfit import data
-    from afterfit.model.training import pose, train
+    from afterfit.model.training import prepare, train
     from afterfit.use_case import load_use_case
 
     case = load_use_case(use_case)
@@ -42,7 +42,7 @@ def halves(use_case: str):
     classes = data.classes(case, frame[case.target]) if case.task == "classification" else None
     y = data.encode_target(case, frame[case.target], classes or ())
     rows = np.flatnonzero(part == "train")
-    problem = pose(case, frame.iloc[rows].reset_index(drop=True), y[rows], classes)
+    problem = prepare(case, frame.iloc[rows].reset_index(drop=True), y[rows], classes)
     trained = train(problem, case.candidates[0].builder, case.candidates[0].params)
     return case, frame, y, part, problem, trained
 
@@ -234,7 +234,7 @@ def series(kind: str, seed: int):
     wanted, past, found = [metric(name) for name in CLASS_METRICS], [], []
     for number, (x, y) in enumerate(rest):
         answers = Predictions.of_probabilities(calibration(model.predict_proba(x)))
-        rows = estimation.Answers(
+        rows = estimation.WindowAnswers(
             answers, known.errors_at(x, answers), recalibration.centre_of(shares, 2), clock[:STRETCH]
         )
         ours = estimation.estimate(wanted, rows, known.folds, past, seed=number)
@@ -271,7 +271,7 @@ def bound() -> float:
 
     from afterfit import data
     from afterfit.model.scorer import predict
-    from afterfit.model.training import encode, fit, layout, pose
+    from afterfit.model.training import encode, fit, layout, prepare
     from afterfit.use_case import load_use_case
 
     case = load_use_case("flights-late")
@@ -283,7 +283,7 @@ def bound() -> float:
     off = []
     for left_out in MONTHS:
         rows = month != left_out
-        problem = pose(case, frame[rows].reset_index(drop=True), y[rows], (False, True))
+        problem = prepare(case, frame[rows].reset_index(drop=True), y[rows], (False, True))
         encoder, matrix = encode(problem, np.arange(len(problem.frame)), 0)
         estimator = fit(
             case.candidates[0].builder,

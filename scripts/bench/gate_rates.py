@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from comparison import TRUTHS, settings, share_for
 
-from afterfit.gate.examination import Case, HeldOut, Side, examine
+from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine
 from afterfit.gate.verdict import judge
 from afterfit.model.bundle import Manifest, load, save
-from afterfit.model.training import pose, train
+from afterfit.model.training import prepare, train
 from afterfit.performance.metrics import METRICS
 from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
@@ -65,19 +65,19 @@ def sides(case, folder):
         {"row": np.arange(rows), "when": np.datetime64("2012-01-01") + np.arange(rows).astype("timedelta64[h]")}
     )
     y = np.arange(rows) % 2
-    trained = train(pose(case, frame.assign(y=y), y, (0, 1)), "linear", {})
+    trained = train(prepare(case, frame.assign(y=y), y, (0, 1)), "linear", {})
     window = {"name": "made", "sha256": "0", "rows": rows, "start": None, "end": None}
     told = {"settings": "0", "window": window, "promise": {}, "created": "2012-02-01", "packages": {}, "code": "0"}
     manifest = Manifest(case.name, case.task, case.target, "linear", {}, time=case.time, key=case.key, **told)
     for number in ("1", "2"):
         save(trained.scorer, manifest, [{"row": 7}], Path(folder) / number)
-    return [Side(number, load(Path(folder) / number), Path(folder) / number) for number in ("1", "2")]
+    return [LoadedVersion(number, load(Path(folder) / number), Path(folder) / number) for number in ("1", "2")]
 
 
 def answering(side, probabilities, digest):
     """The version with these answers."""
     scorer = replace(side.bundle.scorer, estimator=Known(probabilities), calibration=None)
-    return Side(side.number, replace(side.bundle, scorer=scorer, digest=digest), side.folder)
+    return LoadedVersion(side.number, replace(side.bundle, scorer=scorer, digest=digest), side.folder)
 
 
 def curve(y, scores):
@@ -118,7 +118,7 @@ def line(kind, wanted, *, rows, windows, seed, population_rows):
             random = np.random.default_rng([seed, rows, number])
             window = draw(random, rows)
             ours, theirs = candidate_curve(window.candidate(share)), champion_curve(logit(window.champion))
-            judged = Case(
+            judged = GateInput(
                 case, answering(candidate, ours, "b"), answering(champion, theirs, "a"), "production",
                 held(window, random),
             )  # fmt: skip

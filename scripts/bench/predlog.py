@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from afterfit import prediction_log
 from afterfit.prediction_log.arrow import FEATURE
-from afterfit.prediction_log.entries import Entry
+from afterfit.prediction_log.entries import LogEntry
 from afterfit.prediction_log.spool import Spool
 
 DAY = 86_400_000_000
@@ -36,9 +36,9 @@ FLIGHT = {
 READ = r"""
 import re, sys, time
 from pathlib import Path
-from afterfit import predlog
+from afterfit import prediction_log
 start, rows, known = time.perf_counter(), 0, 0
-for table in predlog.read(predlog.log_at(sys.argv[1], "bench")):
+for table in prediction_log.read(prediction_log.log_at(sys.argv[1], "bench")):
     rows += table.num_rows
     known += table.num_rows - table["outcome"].null_count
 taken = time.perf_counter() - start
@@ -46,11 +46,11 @@ print(rows, known, taken, int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/stat
 """
 
 
-def entries(count: int, first: int = 0) -> list[Entry]:
+def entries(count: int, first: int = 0) -> list[LogEntry]:
     features = orjson.dumps(FLIGHT)
     key = '["UA-1545-2013-01-01"]'
     return [
-        Entry(f"{i:032x}", START + i, "7", False, key, features, b"true", 0.31, *[None] * 3, 0.69, None, None, 0.002)
+        LogEntry(f"{i:032x}", START + i, "7", False, key, features, b"true", 0.31, *[None] * 3, 0.69, None, None, 0.002)
         for i in range(first, first + count)
     ]
 

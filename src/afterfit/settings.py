@@ -73,14 +73,14 @@ class Columns(Settings):
 Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_utc)]
 
 
-class Window(Settings):
+class Period(Settings):
     """Rows from `start` (included) to `end` (excluded), in the time column's own clock; with a zone, read as UTC."""
 
     start: Moment | None = None
     end: Moment | None = None
 
     @model_validator(mode="after")
-    def _forwards(self) -> "Window":
+    def _forwards(self) -> "Period":
         if self.start and self.end and self.start >= self.end:
             raise ValueError(f"start ({self.start}) must be before end ({self.end})")
         return self
@@ -93,8 +93,8 @@ class Split(Settings):
     its side whatever is added to the table.
     """
 
-    train: Window | None = None
-    holdout: Window | None = None
+    train: Period | None = None
+    holdout: Period | None = None
     share: float = Field(default=0.2, gt=0.0, lt=0.9)
     folds: int = Field(default=5, ge=2, le=20)
 
@@ -191,7 +191,7 @@ class Gate(Settings):
     slice_tolerance: float | None = Field(default=None, ge=0)
     value_tolerance: float = Field(default=0.0, ge=0)
     smallest_holdout: int = Field(default=100, ge=10)
-    window: Window | None = None
+    window: Period | None = None
     label_delay_hours: float = Field(default=0.0, ge=0)
     calibration_error: float = Field(default=0.1, gt=0)
     missing_fall: float | None = Field(default=None, ge=0)

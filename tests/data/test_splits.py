@@ -112,7 +112,7 @@ def test_values_that_change_places_change_the_hash():
 
 def test_hashes_are_the_same_in_every_process_and_release():
     code = (
-        "import pandas as pd; from afterfit.folds import row_hashes; "
+        "import pandas as pd; from afterfit.data.splits import row_hashes; "
         "f = pd.DataFrame({'a': ['x', None], 'n': [1.5, 2], 't': pd.to_datetime(['2024-01-01', None])}); "
         "print(row_hashes(f, list(f)).tolist())"
     )

@@ -11,8 +11,8 @@ from afterfit import data, gate
 from afterfit.drift.profiles import profile
 from afterfit.drift.reference import Reference
 from afterfit.gate import examination
-from afterfit.gate.examination import Case, HeldOut, Side, examine, held_out
-from afterfit.gate.verdict import Use, judge
+from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, held_out
+from afterfit.gate.verdict import ComparisonUse, judge
 from afterfit.model.bundle import load, save
 from afterfit.model.training import train
 from made import BOOSTER, made_table, manifest, posed, use_case
@@ -54,13 +54,13 @@ def made(folder):
 
 def side(folder, case, number, trained, rows, scorer=None):
     place = folder / number
-    marks = data.row_marks(case, rows)
+    marks = data.row_fingerprints(case, rows)
     bundle = save(trained.scorer, manifest(case), [{"distance": 500.0, "carrier": "AA"}], place, rows=marks)
-    return Side(number, bundle if scorer is None else replace(bundle, scorer=scorer), place)
+    return LoadedVersion(number, bundle if scorer is None else replace(bundle, scorer=scorer), place)
 
 
 def findings(case, candidate, champion, held, **more):
-    return {one.code: one for one in examine(Case(case, candidate, champion, "production", held, **more))}
+    return {one.code: one for one in examine(GateInput(case, candidate, champion, "production", held, **more))}
 
 
 def day(number):
@@ -76,7 +76,7 @@ def changed(given, estimator=None, calibration=None, **bundle):
     scorer = given.bundle.scorer
     if estimator is not None:
         scorer = replace(scorer, estimator=estimator, calibration=calibration)
-    return Side("3", replace(given.bundle, scorer=scorer, digest="another", **bundle), given.folder)
+    return LoadedVersion("3", replace(given.bundle, scorer=scorer, digest="another", **bundle), given.folder)
 
 
 def test_a_better_candidate_passes_every_check(made):
@@ -87,9 +87,9 @@ def test_a_better_candidate_passes_every_check(made):
 
 def test_the_champion_under_another_name_is_refused(made):
     case, _, strong, held = made
-    same = Side("9", strong.bundle, strong.folder)
+    same = LoadedVersion("9", strong.bundle, strong.folder)
     assert {"another_version", "other_answers"} <= failed(findings(case, same, strong, held))
-    disguised = Side("9", replace(strong.bundle, digest="another"), strong.folder)
+    disguised = LoadedVersion("9", replace(strong.bundle, digest="another"), strong.folder)
     assert failed(findings(case, disguised, strong, held)) == {"other_answers", "better"}
 
 
@@ -103,7 +103,7 @@ def test_a_candidate_of_shuffled_labels_is_refused(made, folder):
 
 def test_one_leaked_training_row_is_refused(made):
     case, weak, strong, held = made
-    leaked = data.row_marks(case, held.frame.iloc[[7]])
+    leaked = data.row_fingerprints(case, held.frame.iloc[[7]])
     greedy = changed(strong, rows=np.sort(np.concatenate([strong.bundle.rows, leaked])))
     found = findings(case, greedy, weak, held)
     assert failed(found) == {"unseen_by_candidate"}
@@ -184,13 +184,15 @@ def test_a_candidate_trained_on_rows_unlike_the_recent_ones_is_refused(made):
     frame = data.load(case).frame.iloc[:600].reset_index(drop=True)
     far = frame.assign(distance=frame["distance"] + 5_000, carrier="ZZ")
     sides = [
-        Side(one.number, replace(one.bundle, reference=Reference(profile(rows[["distance", "carrier"]]))), one.folder)
+        LoadedVersion(
+            one.number, replace(one.bundle, reference=Reference(profile(rows[["distance", "carrier"]]))), one.folder
+        )
         for one, rows in ((strong, far), (weak, frame))
     ]
     found = findings(case, *sides, held)
     assert failed(found) == {"reference"}
     assert "farther from the rows of this gate" in found["reference"].sentence
-    closer = Side(strong.number, replace(strong.bundle, reference=sides[1].bundle.reference), strong.folder)
+    closer = LoadedVersion(strong.number, replace(strong.bundle, reference=sides[1].bundle.reference), strong.folder)
     assert findings(case, closer, sides[1], held)["reference"].outcome == "pass"
 
 
@@ -217,8 +219,8 @@ def test_a_margin_can_be_measured_by_fitting_the_champions_recipe_again(made):
     case, weak, strong, held = made
     window = {"name": "made", "sha256": "0", "rows": 600, "start": "2024-01-01T00:00:00", "end": "2024-01-25T23:00:00"}
     told = replace(strong.bundle.manifest, window=window, builder="hist_gradient_boosting", params=BOOSTER)
-    champion = Side("2", replace(strong.bundle, manifest=told), strong.folder)
-    margin = examination.equal_models_spread(Case(case, weak, champion, "production", held), held)
+    champion = LoadedVersion("2", replace(strong.bundle, manifest=told), strong.folder)
+    margin = examination.equal_models_spread(GateInput(case, weak, champion, "production", held), held)
     assert 0 < margin < 0.05
     auto = case.model_copy(update={"gate": case.gate.model_copy(update={"margin": "auto", "tolerance": "auto"})})
     found = findings(auto, weak, champion, held)
@@ -227,7 +229,7 @@ def test_a_margin_can_be_measured_by_fitting_the_champions_recipe_again(made):
 
 def test_rows_used_before_cost_confidence_and_the_same_comparison_again_does_not(made):
     case, weak, strong, held = made
-    own = Case(case, strong, weak, "production", held).use
+    own = GateInput(case, strong, weak, "production", held).use
     others = [replace(own, candidate=str(number)) for number in (7, 8)]
     found = findings(case, strong, weak, held, past=others)
     assert "98.3" not in found["fresh_rows"].sentence
@@ -237,11 +239,11 @@ def test_rows_used_before_cost_confidence_and_the_same_comparison_again_does_not
 
 
 def test_uses_overlap_in_time_or_else_by_content():
-    own = Use("3", "1", "a", "2024-02-01", "2024-02-20")
-    assert gate.uses([Use("2", "1", "b", "2024-02-20", "2024-03-01")], own) == 2
-    assert gate.uses([Use("2", "1", "b", "2024-02-21", "2024-03-01")], own) == 1
-    assert gate.uses([Use("2", "1", "a"), Use("2", "1", "a")], Use("3", "1", "a")) == 2
-    assert gate.uses([Use("2", "1", "b")], Use("3", "1", "a")) == 1
+    own = ComparisonUse("3", "1", "a", "2024-02-01", "2024-02-20")
+    assert gate.uses([ComparisonUse("2", "1", "b", "2024-02-20", "2024-03-01")], own) == 2
+    assert gate.uses([ComparisonUse("2", "1", "b", "2024-02-21", "2024-03-01")], own) == 1
+    assert gate.uses([ComparisonUse("2", "1", "a"), ComparisonUse("2", "1", "a")], ComparisonUse("3", "1", "a")) == 2
+    assert gate.uses([ComparisonUse("2", "1", "b")], ComparisonUse("3", "1", "a")) == 1
 
 
 @pytest.mark.parametrize("uses", [10, 1000])
@@ -277,10 +279,10 @@ def test_a_bundle_keeps_its_training_rows_fingerprints(made):
 
 def test_of_very_many_rows_a_sample_is_kept_that_any_other_table_would_keep_alike():
     marks = np.random.default_rng(0).integers(0, 2**64, 5000, dtype=np.uint64)
-    kept = data.kept_marks(marks, 500)
+    kept = data.kept_fingerprints(marks, 500)
     assert 400 < len(kept) < 600
     assert kept.max() < marks.max()
-    assert data.kept_marks(marks, 5000) is marks
+    assert data.kept_fingerprints(marks, 5000) is marks
 
 
 def test_the_policys_hash_changes_with_a_limit(made):

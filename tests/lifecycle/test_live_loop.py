@@ -53,7 +53,7 @@ def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
 
 def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
     from afterfit import prediction_log
-    from afterfit.commands import live
+    from afterfit.loop import history
 
     use_case = load_use_case(settings(store, log={"folder": "log"}))
     spool = prediction_log.required(use_case).spool()
@@ -65,7 +65,7 @@ def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
     known = live_world.rows_of(use_case, end).frame
     assert known["when"].max() == datetime.fromisoformat("2024-02-01T00:30:00")
     assert known["when"].iloc[-2] == datetime.fromisoformat("2024-01-30T10:00:00")
-    assert (known["when"] <= end).sum() == (live.backtest.rows_of(use_case).frame["when"] <= end).sum() > 0
+    assert (known["when"] <= end).sum() == (history.rows_of(use_case).frame["when"] <= end).sum() > 0
 
 
 def test_each_step_leaves_its_window_in_the_series_with_its_page(store):
@@ -142,8 +142,8 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
 
     from afterfit.commands import train
     from afterfit.lifecycle.live_world import Live
-    from afterfit.loop.history import History, Work
-    from afterfit.loop.policy import Action, Span
+    from afterfit.loop.history import History, TaskRunner
+    from afterfit.loop.policy import Action, TimeWindow
     from afterfit.loop.stepping import act, begin
 
     config = settings(store)
@@ -151,12 +151,12 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     train.command(config)
     ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
     use_case = load_use_case(config)
-    work = Work(History.of(use_case, live_world.rows_of(use_case), store / "work"))
+    work = TaskRunner(History.of(use_case, live_world.rows_of(use_case), store / "work"))
     (store / "versions").mkdir()
     page = step_journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
     world = Live(use_case, work, page, store / "versions")
     state = replace(begin(world.trained("2")), previous="1")
-    span = Span("w", *(datetime.fromisoformat(page.marks[key]) for key in ("start", "end")))
+    span = TimeWindow("w", *(datetime.fromisoformat(page.marks[key]) for key in ("start", "end")))
     action = Action("roll_back", "Version 2 is surely worse.")
     done = act(span, action, state, use_case.policy, world)
     assert (done.outcome, done.state.champion, done.state.previous) == ("rolled back", "1", "")

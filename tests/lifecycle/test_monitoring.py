@@ -15,7 +15,7 @@ from afterfit.commands import monitor, outcomes, score, train
 from afterfit.loop import recorded_windows
 from afterfit.mlflow_store import monitor_runs, registry
 from afterfit.performance.metrics import metric
-from afterfit.prediction_log.privacy import Keeping
+from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.engine import Engine
 from afterfit.use_case import load_use_case
 from conftest import made_table
@@ -226,7 +226,7 @@ def test_what_a_shadow_answered_is_compared_with_what_was_answered(sizes, comman
     spool = log.spool()
     for number, shadow in (("1", False), ("2", True)):
         bundle = registry.load_bundle(registry.version("sizes", number))
-        keep = Keeping(("hour",))
+        keep = LogRedaction(("hour",))
         answers = bundle.answers(rows[["size", "count", "colour"]])
         for i, answer in enumerate(answers):
             answer["prediction_id"] = f"id-{i}"
@@ -254,11 +254,11 @@ def test_outcomes_of_windows_that_overlap_count_once():
 
     def window(name, start, end):
         first, last = (datetime.fromisoformat(f"2024-{one}") for one in (start, end))
-        return recorded_windows.Watched("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
+        return recorded_windows.RecordedWindow("", name, first, last, "1", 0, True, {"outcomes": 10.0}, None)
 
     some = [window("a", "01-01", "02-01"), window("b", "01-15", "02-15"), window("c", "02-15", "03-01")]
     kept = recorded_windows.apart(some, datetime.fromisoformat("2024-03-01"))
     assert [one.name for one in kept] == ["b", "c"]
     assert [one.name for one in recorded_windows.apart(some, datetime.fromisoformat("2024-02-01"))] == ["a"]
-    untimed = recorded_windows.Watched("", "all rows", None, None, "1", 0, True, {}, None)
+    untimed = recorded_windows.RecordedWindow("", "all rows", None, None, "1", 0, True, {}, None)
     assert recorded_windows.apart([untimed], None) == [untimed]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit.loop.observe import Past, answered, observe, past_of
+from afterfit.loop.observe import answered, observe, past_of
 from afterfit.model.bundle import save
 from afterfit.model.training import reference, train
 from made import BOOSTER, made_table, manifest, posed, use_case
@@ -55,4 +55,4 @@ def test_outcomes_of_the_window_change_nothing_in_what_is_estimated(watched):
 
 def test_what_a_window_showed_survives_being_written_and_read(watched):
     past = past_of(CASE, watched, served(watched), end=None)
-    assert Past.from_dict(past.to_dict()) == past
+    assert CalibrationEvidence.from_dict(past.to_dict()) == past

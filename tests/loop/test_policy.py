@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from afterfit.drift.report import ColumnReport, DriftReport, Finding
-from afterfit.loop.observation import Observation, Quality, Service
-from afterfit.loop.policy import Duel, Span, State, decide, found, remembered, together
+from afterfit.drift.report import ColumnReport, DriftFinding, DriftReport
+from afterfit.loop.observation import DataQuality, Observation, ServiceHealth
+from afterfit.loop.policy import PairedDifference, State, TimeWindow, decide, found, remembered, together
 from afterfit.performance.metrics import Measured
 from afterfit.settings import Policy, TrainOn, presets
 
@@ -24,7 +24,7 @@ def seen(value=0.8, reach=0.01, n=1_000, **changes):
     realised = {} if value is None else {"roc_auc": Measured("roc_auc", value, value - reach, value + reach, n)}
     start = END - timedelta(days=7)
     return replace(
-        Observation("2024-01", start, END, "1", Quality(2_000, 0), realised=realised, outcomes=n, promise=PROMISE),
+        Observation("2024-01", start, END, "1", DataQuality(2_000, 0), realised=realised, outcomes=n, promise=PROMISE),
         **changes,
     )
 
@@ -38,12 +38,12 @@ def policy(preset="cautious", **changes):
 
 
 def won(difference, spread, n=1_000, skill=0.3):
-    return Duel("2024-01", difference, difference - 1.96 * spread, difference + 1.96 * spread, n, skill)
+    return PairedDifference("2024-01", difference, difference - 1.96 * spread, difference + 1.96 * spread, n, skill)
 
 
 def drifted():
     words = "temp went up"
-    finding = Finding("temp", "location", "alarm", 9, 0, 0, 1, "sd", 0.05, 100, given_others=False, words=words)
+    finding = DriftFinding("temp", "location", "alarm", 9, 0, 0, 1, "sd", 0.05, 100, given_others=False, words=words)
     column = ColumnReport("temp", "number", 100, (finding,), {})
     return DriftReport(0.01, 100, 100, "", {"temp": column}, (), (), ())
 
@@ -126,7 +126,7 @@ def test_the_calendar_retrains_at_its_windows_whatever_was_seen():
 
 
 def test_drift_refused_rows_and_failed_requests_are_causes():
-    bad = seen(quality=Quality(1_000, 80), service=Service(1_000, 30, 5.0), drift=drifted())
+    bad = seen(quality=DataQuality(1_000, 80), service=ServiceHealth(1_000, 30, 5.0), drift=drifted())
     keys = [cause.key for cause in found([bad], policy())]
     assert keys == ["quality", "service", "drift"]
     assert decide([bad], state(), policy("on-drift")).reason == "1 column changed since training (temp)."
@@ -157,8 +157,8 @@ def test_windows_taken_together_are_between_the_best_and_the_worst_and_surer_tha
 
 
 def test_windows_too_small_for_an_interval_say_nothing():
-    assert together([Duel("1", 0.5, -inf, inf, 10, 0.2)]) is None
-    assert together([Duel("1", 0.5, -inf, inf, 10, 0.2), won(0.1, 0.01)]).difference == pytest.approx(0.1)
+    assert together([PairedDifference("1", 0.5, -inf, inf, 10, 0.2)]) is None
+    assert together([PairedDifference("1", 0.5, -inf, inf, 10, 0.2), won(0.1, 0.01)]).difference == pytest.approx(0.1)
 
 
 def test_a_state_survives_json():
@@ -167,10 +167,10 @@ def test_a_state_survives_json():
     one = state(
         trained_until=END,
         retrained=(END,),
-        duels=(won(0.1, 0.1), Duel("x", 0.0, -inf, inf, 3, 0.0)),
+        duels=(won(0.1, 0.1), PairedDifference("x", 0.0, -inf, inf, 3, 0.0)),
         told=("drift",),
         troubled=END,
-        waiting=(Span("2024-01", END, END),),
+        waiting=(TimeWindow("2024-01", END, END),),
     )
     assert State.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False))) == one
 

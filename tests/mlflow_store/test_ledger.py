@@ -157,7 +157,7 @@ def fresh_store():
 
 
 STEPS = [
-    ("afterfit.tracking", "experiment_id"),
+    ("afterfit.mlflow_store.tracking", "experiment_id"),
     ("mlflow.MlflowClient", "create_registered_model"),
     ("mlflow.MlflowClient", "create_run"),
     ("mlflow.MlflowClient", "log_dict"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from afterfit.errors import SettingsError
-from afterfit.model.builders import BUILDERS, Layout, build
+from afterfit.model.builders import BUILDERS, MatrixInfo, build
 from afterfit.model.scorer import raw_probabilities
 from afterfit.model.training import fit, train
 from made import bundled, made_table, posed, use_case
@@ -50,7 +50,7 @@ def matrix(rows=120, seed=0):
 
 @pytest.mark.parametrize(("name", "task", "params"), OWN + DOTTED)
 def test_every_builder_takes_gaps_and_codes_and_is_the_same_twice(name, task, params):
-    X, form = matrix(), Layout((0, 4, 0))
+    X, form = matrix(), MatrixInfo((0, 4, 0))
     truth = np.nan_to_num(X[:, 0] + (X[:, 1] == 2))
     y = (truth > 0.2).astype(int) if task == "classification" else truth
     case = use_case(task=task, seed=7)
@@ -65,21 +65,21 @@ def test_every_builder_takes_gaps_and_codes_and_is_the_same_twice(name, task, pa
 def test_every_builder_takes_numbers_alone_and_codes_alone(name, codes, task):
     X = matrix()[:, [1, 1]] % 3
     y = np.arange(len(X)) % 2
-    assert len(build(name, Layout(codes), task, {}, 0).fit(X, y).predict(X)) == len(X)
+    assert len(build(name, MatrixInfo(codes), task, {}, 0).fit(X, y).predict(X)) == len(X)
 
 
 def test_codes_are_categories_to_the_models_that_know_them():
     X = np.tile(np.arange(4.0), 50)[:, None]
     y = np.isin(X[:, 0], [0, 2]).astype(int)  # no single cut between codes tells them apart
     stump = {"max_leaf_nodes": 2, "max_iter": 1, "min_samples_leaf": 1}
-    assert build("hist_gradient_boosting", Layout((4,)), "classification", stump, 0).fit(X, y).score(X, y) == 1
-    assert build("linear", Layout((4,)), "classification", {}, 0).fit(X, y).score(X, y) == 1
+    assert build("hist_gradient_boosting", MatrixInfo((4,)), "classification", stump, 0).fit(X, y).score(X, y) == 1
+    assert build("linear", MatrixInfo((4,)), "classification", {}, 0).fit(X, y).score(X, y) == 1
 
 
 def test_parameters_reach_the_estimator_and_the_seed_is_taken_where_there_is_one():
-    made = build("sklearn.ensemble.ExtraTreesClassifier", Layout((0,)), "classification", {"n_estimators": 3}, 5)
+    made = build("sklearn.ensemble.ExtraTreesClassifier", MatrixInfo((0,)), "classification", {"n_estimators": 3}, 5)
     assert (made.n_estimators, made.random_state) == (3, 5)
-    assert build("random_forest", Layout((0,)), "regression", {"min_samples_leaf": 9}, 5).min_samples_leaf == 9
+    assert build("random_forest", MatrixInfo((0,)), "regression", {"min_samples_leaf": 9}, 5).min_samples_leaf == 9
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_parameters_reach_the_estimator_and_the_seed_is_taken_where_there_is_one
 )
 def test_a_wrong_name_parameter_or_task_is_a_sentence(name, task, params, said):
     with pytest.raises(SettingsError, match=said):
-        build(name, Layout((0,)), task, params, 0)
+        build(name, MatrixInfo((0,)), task, params, 0)
 
 
 @pytest.mark.parametrize(("name", "task", "params"), OWN + DOTTED)
@@ -126,7 +126,7 @@ def test_what_a_builder_makes_is_saved_without_pickle_and_answers_the_same_again
 def test_a_model_without_probabilities_still_ranks_by_its_decision(k):
     X = matrix()
     y = np.arange(len(X)) % k
-    fitted = build("sklearn.svm.LinearSVC", Layout((0, 4, 0)), "classification", {}, 0).fit(X, y)
+    fitted = build("sklearn.svm.LinearSVC", MatrixInfo((0, 4, 0)), "classification", {}, 0).fit(X, y)
     table = raw_probabilities(fitted, X, k)
     np.testing.assert_allclose(table.sum(axis=1), 1)
     np.testing.assert_array_equal(table.argmax(axis=1), fitted.predict(X))
@@ -134,7 +134,7 @@ def test_a_model_without_probabilities_still_ranks_by_its_decision(k):
 
 def test_a_class_that_a_fit_never_saw_has_probability_zero():
     X = matrix()
-    fitted = build("linear", Layout((0, 4, 0)), "classification", {}, 0).fit(X, np.arange(len(X)) % 2 * 2)
+    fitted = build("linear", MatrixInfo((0, 4, 0)), "classification", {}, 0).fit(X, np.arange(len(X)) % 2 * 2)
     table = raw_probabilities(fitted, X, 3)
     assert table.shape == (len(X), 3)
     assert not table[:, 1].any()

@@ -349,7 +349,7 @@ def test_a_process_that_starts_quickly_loads_the_same_bundle_and_gives_the_same_
         import sys, sklearn.utils
         sklearn.utils.all_estimators = lambda *_: []
         from pathlib import Path
-        from afterfit.bundle import load
+        from afterfit.model.bundle import load
         loaded = load(Path(sys.argv[1]))
         print(loaded.answer(loaded.example[0])["probability"])
     """

@@ -5,7 +5,7 @@ from sklearn.datasets import load_diabetes, load_wine
 from sklearn.metrics import roc_auc_score
 
 from afterfit.errors import DataError, SchemaError, SettingsError, TrainingError
-from afterfit.model.training import Spread, encode, feature_columns, folds, pose, train
+from afterfit.model.training import CVScore, encode, feature_columns, folds, prepare, train
 from afterfit.performance.evaluation import evaluate
 from afterfit.use_case import UseCase
 from made import BOOSTER, made_table, posed, use_case
@@ -129,7 +129,7 @@ def test_a_table_of_which_all_rows_are_refused_says_for_what():
 def test_several_classes_are_learnt():
     data = load_wine(as_frame=True)
     case = settings("kind", metrics={"primary": "log_loss", "also": ["accuracy"]})
-    found = train(pose(case, data.data, data.target.to_numpy(), ("a", "b", "c")), "hist_gradient_boosting", BOOSTER)
+    found = train(prepare(case, data.data, data.target.to_numpy(), ("a", "b", "c")), "hist_gradient_boosting", BOOSTER)
     assert found.metrics["accuracy"].mean > 0.9
     assert found.metrics["log_loss"].mean < found.dummy["log_loss"].mean / 2
     np.testing.assert_allclose(found.out_of_fold.probabilities.sum(axis=1), 1)
@@ -139,7 +139,7 @@ def test_a_regression_is_learnt_with_intervals_that_hold():
     data = load_diabetes(as_frame=True)
     metrics = {"also": ["r2", "interval_coverage", "pinball"]}
     case = settings("target", "regression", metrics=metrics)
-    found = train(pose(case, data.data, data.target.to_numpy(), None), "linear", {})
+    found = train(prepare(case, data.data, data.target.to_numpy(), None), "linear", {})
     assert found.metrics["mae"].mean < found.dummy["mae"].mean - 10
     assert found.metrics["r2"].mean > 0.4
     assert 0.85 < found.metrics["interval_coverage"].mean < 0.95
@@ -160,7 +160,7 @@ def test_tiny_tables_train(rows, name):
         {"colour": ["red", "blue"] * (rows // 2) + ["red"] * (rows % 2), "size": np.arange(rows) % 7.0}
     )
     y = (frame["colour"] == "red").to_numpy().astype(int)
-    found = train(pose(settings("y"), frame, y, ("no", "yes")), name, {})
+    found = train(prepare(settings("y"), frame, y, ("no", "yes")), name, {})
     _, answers = found.scorer.score(frame)
     assert np.isfinite(answers.probabilities).all()
     if name in {"linear", "sklearn.svm.LinearSVC"}:
@@ -193,7 +193,7 @@ def test_a_feature_that_begins_late_is_left_out_of_early_folds():
 def test_a_table_without_anything_to_learn_from_is_a_sentence():
     frame = pd.DataFrame({"id": [f"n{k}" for k in range(50)]})
     with pytest.raises(DataError, match="No column can be used as a feature"):
-        train(pose(settings("y"), frame, np.arange(50) % 2, (0, 1)), "linear", {})
+        train(prepare(settings("y"), frame, np.arange(50) % 2, (0, 1)), "linear", {})
 
 
 def test_an_absent_feature_is_named_with_the_nearest_one():
@@ -243,16 +243,16 @@ def test_the_expected_value_of_the_next_window_lies_within_its_interval_nine_tim
     rng = np.random.default_rng(0)
     held = []
     for values in rng.normal(0.7, 0.03, (4000, 6)):
-        spread = Spread.of(values[:5].tolist())
+        spread = CVScore.of(values[:5].tolist())
         held.append(spread.low <= values[5] <= spread.high)
     assert 0.885 < np.mean(held) < 0.915
 
 
 def test_folds_where_a_metric_is_undefined_are_left_out_of_its_spread():
-    spread = Spread.of([0.5, float("nan"), 0.7])
+    spread = CVScore.of([0.5, float("nan"), 0.7])
     assert (spread.mean, spread.sd) == (pytest.approx(0.6), pytest.approx(np.std([0.5, 0.7], ddof=1)))
-    assert np.isnan(Spread.of([0.5, float("nan")]).low)
-    assert np.isnan(Spread.of([]).mean)
+    assert np.isnan(CVScore.of([0.5, float("nan")]).low)
+    assert np.isnan(CVScore.of([]).mean)
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_what_the_folds_promise_on_real_flights_is_what_april_keeps():
     learnt, held = data.split(case, window.frame)
     classes = data.classes(case, window.frame["late"])
     y = data.encode_target(case, window.frame["late"], classes)
-    problem = pose(case, window.frame.iloc[learnt].reset_index(drop=True), y[learnt], classes)
+    problem = prepare(case, window.frame.iloc[learnt].reset_index(drop=True), y[learnt], classes)
     params = case.candidates[0].params
     found = train(problem, "hist_gradient_boosting", params)
     promised = found.metrics["roc_auc"]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from afterfit.performance import error_map, estimation, forecast, recalibration
 from afterfit.performance import recalibration as residuals
 from afterfit.performance.error_map import ErrorMap, learn_errormap
-from afterfit.performance.estimation import Answers, Past
+from afterfit.performance.estimation import CalibrationEvidence, WindowAnswers
 from afterfit.performance.evaluation import cost_metric
-from afterfit.performance.forecast import Look
+from afterfit.performance.forecast import LevelObservation
 from afterfit.performance.metrics import METRICS, metric
 from afterfit.performance.predictions import Predictions
 
@@ -34,7 +34,7 @@ def drawn(p, seed=0):
 
 def answers(p, start="2024-01-01", **given):
     times = np.datetime64(start, "us") + np.arange(len(p)) * MINUTE
-    return Answers(Predictions.of_probabilities(p), None, CENTRE, times, **given)
+    return WindowAnswers(Predictions.of_probabilities(p), None, CENTRE, times, **given)
 
 
 def shifted(p, by):
@@ -58,7 +58,7 @@ def test_the_value_in_money_and_several_classes_are_expected_too():
     predictions = Predictions.of_probabilities(table)
     money = cost_metric({1: {0: 5.0}, 2: {0: 9.0}, 0: {1: 1.0}}, (0, 1, 2))
     wanted = [money, metric("accuracy"), metric("log_loss"), metric("macro_f1"), metric("roc_auc")]
-    found = estimation.estimate(wanted, Answers(predictions, None, recalibration.centre_of((0.5, 0.25, 0.25), 3)))
+    found = estimation.estimate(wanted, WindowAnswers(predictions, None, recalibration.centre_of((0.5, 0.25, 0.25), 3)))
     y = (np.random.default_rng(2).random((2_000, 1)) > np.cumsum(table, axis=1)[:, :-1]).sum(axis=1)
     for one in wanted:
         assert found[one.name].low < one(y, predictions) < found[one.name].high
@@ -82,7 +82,7 @@ def test_a_shift_that_outcomes_show_is_found_with_its_error():
     past = estimation.learn(answers(p), drawn(shifted(p, 0.8)))
     assert past.off[0] == pytest.approx(0.8, abs=4 * past.variance[0] ** 0.5)
     assert past.off[1] == pytest.approx(0.0, abs=4 * past.variance[1] ** 0.5)
-    assert Past.from_dict(past.to_dict()) == past
+    assert CalibrationEvidence.from_dict(past.to_dict()) == past
 
 
 def test_windows_that_were_all_off_alike_put_the_next_estimate_right():
@@ -108,7 +108,8 @@ def test_the_later_outcomes_come_the_wider_is_the_interval():
     ends = [pd.Timestamp(2024, 1, 3) + pd.Timedelta(2 * i, "D") for i in range(5)]
     offs = (0.0, 0.4, 0.7, 1.0, 0.6)
     past = [
-        Past(end.isoformat(), 3_000, (off, 0.0), (0.01, 0.01), (1.0, 1.0)) for end, off in zip(ends, offs, strict=True)
+        CalibrationEvidence(end.isoformat(), 3_000, (off, 0.0), (0.01, 0.01), (1.0, 1.0))
+        for end, off in zip(ends, offs, strict=True)
     ]
     p = probabilities(3_000)
     widths = []
@@ -128,8 +129,8 @@ def test_intervals_hold_nine_of_ten_windows_of_a_world_that_does_not_move():
 
 
 def test_the_forecast_follows_a_level_that_stays_and_doubts_one_that_jumps():
-    steady = [Look(0.5, 0.001, 1.0)] * 8
-    jumping = [Look((-1.0) ** i * 0.6, 0.001, 1.0) for i in range(8)]
+    steady = [LevelObservation(0.5, 0.001, 1.0)] * 8
+    jumping = [LevelObservation((-1.0) ** i * 0.6, 0.001, 1.0) for i in range(8)]
     near, far = forecast.forecast(steady, 1.0), forecast.forecast(jumping, 1.0)
     assert near.centre == pytest.approx(0.5, abs=0.15)
     assert abs(far.centre) < 0.3
@@ -145,11 +146,11 @@ def test_ten_rows_no_probabilities_and_lost_support_are_sentences_not_numbers():
     few = estimation.estimate(wanted, answers(probabilities(10)))["accuracy"]
     assert few.value is None
     assert few.reason == "An estimate needs at least 50 rows with an answer; there are 10."
-    bare = Answers(Predictions(np.zeros(80, dtype=int), classes=(0, 1)), None, CENTRE)
+    bare = WindowAnswers(Predictions(np.zeros(80, dtype=int), classes=(0, 1)), None, CENTRE)
     assert "no probabilities" in estimation.estimate(wanted, bare)["accuracy"].reason
     lost = answers(probabilities(100), outside=0.9)
     assert "90% of the rows lie outside" in estimation.estimate(wanted, lost)["accuracy"].reason
-    like = Past(None, 100, (), (), (), outside=0.8)
+    like = CalibrationEvidence(None, 100, (), (), (), outside=0.8)
     assert estimation.estimate(wanted, lost, (), [like])["accuracy"].value is not None
 
 
@@ -180,7 +181,7 @@ def test_expected_errors_follow_where_the_rows_lie():
         inside = x[:, 1] * side > 0.3
         x, y = x[inside], y[inside]
         predictions = Predictions.of_values(x[:, 0])
-        rows = Answers(predictions, known.errors_at(x, predictions), np.empty(0))
+        rows = WindowAnswers(predictions, known.errors_at(x, predictions), np.empty(0))
         found = estimation.estimate(wanted, rows, known.folds)
         for one in wanted:
             assert found[one.name].value == pytest.approx(one(y, predictions), rel=0.12)
@@ -191,7 +192,7 @@ def test_larger_errors_in_past_windows_make_larger_ones_expected():
     x, y = regression(4_000)
     known = learn_errormap(x, y, Predictions.of_values(x[:, 0]), None, (0.0,), 5)
     predictions = Predictions.of_values(x[:, 0])
-    rows = Answers(predictions, known.errors_at(x, predictions), np.empty(0))
+    rows = WindowAnswers(predictions, known.errors_at(x, predictions), np.empty(0))
     past = [estimation.learn(rows, x[:, 0] + 2 * (y - x[:, 0])) for _ in range(6)]
     before, after = (estimation.estimate([metric("mae")], rows, (), some)["mae"].value for some in ([], past))
     assert after == pytest.approx(2 * before, rel=0.15)
@@ -239,7 +240,7 @@ def test_points_keep_the_mean_and_the_spread_of_errors(errors):
 
 
 def test_a_regression_without_known_errors_says_what_to_do():
-    bare = Answers(Predictions.of_values(np.zeros(100)), None, np.empty(0))
+    bare = WindowAnswers(Predictions.of_values(np.zeros(100)), None, np.empty(0))
     assert "train a new one" in estimation.estimate([metric("mae")], bare)["mae"].reason
     known = replace(bare, points=np.tile([-1.0, 1.0], (100, 1)))
     found = estimation.estimate(NUMBERS, known)

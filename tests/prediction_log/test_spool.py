@@ -17,7 +17,7 @@ from afterfit import prediction_log
 from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import sealing, spool_file
 from afterfit.prediction_log import spool as module
-from afterfit.prediction_log.entries import Bulk
+from afterfit.prediction_log.entries import BatchRecord
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from made import ROOT
@@ -68,7 +68,7 @@ def test_every_field_comes_back_as_it_was(spool):
     one = entry("a", key=["k"], warnings=b"[1]", error=b"{}", lower=1.0, upper=2.0, probabilities=b"{}", shadow=True)
     spool.write([one])
     with spool_file.snapshot(spool.path) as connection:
-        assert rows(connection, "answers", spool_file.Range(1, 1)) == [tuple(one)]
+        assert rows(connection, "answers", spool_file.RowRange(1, 1)) == [tuple(one)]
 
 
 def test_a_batch_is_written_whole_or_not_at_all(spool):
@@ -168,7 +168,7 @@ def test_outcomes_are_written_beside_the_answers(tmp_path):
     spool = Spool(tmp_path, durability="buffered", use_case="sizes")
     spool.write_outcomes([outcome("a", True), outcome(None, 2.5, key=["k"])])
     with spool_file.snapshot(spool.path) as connection:
-        assert len(rows(connection, "outcomes", spool_file.Range(1, 9))) == 2
+        assert len(rows(connection, "outcomes", spool_file.RowRange(1, 9))) == 2
     spool.close()
 
 
@@ -194,12 +194,12 @@ def test_an_unknown_durability_is_refused(tmp_path):
 
 def test_a_live_spool_is_held_and_a_killed_process_frees_its_own(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from afterfit.spool import Spool\n"
+        "import sys, time; from pathlib import Path; from afterfit.prediction_log.spool import Spool\n"
         "spool = Spool(Path(sys.argv[1]), use_case='sizes'); print(spool.path, flush=True); time.sleep(60)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, env=env) as child:
-        hold = spool_file.Hold(Path(child.stdout.readline().strip()))
+        hold = spool_file.FileLock(Path(child.stdout.readline().strip()))
         assert not hold.take()
         child.kill()
     assert hold.take()
@@ -225,7 +225,7 @@ def together(names, **changes):
     ]  # fmt: skip
     keys = orjson.dumps([f'["{name}"]' for name in names])
     told = {"features": orjson.dumps(rows), "keys": keys, **changes}
-    return Bulk(len(names), NOON, "7", shadow=False, answers=orjson.dumps(answers), seconds=0.002, **told)
+    return BatchRecord(len(names), NOON, "7", shadow=False, answers=orjson.dumps(answers), seconds=0.002, **told)
 
 
 @pytest.mark.parametrize("durability", ["acknowledged", "buffered"])
@@ -290,7 +290,7 @@ def test_what_json_does_not_know_is_written_one_by_one_or_refused(spool, odd):
 
 
 def test_a_hold_whose_file_goes_while_it_is_taken_is_somebody_elses(tmp_path, monkeypatch):
-    hold, real = spool_file.Hold(tmp_path / "a.sqlite"), sqlite3.connect
+    hold, real = spool_file.FileLock(tmp_path / "a.sqlite"), sqlite3.connect
 
     def beaten(path, **options):
         connection = real(path, **options)

@@ -66,7 +66,8 @@ def test_importing_the_package_or_a_wing_imports_nothing_heavy():
     code = f"""import sys, afterfit
 for wing in {WINGS!r}:
     __import__("afterfit." + wing)
-print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"numpy", "pandas", "mlflow", "sklearn", "fastapi"}}))
+loaded = {{name.partition(".")[0] for name in sys.modules}}
+print(sorted(loaded & {{"numpy", "pandas", "mlflow", "sklearn", "fastapi"}}))
 """
     environment = {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

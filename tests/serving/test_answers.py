@@ -16,8 +16,8 @@ from afterfit.contract.contract import learn
 from afterfit.model.bundle import Bundle, fresh_ids
 from afterfit.performance.predictions import Predictions
 from afterfit.serving import payloads
-from afterfit.serving.engine import MANY, Answers, Engine, engine, ids_of, named
-from afterfit.serving.metrics import Tally
+from afterfit.serving.engine import MANY, AnswerBatch, Engine, engine, ids_of, named
+from afterfit.serving.metrics import ServerMetrics
 from afterfit.serving.service import count
 
 FRAME = pd.DataFrame(
@@ -68,7 +68,7 @@ def predictions(draw, size):
 def all_answers(draw):
     checked = draw(checked_rows())
     made = draw(predictions(checked.size))
-    return Answers(made_bundle(made.classes, draw(st.sampled_from(["7", None, 'a "b"']))), checked, made)
+    return AnswerBatch(made_bundle(made.classes, draw(st.sampled_from(["7", None, 'a "b"']))), checked, made)
 
 
 @settings(max_examples=150, deadline=None)
@@ -84,7 +84,7 @@ def test_the_text_is_what_orjson_writes_of_the_dictionaries(answers):
 @given(all_answers())
 def test_counts_of_columns_are_those_of_the_dictionaries(answers):
     made = Engine(answers.bundle, None, columns=frozenset(CONTRACT.names), edges=(0.0, 1.0))
-    together, apart = Tally(), Tally()
+    together, apart = ServerMetrics(), ServerMetrics()
     count(together, made, answers)
     count(apart, made, list(answers))
     assert together.counts == apart.counts
@@ -98,7 +98,7 @@ def test_more_warnings_than_a_word_has_bits_are_each_in_their_place():
     wide = learn(frame)
     columns = {name: [0.5, None, 2.0 if k % 7 else None] for k, name in enumerate(wide.names) if k % 11}
     checked = wide.check_columns(columns, 3)
-    answers = Answers(made_bundle(None, "1"), checked, Predictions.of_values([1.0, 2.0, 3.0]))
+    answers = AnswerBatch(made_bundle(None, "1"), checked, Predictions.of_values([1.0, 2.0, 3.0]))
     assert answers.text == orjson.dumps(list(answers))
     assert len(answers[1]["warnings"]) == 150
 
@@ -106,7 +106,7 @@ def test_more_warnings_than_a_word_has_bits_are_each_in_their_place():
 @pytest.mark.parametrize("classes", [(0, 1, "\ud83d"), (0, 1, 2**70)])
 def test_labels_that_orjson_cannot_write_are_written_the_long_way(classes):
     checked = CONTRACT.check_columns({"count": [1, 2]}, 2)
-    answers = Answers(
+    answers = AnswerBatch(
         made_bundle(classes, "1"), checked, Predictions.of_probabilities(np.full((2, 3), 0.3) + np.eye(3)[1:], classes)
     )
     assert answers.text is None
@@ -116,7 +116,7 @@ def test_labels_that_orjson_cannot_write_are_written_the_long_way(classes):
 def test_classes_with_one_name_in_json_are_written_as_the_dictionaries_are():
     checked = CONTRACT.check_columns({"count": [1, 2]}, 2)
     table = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
-    answers = Answers(made_bundle((1, "1", 2), "1"), checked, Predictions.of_probabilities(table, (1, "1", 2)))
+    answers = AnswerBatch(made_bundle((1, "1", 2), "1"), checked, Predictions.of_probabilities(table, (1, "1", 2)))
     assert answers.text == orjson.dumps(list(answers))
     assert answers[0]["probabilities"] == {"1": 0.3, "2": 0.5}
 
@@ -144,7 +144,7 @@ def test_answers_are_a_sequence_whose_ids_stay(bundle):
 
 def test_no_rows_have_no_answers():
     checked = replace(CONTRACT.check_columns({"count": []}, 0), issues=())
-    answers = Answers(made_bundle(None, "1"), checked, Predictions.of_values([]))
+    answers = AnswerBatch(made_bundle(None, "1"), checked, Predictions.of_values([]))
     assert answers.text == b"[]"
 
 

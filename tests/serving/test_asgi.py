@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from afterfit import prediction_log
 from afterfit.model.bundle import save
 from afterfit.model.training import train
-from afterfit.prediction_log.privacy import Keeping
+from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving import html, metrics
 from afterfit.serving.auth import Tokens
 from made import BOOSTER, bundled, made_table, posed, use_case
@@ -25,7 +25,7 @@ ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier"
 
 @pytest.fixture
 def service(bundle, tmp_path):
-    return made_service(bundle, tmp_path / "log", keeping=Keeping(("number",)))
+    return made_service(bundle, tmp_path / "log", keeping=LogRedaction(("number",)))
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_foreign_column_names_never_become_labels(service, doors):
 
 
 def test_counts_of_processes_that_are_gone_stay_in_the_sum_and_their_gauges_do_not(tmp_path):
-    gone, own = metrics.Tally(), metrics.Tally()
+    gone, own = metrics.ServerMetrics(), metrics.ServerMetrics()
     for one in (gone, own):
         one.counts["rows", "1"] += 3
         one.gauges["workers",] = 1
@@ -282,7 +282,7 @@ def test_a_foreign_name_is_escaped_on_the_page(service):
 
 @pytest.mark.parametrize("kind", ["bundle", "regression_bundle", "multiclass_bundle"])
 def test_requests_made_from_the_description_are_answered_as_it_says(kind, request, tmp_path):
-    service = made_service(request.getfixturevalue(kind), tmp_path, keeping=Keeping(("number",)))
+    service = made_service(request.getfixturevalue(kind), tmp_path, keeping=LogRedaction(("number",)))
     doors = made_doors(service, tmp_path)
     described = got(doors, "/openapi.json").json()
     schema = schemathesis.openapi.from_dict(described)

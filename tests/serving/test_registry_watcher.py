@@ -12,8 +12,8 @@ from afterfit.mlflow_store.ledger import Decision
 from afterfit.mlflow_store.registry import DIGEST, LOADER
 from afterfit.serving import registry_watcher, supervisor
 from afterfit.serving import registry_watcher as copies
-from afterfit.serving.options import Plan
-from afterfit.serving.registry_watcher import Watcher
+from afterfit.serving.options import ServerOptions
+from afterfit.serving.registry_watcher import RegistryWatcher
 
 DESCRIBED = f"""
 flavors:
@@ -39,7 +39,7 @@ def watching(store, write_use_case, monkeypatch):
     (store / "shared").mkdir()
     clock = Clock()
     monkeypatch.setattr(registry_watcher.time, "monotonic", clock)
-    found = Watcher(Plan(str(write_use_case(store)), "production", str(store / "shared")))
+    found = RegistryWatcher(ServerOptions(str(write_use_case(store)), "production", str(store / "shared")))
     found.ask()
     return found, store / "shared", clock
 
@@ -180,7 +180,7 @@ def test_a_version_whose_files_are_not_ours_is_refused_before_a_worker_sees_it(w
 
 def test_an_alias_that_nothing_holds_ends_the_server_at_once(watching, tmp_path):
     _, shared, _ = watching
-    Watcher(Plan(str(tmp_path / "sizes.yaml"), "nobody", str(shared))).ask()
+    RegistryWatcher(ServerOptions(str(tmp_path / "sizes.yaml"), "nobody", str(shared))).ask()
     with pytest.raises(UnknownVersionError, match="no version 'nobody'"):
         supervisor._check_target(shared)
 

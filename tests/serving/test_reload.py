@@ -12,12 +12,12 @@ import pytest
 
 from afterfit.model.bundle import save
 from afterfit.model.training import train
-from afterfit.prediction_log.privacy import Keeping
+from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving import auth, reload
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
-from afterfit.serving.http_errors import Refusal
-from afterfit.serving.reload import Follower, try_out
+from afterfit.serving.http_errors import HttpError
+from afterfit.serving.reload import Reloader, try_out
 from afterfit.serving.service import Shadow
 from made import BOOSTER, made_table, manifest, posed, use_case
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
@@ -60,7 +60,7 @@ def following(versions, bundle, tmp_path):
     """A service of version 1 and its follower."""
     service = made_service(bundle, tmp_path)
     told = []
-    found = Follower(service, tmp_path, Keeping(), told.append)
+    found = Reloader(service, tmp_path, LogRedaction(), told.append)
     target(tmp_path, versions["1"])
     found.look()
     return service, found, told
@@ -250,9 +250,9 @@ def test_a_webhook_is_taken_once_by_whichever_worker_and_never_without_a_secret(
     now = time.time()
     headers = {key.lower(): value for key, value in signed(delivery="once", moment=str(int(now))).items()}
     auth.check(b"secret", headers, b"{}", now, tmp_path)
-    with pytest.raises(Refusal, match="came before"):
+    with pytest.raises(HttpError, match="came before"):
         auth.check(b"secret", headers, b"{}", now, tmp_path)
-    with pytest.raises(Refusal, match="No webhooks"):
+    with pytest.raises(HttpError, match="No webhooks"):
         auth.check(None, headers, b"{}", now, tmp_path)
     auth.check(b"secret", headers, b"{}", now, _other(tmp_path))
     assert len(list(tmp_path.glob("delivery-*"))) == 1

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit.errors import LogError
-from afterfit.prediction_log.entries import told_apart
-from afterfit.prediction_log.privacy import Keeping
+from afterfit.prediction_log.entries import unbatch
+from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.auth import Tokens, tokens_of_environment
 from afterfit.serving.engine import MANY, engine, fresh_id
-from afterfit.serving.metrics import Tally
+from afterfit.serving.metrics import ServerMetrics
 from afterfit.serving.service import count
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
@@ -142,14 +142,14 @@ def test_many_rows_of_one_form_are_answered_as_each_alone(bundle, first, second)
 
 @pytest.mark.parametrize("private", [frozenset(), frozenset({"secret"})])
 def test_a_request_of_many_rows_is_logged_as_its_rows_alone_would_be(bundle, private):
-    made = engine(bundle, Keeping(("seats",), private, "hash", "salt"))
+    made = engine(bundle, LogRedaction(("seats",), private, "hash", "salt"))
     rows = [{**ROW, "distance": 100.0 + k, "carrier": "ZZ" if k % 3 else None, "seats": k} for k in range(MANY)]
     rows[5]["distance"] = "far"
     answers = made.answers(rows)
     alone = [record for row, one in zip(rows, answers, strict=True) for record in made.entries([row], [one], 7, 0.5)]
     for bodies in (None, json.dumps(rows).encode(), json.dumps({"dataframe_records": rows}).encode()):
         (whole,) = made.entries(rows, answers, 7, 0.5, bodies=bodies)
-        assert told_apart(whole.record()) == [tuple(one) for one in alone]
+        assert unbatch(whole.record()) == [tuple(one) for one in alone]
 
 
 def test_counts_of_many_rows_are_those_of_each_alone(service, doors):
@@ -157,7 +157,7 @@ def test_counts_of_many_rows_are_those_of_each_alone(service, doors):
     for bad in (False, True):
         rows[5]["distance"] = "far" if bad else 1.0
         made = engine(service.engine.bundle)
-        together, apart = Tally(), Tally()
+        together, apart = ServerMetrics(), ServerMetrics()
         count(together, made, made.answers(rows))
         for row in rows:
             count(apart, made, made.answers([row]))
@@ -223,7 +223,7 @@ def test_every_row_of_a_request_is_in_the_log(service, doors):
 
 
 def test_private_columns_are_not_in_the_log_and_keys_are(bundle, tmp_path):
-    keeping = Keeping(("number",), frozenset({"secret"}), "hash", "salt")
+    keeping = LogRedaction(("number",), frozenset({"secret"}), "hash", "salt")
     service = made_service(bundle, tmp_path, keeping=keeping)
     answer = asked(made_doors(service, tmp_path), "/predict", {**ROW, "number": 12}).json()
     assert answer["warnings"] == bundle.answer(ROW)["warnings"]  # the key is no unknown column

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from afterfit.data import files
 from afterfit.lifecycle.backtesting import chosen_policies, logged, summarised, told, tried
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.loop.history import delayed, window_length
 from afterfit.mlflow_store import tracking
 from afterfit.pages.backtest import page as drawn
@@ -21,7 +21,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     processes: int = 0,
     folder: str = "backtests",
     page: str = "",
-) -> Answer:
+) -> CommandResult:
     """Try policies on history; see scripts/backtest.py for the options."""
     use_case = delayed(load_use_case(config), delay)
     chosen = chosen_policies(policies, use_case)
@@ -39,4 +39,4 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
         place.write_text(html, "utf-8")
     summary = summarised(use_case, ranking)
     seconds = {name: round(taken, 2) for name, taken in work.seconds.items()}
-    return Answer(tuple(lines), {**summary, "window": window, "seconds": seconds, "run_id": active.info.run_id})
+    return CommandResult(tuple(lines), {**summary, "window": window, "seconds": seconds, "run_id": active.info.run_id})

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from afterfit.data import files, windows
-from afterfit.data.windows import Cutter, Every
+from afterfit.data.windows import WindowLength, WindowSplitter
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.drift_comparison import compared, described, known_reference, log
-from afterfit.lifecycle.result import ALARM, Answer
+from afterfit.lifecycle.result import ALARM, CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.pages import drift
 from afterfit.use_case import load_use_case
@@ -23,17 +23,17 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     rate: float = 0.01,
     page: str = "",
     save: str = "",
-) -> Answer:
+) -> CommandResult:
     """Compare windows with a reference; see scripts/compare_drift.py for the options."""
     use_case = load_use_case(config) if config else None
     if use_case is None and not data:
         raise SettingsError("Without --config there is no source of its own: name the table with --data.")
     places = [files.writable(Path(path)) if path else None for path in (page, save)]
-    period = Cutter(
-        Every.parse(every),
+    period = WindowSplitter(
+        WindowLength.parse(every),
         time or (use_case.time if use_case else None),
-        windows.moment(start, "--start"),
-        windows.moment(end, "--end"),
+        windows.parse_time(start, "--start"),
+        windows.parse_time(end, "--end"),
         marks=frozenset(use_case.columns.missing_marks) if use_case else frozenset(),
     )
     if not 0.0 < rate < 1.0:
@@ -49,4 +49,4 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     if places[1] is not None:
         places[1].write_text(found.total.to_json(), "utf-8")
     answer = {**found.to_dict(), "run_id": active.info.run_id}
-    return Answer(tuple(described(found)), answer, ALARM if found.alarm else 0)
+    return CommandResult(tuple(described(found)), answer, ALARM if found.alarm else 0)

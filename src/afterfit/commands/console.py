@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from afterfit.errors import AfterfitError, SettingsError
 
 if TYPE_CHECKING:
-    from afterfit.lifecycle.result import Answer
+    from afterfit.lifecycle.result import CommandResult
 
 INTERRUPTED = 130
 
@@ -37,7 +37,7 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
         signal.signal(signal.SIGINT, _interrupt)
     try:
         place = _json_place(path)
-        answer: Answer = import_module(f"afterfit.commands.{name}").command(**options)
+        answer: CommandResult = import_module(f"afterfit.commands.{name}").command(**options)
         _write_json(place, answer.data)
     except AfterfitError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks

@@ -4,19 +4,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import ledger
-from afterfit.mlflow_store.ledger import Entry
+from afterfit.mlflow_store.ledger import LedgerEntry
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
 from afterfit.use_case import UseCase, load_use_case
 
 
-def command(config: str, at: str = "") -> Answer:
+def command(config: str, at: str = "") -> CommandResult:
     """Read the ledger; see scripts/history.py for the options."""
     return command_for(load_use_case(config), at)
 
 
-def command_for(use_case: UseCase, at: str = "") -> Answer:
+def command_for(use_case: UseCase, at: str = "") -> CommandResult:
     """The same for a use case that is loaded already."""
     moment = moment_of(at) if at.strip() else None
     repaired = ledger.repair(use_case.name)
@@ -28,7 +28,9 @@ def command_for(use_case: UseCase, at: str = "") -> Answer:
     lines += [] if book else [f"No decision about '{use_case.name}' is on record yet."]
     lines += [f"Now {alias}: {f'version {number}' if number else 'nothing'}." for alias, number in now.items()]
     found = {"use_case": use_case.name, "now": {alias: number or None for alias, number in now.items()}}
-    return Answer(tuple(lines), {**found, "decisions": [entry.to_dict() for entry in book], "repaired": repaired})
+    return CommandResult(
+        tuple(lines), {**found, "decisions": [entry.to_dict() for entry in book], "repaired": repaired}
+    )
 
 
 def moment_of(text: str) -> datetime:
@@ -46,19 +48,19 @@ def moment_of(text: str) -> datetime:
     return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
 
 
-def _on(name: str, book: tuple[Entry, ...], moment: datetime, repaired: list[str]) -> Answer:
+def _on(name: str, book: tuple[LedgerEntry, ...], moment: datetime, repaired: list[str]) -> CommandResult:
     held = [entry for entry in book if entry.counts and entry.decision.alias == PRODUCTION and entry.time <= moment]
     found: dict[str, Any] = {"use_case": name, "at": moment.isoformat(), "repaired": repaired}
     if not held or not held[-1].decision.version:
         line = f"At {moment:%Y-%m-%d %H:%M} UTC nothing of '{name}' was in production."
-        return Answer((*repaired, line), {**found, "production": None, "decision": None})
+        return CommandResult((*repaired, line), {**found, "production": None, "decision": None})
     last = held[-1]
     line = f"At {moment:%Y-%m-%d %H:%M} UTC version {last.decision.version} of '{name}' was in production, since:"
     found |= {"production": last.decision.version, "decision": last.to_dict()}
-    return Answer((*repaired, line, *told(last)), found)
+    return CommandResult((*repaired, line, *told(last)), found)
 
 
-def told(entry: Entry) -> list[str]:
+def told(entry: LedgerEntry) -> list[str]:
     """One decision in a line, and its reason in another."""
     decision = entry.decision
     way = f"{decision.previous or '-'} -> {decision.version or '-'}"

@@ -8,11 +8,11 @@ from afterfit.data import files
 from afterfit.data.loading import read
 from afterfit.data.scaffold import draft
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.settings import Source
 
 
-def command(data: str, target: str, time: str = "", name: str = "", out: str = "usecase.yaml") -> Answer:
+def command(data: str, target: str, time: str = "", name: str = "", out: str = "usecase.yaml") -> CommandResult:
     """Write a settings file; see scripts/init.py for the options."""
     place = Path(out)
     if place.exists():
@@ -35,7 +35,9 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     then = f"mlflow run . --env-manager local --experiment-name {named} -P config={place}"
     lines.append(f"Look it over, then: {then}")
     notes = [{"column": note.column, "decision": note.decision, "reason": note.reason} for note in written.notes]
-    return Answer(tuple(lines), {"out": str(place), "rows": len(table), "columns": len(table.columns), "notes": notes})
+    return CommandResult(
+        tuple(lines), {"out": str(place), "rows": len(table), "columns": len(table.columns), "notes": notes}
+    )
 
 
 def _name(path: str) -> str:

@@ -7,12 +7,12 @@ import pandas as pd
 
 from afterfit.commands import step
 from afterfit.errors import SettingsError, StoreError
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 
 IDLE = frozenset({"nothing is due", "busy"})
 
 
-def command(config: str, every: str = "1h", folder: str = "steps", rounds: int = 0) -> Answer:
+def command(config: str, every: str = "1h", folder: str = "steps", rounds: int = 0) -> CommandResult:
     """Step whenever a window is over; see scripts/loop.py for the options."""
     pause = seconds(every)
     taken, looks = 0, 0
@@ -20,7 +20,7 @@ def command(config: str, every: str = "1h", folder: str = "steps", rounds: int =
         looks += 1
         taken += caught_up(config, folder)
         if rounds and looks >= rounds:
-            return Answer((f"{taken} steps in {looks} looks.",), {"steps": taken, "looks": looks})
+            return CommandResult((f"{taken} steps in {looks} looks.",), {"steps": taken, "looks": looks})
         time.sleep(pause)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from afterfit.commands import console, rehearsal
 from afterfit.errors import SettingsError, StoreError
 from afterfit.lifecycle import promotion
-from afterfit.lifecycle.result import Answer
-from afterfit.lifecycle.smoke_test import Trial, awkward_rows, try_server
+from afterfit.lifecycle.result import CommandResult
+from afterfit.lifecycle.smoke_test import SmokeTest, awkward_rows, try_server
 from afterfit.lifecycle.training_run import described as trained_lines
 from afterfit.lifecycle.training_run import load_table, train_and_register
 from afterfit.lifecycle.tuning_run import bounded, tune
@@ -22,7 +22,7 @@ PREDICTIONS = "predictions"
 
 def command(
     config: str, trials: int = 0, seconds: float = 0.0, studies: str = "studies", rehearse: str = "auto"
-) -> Answer:
+) -> CommandResult:
     """From raw rows to a served answer and on; see scripts/main.py for the options."""
     use_case = bounded(load_use_case(config), trials, seconds)
     rehearses = _rehearses(use_case, rehearse)
@@ -44,7 +44,7 @@ def command(
         tracking.note("```\n" + "\n".join(lines) + "\n```")
     data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.promise)}
     champion = registry.holder(use_case.name, registry.PRODUCTION)
-    return Answer(tuple(lines), {**data, "production": None if champion is None else champion.number})
+    return CommandResult(tuple(lines), {**data, "production": None if champion is None else champion.number})
 
 
 def _rehearses(use_case: UseCase, asked: str) -> bool:
@@ -81,7 +81,7 @@ def served(use_case: UseCase) -> list[str]:
     return _answered(use_case, champion.number, bundle.manifest.promise, [words for words, _ in rows], trial)
 
 
-def _answered(use_case: UseCase, number: str, promise: Any, words: list[str], trial: Trial) -> list[str]:
+def _answered(use_case: UseCase, number: str, promise: Any, words: list[str], trial: SmokeTest) -> list[str]:
     primary = use_case.primary_metric
     spread = promise[primary]
     lines = [f"mlflow models serve was ready after {trial.seconds:.1f} s and answered:"]

@@ -15,7 +15,7 @@ from afterfit.lifecycle.monitoring import (
     period_of,
     refreshed,
 )
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.use_case import load_use_case
 
@@ -35,7 +35,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     every: str = "",
     refresh: int = 0,
     page: str = "",
-) -> Answer:
+) -> CommandResult:
     """Look at windows; see scripts/monitor.py for the options."""
     use_case = load_use_case(config)
     place = files.writable(Path(page)) if page else None
@@ -51,7 +51,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
             looked = refreshed(use_case, data, refresh, now)
         else:
             bundle = registry.load_bundle(target)
-            period = period_of(use_case, every, windows.moment(start, "--start"), windows.moment(end, "--end"))
+            period = period_of(use_case, every, windows.parse_time(start, "--start"), windows.parse_time(end, "--end"))
             notes += after_training(use_case, bundle, data, period)
             looked = monitored(use_case, bundle, data, period, now)
             notes += [f"{period.untimed:,} rows have no time in '{period.time}'."] if period.untimed else []
@@ -59,4 +59,6 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     told = [*lines, *notes, action_words(use_case, looked[-1].action)]
     if place is not None:
         place.write_text(page_of(use_case, looked[-1], notes), "utf-8")
-    return Answer(tuple(told), {"use_case": use_case.name, "windows": [as_data(one) for one in looked], "notes": notes})
+    return CommandResult(
+        tuple(told), {"use_case": use_case.name, "windows": [as_data(one) for one in looked], "notes": notes}
+    )

@@ -3,11 +3,11 @@
 from afterfit import prediction_log
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.outcomes import classes_of, load
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, data: str = "", by: str = "", folder: str = "") -> Answer:
+def command(config: str, data: str = "", by: str = "", folder: str = "") -> CommandResult:
     """Load outcomes; see scripts/outcomes.py for the options."""
     use_case = load_use_case(config)
     if by not in {"", "prediction_id", "key"}:

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from afterfit.commands import console
-from afterfit.data.windows import moment
+from afterfit.data.windows import parse_time
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.promotion import Asked, judged
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.promotion import PromotionRequest, judged
+from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
 from afterfit.use_case import load_use_case
@@ -20,7 +20,7 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     end: str = "",
     force: str = "false",
     reason: str = "",
-) -> Answer:
+) -> CommandResult:
     """Judge a version and move the alias; see scripts/promote.py for the options."""
     use_case = load_use_case(config)
     if to not in {STAGING, PRODUCTION}:
@@ -28,7 +28,7 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     overrides = console.yes(force)
     if overrides and not reason.strip():
         raise SettingsError('--force needs a reason for those who read the ledger later: --reason "…".')
-    asked = Asked(moment(start, "--start"), moment(end, "--end"), overrides, reason.strip())
+    asked = PromotionRequest(parse_time(start, "--start"), parse_time(end, "--end"), overrides, reason.strip())
     candidate = registry.version(use_case.name, version)
     name = f"promote version {candidate.number} to {to}"
     with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.lifecycle.rollback import command_for
 from afterfit.mlflow_store import tracking
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, reason: str, version: str = "") -> Answer:
+def command(config: str, reason: str, version: str = "") -> CommandResult:
     """Check a version and move production back to it; see scripts/rollback.py for the options."""
     if not reason.strip():
         raise SettingsError('A rollback needs a reason for those who read the ledger later: --reason "…".')

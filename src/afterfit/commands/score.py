@@ -6,14 +6,14 @@ from pathlib import Path
 from afterfit import prediction_log
 from afterfit.data import files
 from afterfit.data.loading import stream
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.lifecycle.scoring import Logged, _log, described, measured, score, summary
 from afterfit.mlflow_store import registry, tracking
 from afterfit.settings import Source
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, version: str = "production", data: str = "", out: str = "scores.parquet") -> Answer:
+def command(config: str, version: str = "production", data: str = "", out: str = "scores.parquet") -> CommandResult:
     """Score a source by a version; see scripts/score.py for the options."""
     use_case = load_use_case(config)
     chosen = registry.version(use_case.name, version)
@@ -28,4 +28,4 @@ def command(config: str, version: str = "production", data: str = "", out: str =
         quality = measured(use_case, tally)
         _log(tally, quality)
     lines = described(place, chosen.number, tally, quality)
-    return Answer(tuple(lines), {**summary(place, chosen.number, tally, quality), "run_id": active.info.run_id})
+    return CommandResult(tuple(lines), {**summary(place, chosen.number, tally, quality), "run_id": active.info.run_id})

@@ -3,11 +3,11 @@
 from datetime import datetime, timezone
 
 from afterfit import prediction_log
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, folder: str = "") -> Answer:
+def command(config: str, folder: str = "") -> CommandResult:
     """Seal; see scripts/seal.py for the options."""
     log = prediction_log.required(load_use_case(config), folder)
     done = prediction_log.seal(log)
@@ -25,4 +25,4 @@ def command(config: str, folder: str = "") -> Answer:
         "joined": joined,
         "removed": removed,
     }
-    return Answer(tuple(lines), data)
+    return CommandResult(tuple(lines), data)

@@ -5,9 +5,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from afterfit.errors import AfterfitError, SettingsError
-from afterfit.lifecycle.result import Answer
-from afterfit.serving.options import Plan
-from afterfit.serving.supervisor import Processes
+from afterfit.lifecycle.result import CommandResult
+from afterfit.serving.options import ServerOptions
+from afterfit.serving.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from afterfit.prediction_log.log import PredictionLog
@@ -25,9 +25,9 @@ def command(
     durability: str = "",
     access: str = "stdout",
     model: str = "",
-) -> Answer:
+) -> CommandResult:
     """Serve; see scripts/serve.py for the options. Returns when the server was stopped and its log sealed."""
-    plan = Plan(config, "" if model else alias, "", shadow, log, durability, access, model)
+    plan = ServerOptions(config, "" if model else alias, "", shadow, log, durability, access, model)
     use_case = plan.use_case
     folder = use_case.log.folder or os.environ.get("AFTERFIT_LOG", "").strip()
     if not 1 <= workers <= 64 or workers != int(workers):
@@ -49,13 +49,13 @@ def command(
         sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n")
         sys.stderr.flush()
 
-    Processes(plan, host, int(port), int(workers), told).run()
+    Supervisor(plan, host, int(port), int(workers), told).run()
 
     from afterfit import prediction_log  # noqa: PLC0415 - the server's processes start sooner without it
 
     place = prediction_log.log_of(use_case)
     lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
-    return Answer(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
+    return CommandResult(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
 
 
 def _sealed(place: "PredictionLog") -> str:

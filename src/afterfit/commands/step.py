@@ -3,20 +3,20 @@
 from datetime import datetime, timezone
 from pathlib import Path
 
-from afterfit.data.windows import moment
+from afterfit.data.windows import parse_time
 from afterfit.errors import BusyError
 from afterfit.lifecycle.live_loop import LEASE, _said, stepped
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.loop.history import delayed
 from afterfit.mlflow_store import ledger, tracking
 from afterfit.mlflow_store.lock import locked
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, every: str = "", now: str = "", folder: str = "steps") -> Answer:
+def command(config: str, every: str = "", now: str = "", folder: str = "steps") -> CommandResult:
     """Take one step; see scripts/step.py for the options."""
     use_case = delayed(load_use_case(config), "")
-    clock = moment(now, "--now") or datetime.now(timezone.utc).replace(tzinfo=None)
+    clock = parse_time(now, "--now") or datetime.now(timezone.utc).replace(tzinfo=None)
     tracking.check_reachable()
     try:
         with locked(f"{use_case.name}.step-lock", ledger.actor(), patience=0.0, lease=LEASE):

@@ -17,8 +17,7 @@ from afterfit.data.column_names import absent_column, chosen_columns
 from afterfit.data.flights import flights
 from afterfit.data.splits import Rows, row_hashes
 from afterfit.errors import DataError, SettingsError
-from afterfit.settings import Source
-from afterfit.settings import Window as Period
+from afterfit.settings import Period, Source
 from afterfit.use_case import UseCase
 
 BUILTIN = {"flights": flights}
@@ -158,7 +157,7 @@ def fingerprint(frame: pd.DataFrame, time: str | None = None) -> Fingerprint:
     return Fingerprint(digest.hexdigest(), len(frame), columns, ends[0], ends[1])
 
 
-def row_marks(use_case: UseCase, frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
+def row_fingerprints(use_case: UseCase, frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
     """(n,) each row's fingerprint: of its key, where the use case has one, else of its features, target and time."""
     columns = list(use_case.key)
     if not columns:
@@ -174,7 +173,7 @@ def shares(marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     return marks.astype(np.float64) / 2.0**64
 
 
-def kept_marks(marks: npt.NDArray[np.uint64], most: int = MOST_MARKS) -> npt.NDArray[np.uint64]:
+def kept_fingerprints(marks: npt.NDArray[np.uint64], most: int = MOST_MARKS) -> npt.NDArray[np.uint64]:
     """At most about `most` of the marks: those below a bound, a sample that any other table would keep alike.
 
     Half of the rows can be told where half are kept: one training row among others is then missed every second time.

@@ -18,7 +18,7 @@ from afterfit.contract.contract import infer_kind, parse_datetimes
 from afterfit.data.column_names import absent_column, clean_names
 from afterfit.data.files import MISSING_WORDS
 from afterfit.data.leakage import GIVES_AWAY, SUSPICIOUS, strength
-from afterfit.data.settings_yaml import Entry, Plan, written
+from afterfit.data.settings_yaml import ColumnEntry, SettingsPlan, written
 from afterfit.errors import DataError
 
 SAMPLE = 20_000
@@ -110,7 +110,7 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
         notes.append(Note(None, "there is nothing to learn from", "every column but the target is left out"))
     if keys:
         notes.append(Note(keys[0], "is the key", "it is different in every row: outcomes join predictions by it"))
-    plan = Plan(
+    plan = SettingsPlan(
         name=name,
         path=path,
         target=target,
@@ -251,9 +251,9 @@ def _also(note: str) -> str:
     return f"; {note}" if note else ""
 
 
-def _entries(table: _Table, notes: list[Note]) -> tuple[list[Entry], list[str]]:
+def _entries(table: _Table, notes: list[Note]) -> tuple[list[ColumnEntry], list[str]]:
     """Every column but target and time: its kind, whether it is left out, and why; and the keys among them."""
-    entries: list[Entry] = []
+    entries: list[ColumnEntry] = []
     keys: list[str] = []
     answer = _masked(table.sample[table.target], table.seen[table.target])
     strengths: dict[str, float] = {}
@@ -268,7 +268,7 @@ def _entries(table: _Table, notes: list[Note]) -> tuple[list[Entry], list[str]]:
             notes.append(Note(name, "left out", why))
             if why.startswith("an identifier") and _is_key(table.frame[name], column):
                 keys.append(name)
-        entries.append(Entry(name, column.kind, why, "; ".join(_remarks(column, notes)) if why is None else ""))
+        entries.append(ColumnEntry(name, column.kind, why, "; ".join(_remarks(column, notes)) if why is None else ""))
     _note_suspicious({name: value for name, value in strengths.items() if value < GIVES_AWAY}, table.task, notes)
     return [entry for entry in entries if entry.name not in keys[:1]], keys
 
@@ -355,6 +355,6 @@ def _remarks(column: _Seen, notes: list[Note]) -> list[str]:
     return [f"{decision}: {reason}" for decision, reason in found]
 
 
-def _slices(seen: dict[str, _Seen], entries: Sequence[Entry]) -> list[str]:
+def _slices(seen: dict[str, _Seen], entries: Sequence[ColumnEntry]) -> list[str]:
     kept = [entry.name for entry in entries if entry.left_out is None and entry.kind == "category"]
     return [name for name in kept if 2 <= seen[name].known.nunique() <= 12][:2]

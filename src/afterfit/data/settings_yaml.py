@@ -11,7 +11,7 @@ SHOWN = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ColumnEntry:
     """One column: its kind, why it is left out (None: it is a feature), and what is worth knowing about it."""
 
     name: str
@@ -21,7 +21,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SettingsPlan:
     """All that the file says. `spread` is the standard deviation of a regression's target, in its unit."""
 
     name: str
@@ -32,14 +32,14 @@ class Plan:
     classes: int
     time: str | None
     key: str | None
-    entries: tuple[Entry, ...]
+    entries: tuple[ColumnEntry, ...]
     marks: tuple[str, ...]
     rows: int
     spread: float
     slices: tuple[str, ...]
 
 
-def written(plan: Plan, decisions: Sequence[tuple[str | None, str, str]]) -> str:
+def written(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) -> str:
     """The file; `decisions` about the target, the time and the whole stand at its top as comments."""
     parts = [_head(plan, decisions), _columns(plan), _split(plan), _candidates(plan), _metrics(plan)]
     return "\n".join(line for part in parts for line in part) + "\n"
@@ -58,7 +58,7 @@ def comment(text: str) -> str:
     return plain if len(plain) <= SHOWN else f"{plain[: SHOWN - 1]}…"
 
 
-def _head(plan: Plan, decisions: Sequence[tuple[str | None, str, str]]) -> Iterator[str]:
+def _head(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) -> Iterator[str]:
     yield f"# Drafted from {comment(plan.path)} ({plan.rows:,} rows). Read it, change what is wrong, then train."
     for column, decision, reason in decisions:
         yield f"# - {comment(f'{column}: ' if column else '')}{comment(f'{decision}, since {reason}')}"
@@ -77,7 +77,7 @@ def _head(plan: Plan, decisions: Sequence[tuple[str | None, str, str]]) -> Itera
     yield ""
 
 
-def _columns(plan: Plan) -> Iterator[str]:
+def _columns(plan: SettingsPlan) -> Iterator[str]:
     left_out = [entry for entry in plan.entries if entry.left_out is not None]
     features = [entry for entry in plan.entries if entry.left_out is None]
     if not (left_out or features or plan.marks):
@@ -105,7 +105,7 @@ def _mapped(key: str, value: str) -> Iterator[str]:
         yield f"    : {value}"
 
 
-def _split(plan: Plan) -> Iterator[str]:
+def _split(plan: SettingsPlan) -> Iterator[str]:
     yield "split:"
     how = "the last by time" if plan.time is not None else "chosen by a hash of the key or of the row's content"
     yield f"  share: 0.2  # held out: {how}"
@@ -113,7 +113,7 @@ def _split(plan: Plan) -> Iterator[str]:
     yield ""
 
 
-def _candidates(plan: Plan) -> Iterator[str]:
+def _candidates(plan: SettingsPlan) -> Iterator[str]:
     smallest = max(1, min(20, plan.rows // 50))
     largest = max(smallest + 1, min(500, plan.rows // 10))
     yield "candidates:"
@@ -132,7 +132,7 @@ def _candidates(plan: Plan) -> Iterator[str]:
     yield ""
 
 
-def _metrics(plan: Plan) -> Iterator[str]:
+def _metrics(plan: SettingsPlan) -> Iterator[str]:
     primary, also = {
         ("classification", True): ("roc_auc", "log_loss, brier, average_precision, accuracy"),
         ("classification", False): ("log_loss", "accuracy"),

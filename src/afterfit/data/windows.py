@@ -26,14 +26,14 @@ WORDS = re.compile(r"(\d*)\s*(h|hours?|d|days?|w|weeks?|mo|months?|rows?)", re.I
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
+class WindowLength:
     """The length of a window: so many units."""
 
     count: int
     unit: Unit
 
     @classmethod
-    def parse(cls, text: str) -> "Every | None":
+    def parse(cls, text: str) -> "WindowLength | None":
         """Read `1d`, `1w`, `1mo`, `6h` or `10000rows`; None where the text is empty.
 
         Raises:
@@ -83,7 +83,7 @@ class Every:
 
 
 @dataclass(slots=True)
-class Cutter:
+class WindowSplitter:
     """Cuts a stream of frames by time, or by rows, and counts what it leaves out.
 
     Windows of months are those of the calendar; those of weeks begin on Mondays, unless there is a start.
@@ -98,7 +98,7 @@ class Cutter:
         seen, kept, untimed: rows that came, that were kept, and that have no time.
     """
 
-    every: Every | None = None
+    every: WindowLength | None = None
     time: str | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -218,7 +218,7 @@ class Cutter:
         return np.asarray((times - self._anchor) // length, dtype=np.int64)
 
 
-def moment(text: str, option: str) -> datetime | None:
+def parse_time(text: str, option: str) -> datetime | None:
     """A time as an option gives it, in UTC where it names a zone, and without one; None where it is empty.
 
     Raises:

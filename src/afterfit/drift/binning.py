@@ -335,32 +335,32 @@ def known_list(known: Iterable[int] | None) -> list[int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LevelTest:
     """One thing that is tested in a column: the kind of change, and the level or shape group that it is about."""
 
     kind: str
     at: int = -1
 
 
-def looks_of(bins: Bins) -> tuple[tuple[Look, ...], Array]:
+def looks_of(bins: Bins) -> tuple[tuple[LevelTest, ...], Array]:
     """What is tested in a column by itself, and the score of each level in it: (levels, looks), whole numbers.
 
     The first look is at missing values and counts all rows; the others count the rows that have a value.
     """
     levels = np.arange(bins.size)
-    looks, columns = [Look("missing")], [levels == 0]
+    looks, columns = [LevelTest("missing")], [levels == 0]
     if isinstance(bins, NumberBins):
         groups = bins.groups
-        looks += [Look("new values"), Look("location"), Look("spread")]
+        looks += [LevelTest("new values"), LevelTest("location"), LevelTest("spread")]
         columns += [bins.novel, bins.location, bins.spread]
         for group in range(groups.max() + 1 if groups.max() > 0 else 0):
-            looks.append(Look("shape", group))
+            looks.append(LevelTest("shape", group))
             columns.append(groups == group)
     elif isinstance(bins, CategoryBins):
-        looks.append(Look("new values"))
+        looks.append(LevelTest("new values"))
         columns.append(levels == 1)
         for level in (*([2] if bins.sample[2] else []), *range(3, bins.size)):
-            looks.append(Look("share", level))
+            looks.append(LevelTest("share", level))
             columns.append(levels == level)
     return tuple(looks), np.stack(columns, axis=1).astype(np.int64)
 

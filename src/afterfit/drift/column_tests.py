@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from afterfit.drift import pvalues as evidence
-from afterfit.drift.binning import Bins, CategoryBins, Look, NumberBins, looks_of
-from afterfit.drift.design_effects import Spread
+from afterfit.drift.binning import Bins, CategoryBins, LevelTest, NumberBins, looks_of
+from afterfit.drift.design_effects import TimeDependence
 from afterfit.drift.profiles import Counts, Profile
-from afterfit.drift.report import SMALLEST, UNIT, Finding
+from afterfit.drift.report import SMALLEST, UNIT, DriftFinding
 
 Array = np.ndarray[Any, Any]
 FINER = -2
@@ -40,7 +40,7 @@ class Change:
     now: float
 
 
-def changes_of(bins: Bins, window: Counts, reference: Counts, spread: Spread, lags: Array) -> list[Change]:
+def changes_of(bins: Bins, window: Counts, reference: Counts, spread: TimeDependence, lags: Array) -> list[Change]:
     """Everything that is looked at in a column; what cannot be told is left out.
 
     Args:
@@ -94,14 +94,14 @@ def _designs(bins: Bins, design: Array) -> Array:
     return design
 
 
-def _expected_new(bins: Bins, looks: Sequence[Look], reference: Counts) -> Array:
+def _expected_new(bins: Bins, looks: Sequence[LevelTest], reference: Counts) -> Array:
     """Rows of the reference that count as new: one, and those in names that it met only once (Good, 1953)."""
     once = bins.once * reference.present if isinstance(bins, CategoryBins) else 0.0
     return np.array([1.0 + once if look.kind == "new values" else 0.0 for look in looks])
 
 
 def _tested(
-    looks: Sequence[Look],
+    looks: Sequence[LevelTest],
     scores: Array,
     counts: tuple[Counts, Counts],
     rows: tuple[Array, Array],
@@ -219,10 +219,10 @@ def group_name(bins: Bins, group: int) -> str:
     return f"near {low:.4g}" if starts[levels[-1] + 1] - starts[levels[0]] == 1 else f"between {low:.4g} and {high:.4g}"
 
 
-def untold(column: str, kind: str) -> Finding:
+def untold(column: str, kind: str) -> DriftFinding:
     """The finding of what could not be tested."""
     nan, words = math.nan, f"{column}: {kind} cannot be told"
-    return Finding(
+    return DriftFinding(
         column,
         kind,
         "not applicable",
@@ -238,7 +238,7 @@ def untold(column: str, kind: str) -> Finding:
     )
 
 
-def unfit(window: Profile, reference: Profile) -> dict[int, Finding]:
+def unfit(window: Profile, reference: Profile) -> dict[int, DriftFinding]:
     """Columns that vanished or whose type became another, so that nothing else can be said of them."""
     found = {}
     for i, column in enumerate(reference.layout.columns):
@@ -263,8 +263,8 @@ def _other_type(window: Counts, reference: Counts) -> str:
     return ""
 
 
-def _certain(column: str, kind: str, effect: float, words: str) -> Finding:
+def _certain(column: str, kind: str, effect: float, words: str) -> DriftFinding:
     nan = math.nan
-    return Finding(
+    return DriftFinding(
         column, kind, "alarm", nan, 0.0, 0.0, effect, UNIT[kind], SMALLEST[kind], 0.0, given_others=False, words=words
     )

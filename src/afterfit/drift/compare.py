@@ -28,10 +28,10 @@ from afterfit.drift import pvalues as evidence
 from afterfit.drift.binning import Bins
 from afterfit.drift.column_tests import Change, changes_of, level_name, percent, shortened, unfit, untold, words_of
 from afterfit.drift.correlations import one_thread
-from afterfit.drift.profile_spec import Column, Layout
+from afterfit.drift.profile_spec import ColumnSpec, ProfileSpec
 from afterfit.drift.profiles import Profile
-from afterfit.drift.relation_tests import Against, Bond, Shift
-from afterfit.drift.report import SMALLEST, UNIT, ColumnReport, DriftReport, Finding, Outcome, Relation
+from afterfit.drift.relation_tests import Correlation, RelationTests, Shift
+from afterfit.drift.report import SMALLEST, UNIT, ColumnReport, DriftFinding, DriftReport, Outcome, Relation
 from afterfit.errors import DataError, SchemaError
 
 Array = np.ndarray[Any, Any]
@@ -53,7 +53,7 @@ SUSPECTS = 12
 """How many columns are tried as the one that explains broken relations."""
 
 
-def design_words(layout: Layout) -> str:
+def design_words(layout: ProfileSpec) -> str:
     """How dependence between rows is accounted for."""
     if layout.time is None:
         return "no time column: each row counts for one, and dependence between rows is not accounted for"
@@ -85,7 +85,7 @@ class _Test:
     given_others: bool = False
 
 
-class Comparison:
+class WindowComparison:
     """A window against a reference; both have rows."""
 
     def __init__(self, window: Profile, reference: Profile, rate: float) -> None:
@@ -95,7 +95,7 @@ class Comparison:
         self._spread = time_blocks.spread(
             dict(window.blocks), dict(reference.blocks), rows, self._layout.units, self._layout.blocks
         )
-        self._against = Against(window, reference, self._spread)
+        self._against = RelationTests(window, reference, self._spread)
         self._unfit = unfit(window, reference)
 
     def report(self) -> DriftReport:
@@ -195,7 +195,7 @@ class Comparison:
 
     # Relations.
 
-    def _column_bonds(self, blamed: set[int]) -> tuple[dict[int, list[Finding]], set[int]]:
+    def _column_bonds(self, blamed: set[int]) -> tuple[dict[int, list[DriftFinding]], set[int]]:
         """Each column's relation with all the others, and the columns that explain why relations broke."""
         if not self._against.able:
             return {}, set()
@@ -207,7 +207,7 @@ class Comparison:
         shown = {**bonds, **{column: first[column] for column in culprits}}
         return {c: [self._bond_finding(c, b, len(shown), c in culprits)] for c, b in shown.items()}, culprits
 
-    def _broken(self, bonds: dict[int, Bond], excused: set[int]) -> dict[int, Bond]:
+    def _broken(self, bonds: dict[int, Correlation], excused: set[int]) -> dict[int, Correlation]:
         limit = self._rate * RATE_SHARES["relation"] / max(len(bonds), 1)
         return {
             column: bond
@@ -215,7 +215,7 @@ class Comparison:
             if column not in excused and bond.pvalue <= limit and abs(bond.effect) >= SMALLEST["relation"]
         }
 
-    def _explaining(self, broken: dict[int, Bond], excused: set[int]) -> set[int]:
+    def _explaining(self, broken: dict[int, Correlation], excused: set[int]) -> set[int]:
         """The column without which the least is broken; where two explain it as well as each other, both."""
         suspects = sorted(broken, key=lambda column: -abs(broken[column].effect))[:SUSPECTS]
         left = {}
@@ -226,11 +226,11 @@ class Comparison:
         lost = {column: abs(broken[column].effect) / broken[column].before for column in suspects}
         return {c for c in suspects if left[c] <= left[best] and lost[c] >= 0.8 * lost[best]} | {best}
 
-    def _bond_finding(self, column: int, bond: Bond, tested: int, culprit: bool) -> Finding:  # noqa: FBT001 - positional in one place
+    def _bond_finding(self, column: int, bond: Correlation, tested: int, culprit: bool) -> DriftFinding:  # noqa: FBT001 - positional in one place
         name = self._layout.columns[column].name
         verb = "no longer follows the other columns" if bond.effect < 0 else "follows the other columns more closely"
         words = f"{name}: {verb if culprit else 'relation with the other columns'}: {_strengths(bond)}"
-        return Finding(
+        return DriftFinding(
             column=name,
             kind="relation",
             outcome="alarm" if culprit else "pass",
@@ -258,7 +258,7 @@ class Comparison:
             found.append(self._relation(pair, bond, familywise[pair], why))
         return found
 
-    def _relation(self, pair: tuple[int, int], bond: Bond, familywise: float, why: Sequence[int]) -> Relation:
+    def _relation(self, pair: tuple[int, int], bond: Correlation, familywise: float, why: Sequence[int]) -> Relation:
         one, other = (self._layout.columns[column].name for column in pair)
         outcome: Outcome = "alarm" if why else "pass"
         return Relation(
@@ -276,7 +276,7 @@ class Comparison:
             words=f"{one} and {other}: {_strengths(bond)}",
         )
 
-    def _accused(self, column: int, pairs: Sequence[Relation]) -> list[Finding]:
+    def _accused(self, column: int, pairs: Sequence[Relation]) -> list[DriftFinding]:
         """The relation finding of a column that broken pairs have in common."""
         name = self._layout.columns[column].name
         broken = [pair for pair in pairs if name in pair.blamed]
@@ -286,7 +286,7 @@ class Comparison:
         other = worst.columns[1] if worst.columns[0] == name else worst.columns[0]
         words = f"{name}: relation with {other} {worst.reference:.2f} → {worst.window:.2f} (as a correlation)"
         return [
-            Finding(
+            DriftFinding(
                 column=name,
                 kind="relation",
                 outcome="alarm",
@@ -302,7 +302,7 @@ class Comparison:
             )
         ]
 
-    def _combinations(self, blamed: set[int], culprits: set[int]) -> dict[int, list[Finding]]:
+    def _combinations(self, blamed: set[int], culprits: set[int]) -> dict[int, list[DriftFinding]]:
         """Combinations of categories that the reference never had, for the column that explains them."""
         tested = [(c, i) for i, c in enumerate(self._layout.combinations) if not {c.one, c.other} & set(self._unfit)]
         if not tested:
@@ -321,7 +321,7 @@ class Comparison:
             for i, combination in enumerate(watched)
             if familywise[i] <= self._rate and excess[i] >= SMALLEST["combinations"]
         }
-        found: dict[int, list[Finding]] = {}
+        found: dict[int, list[DriftFinding]] = {}
         for i, combination in enumerate(watched):
             pair = combination.one, combination.other
             for column in _common(pair, broken, culprits, blamed) if pair in broken else ():
@@ -331,10 +331,10 @@ class Comparison:
 
     def _combination_finding(
         self, column: int, pair: tuple[int, int], numbers: tuple[float, float, float], rows: int
-    ) -> Finding:
+    ) -> DriftFinding:
         name, partner = (self._layout.columns[i].name for i in (column, pair[pair[0] == column]))
         pvalue, familywise, excess = numbers
-        return Finding(
+        return DriftFinding(
             column=name,
             kind="combinations",
             outcome="alarm",
@@ -351,7 +351,7 @@ class Comparison:
 
     # The report.
 
-    def _column_report(self, position: int, tests: Sequence[_Test], more: Sequence[Finding]) -> ColumnReport:
+    def _column_report(self, position: int, tests: Sequence[_Test], more: Sequence[DriftFinding]) -> ColumnReport:
         column, counts = self._layout.columns[position], self._window.counts[position]
         if position in self._unfit:
             found = [self._unfit[position]]
@@ -380,7 +380,7 @@ def _is_large(change: Change) -> bool:
     return abs(change.effect) >= SMALLEST[change.kind]
 
 
-def _strengths(bond: Bond) -> str:
+def _strengths(bond: Correlation) -> str:
     return f"{bond.before:.2f} → {bond.now:.2f} (as a correlation)"
 
 
@@ -398,12 +398,12 @@ def _moved_words(change: Change, bins: Bins) -> str:
     return f"{what} {way} by {percent(abs(change.effect))} of rows, given the other columns"
 
 
-def _finding(column: Column, test: _Test, new: Mapping[str, int]) -> Finding:
+def _finding(column: ColumnSpec, test: _Test, new: Mapping[str, int]) -> DriftFinding:
     words = (_moved_words if test.given_others else words_of)(test.change, column.bins)
     if test.kind == "new values" and test.alarm and new:
         most = sorted(new, key=lambda name: (-new[name], name))[:3]
         words += f" ({', '.join(shortened(name) for name in most)}{' and others' if len(new) > 3 else ''})"
-    return Finding(
+    return DriftFinding(
         column=column.name,
         kind=test.kind,
         outcome="alarm" if test.alarm else "pass",
@@ -459,7 +459,7 @@ def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> Drif
     if window.rows == 0 or reference.rows == 0:
         return _nothing(window, reference, rate)
     with one_thread():
-        return Comparison(window, reference, rate).report()
+        return WindowComparison(window, reference, rate).report()
 
 
 def _measured(reference: Profile, frame: Any) -> Profile:

@@ -108,7 +108,7 @@ def lag_correlations(sums: Array, variances: Array, sample: Cut) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class TimeDependence:
     """How the rows of two windows lie in time, for the variance of a difference between their means.
 
     `rows` is 1/n + 1/m. `pairs` holds for each unit the weight of pairs of rows that share its block but no finer one.
@@ -151,7 +151,7 @@ def spread(
     rows: tuple[int, int],
     units: Sequence[str],
     blocks: Sequence[int],
-) -> Spread:
+) -> TimeDependence:
     """Compare where two windows' rows lie; a window without times is taken to follow the reference without a gap.
 
     Args:
@@ -163,13 +163,13 @@ def spread(
     """
     alone = 1.0 / rows[0] + 1.0 / rows[1]
     if not units or not reference:
-        return Spread(rows=alone, pairs=np.zeros(0), blocks=np.zeros(0), shared=np.zeros(0))
+        return TimeDependence(rows=alone, pairs=np.zeros(0), blocks=np.zeros(0), shared=np.zeros(0))
     window = window or _following(reference, rows[0])
     keys = np.array(sorted(window.keys() | reference.keys()), dtype=np.int64)
     mine = np.array([window.get(key, 0) for key in keys.tolist()], dtype=np.float64)
     other = np.array([reference.get(key, 0) for key in keys.tolist()], dtype=np.float64)
     weights = mine / mine.sum() - other / other.sum()
-    return Spread(
+    return TimeDependence(
         rows=alone,
         pairs=_by_nearness(keys, weights, units, alone),
         blocks=np.array(blocks, dtype=np.float64),

@@ -65,7 +65,7 @@ class Dependence:
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnSpec:
     """One column of a layout."""
 
     name: str
@@ -74,10 +74,10 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ProfileSpec:
     """How windows are counted. `units` are nested units of time, finest first, and `blocks` how many the sample had."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnSpec, ...]
     time: str | None
     units: tuple[str, ...]
     blocks: tuple[int, ...]
@@ -108,7 +108,7 @@ def learn(
     kinds: Mapping[str, Kind] | None = None,
     hidden: bool = False,
     related: bool = True,
-) -> Layout:
+) -> ProfileSpec:
     """Learn a layout from one part.
 
     Args:
@@ -138,7 +138,7 @@ def learn(
 
 def _learn_columns(
     frame: pd.DataFrame, kinds: Mapping[str, Kind], coarse: Array | None, *, hidden: bool
-) -> tuple[tuple[Column, ...], list[Array]]:
+) -> tuple[tuple[ColumnSpec, ...], list[Array]]:
     names = table_parts.column_names(frame)
     columns, levels = [], []
     for name, kind in kinds.items():
@@ -157,29 +157,29 @@ def _coarse_block(sample: time_blocks.Cut, rows: int) -> Array:
 
 def _learn_column(
     name: str, kind: Kind, values: "pd.Series[Any]", block: Array | None, *, hidden: bool
-) -> tuple[Column, Array]:
+) -> tuple[ColumnSpec, Array]:
     if kind == "datetime":
         there = values.notna().to_numpy()
         counts = (int((~there).sum()), int(there.sum()))
-        return Column(name, kind, DateBins(counts)), there.astype(np.int64)
+        return ColumnSpec(name, kind, DateBins(counts)), there.astype(np.int64)
     if kind == "number":
         numbers = table_parts.as_numbers(values).floats
         numbers = np.where(np.isinf(numbers), np.nan, numbers)
         number_bins = learn_number(numbers)
-        return Column(name, kind, number_bins), number_bins.level_of_cell[number_bins.cells(numbers)]
+        return ColumnSpec(name, kind, number_bins), number_bins.level_of_cell[number_bins.cells(numbers)]
     text = table_parts.as_names(values)
     bins = learn_category(text, block, kind=kind, hidden=hidden)
-    return Column(name, kind, bins), bins.levels(text)[0]
+    return ColumnSpec(name, kind, bins), bins.levels(text)[0]
 
 
 def _with_relations(
-    columns: tuple[Column, ...],
+    columns: tuple[ColumnSpec, ...],
     levels: list[Array],
     sample: time_blocks.Cut | None,
     *,
     watched: tuple[Combination, ...],
     wanted: bool,
-) -> Layout:
+) -> ProfileSpec:
     looks = tuple(_look_lags(column.bins, level, sample) for column, level in zip(columns, levels, strict=True))
     every = [correlations.scores_of(i, column.bins) if wanted else [] for i, column in enumerate(columns)]
     chosen = _related(every, columns, levels)
@@ -198,7 +198,7 @@ def _with_relations(
     related = tuple(sorted(found.groups)) if len(found.groups) > 1 else ()
     moments = _direction_moments(found, _standard_rows(found, scores, columns, thin), related, pairs, cut)
     effective = _effective(len(levels[0]), looks, sample)
-    return Layout(
+    return ProfileSpec(
         columns=columns,
         time=None,
         units=(),
@@ -249,7 +249,7 @@ def rounded(values: Array) -> Array:
     return result
 
 
-def _related(every: Sequence[Sequence[Score]], columns: Sequence[Column], levels: Sequence[Array]) -> list[int]:
+def _related(every: Sequence[Sequence[Score]], columns: Sequence[ColumnSpec], levels: Sequence[Array]) -> list[int]:
     """The columns whose relations are looked at: all, or in a wide table those that hang together most."""
     able = [i for i, scores in enumerate(every) if scores]
     if sum(len(every[i]) for i in able) <= correlations.MOST_SCORES:
@@ -273,7 +273,7 @@ def _related(every: Sequence[Sequence[Score]], columns: Sequence[Column], levels
     return sorted(chosen)
 
 
-def score_matrix(scores: Sequence[Score], columns: Sequence[Column], levels: Sequence[Array]) -> Array:
+def score_matrix(scores: Sequence[Score], columns: Sequence[ColumnSpec], levels: Sequence[Array]) -> Array:
     """(scores, rows) float32 whole numbers."""
     matrix = np.empty((len(scores), len(levels[0])), dtype=np.float32)
     for i, score in enumerate(scores):
@@ -282,7 +282,7 @@ def score_matrix(scores: Sequence[Score], columns: Sequence[Column], levels: Seq
     return matrix
 
 
-def score_sums(scores: Sequence[Score], columns: Sequence[Column], levels: Sequence[Array]) -> correlations.Sums:
+def score_sums(scores: Sequence[Score], columns: Sequence[ColumnSpec], levels: Sequence[Array]) -> correlations.Sums:
     """Sums of scores and their products, in pieces that stay exact."""
     sums = correlations.no_sums(len(scores))
     for start in range(0, len(levels[0]), 65_536):
@@ -291,7 +291,7 @@ def score_sums(scores: Sequence[Score], columns: Sequence[Column], levels: Seque
 
 
 def _standard_rows(
-    found: correlations.Directions, scores: Sequence[Score], columns: Sequence[Column], levels: Sequence[Array]
+    found: correlations.Directions, scores: Sequence[Score], columns: Sequence[ColumnSpec], levels: Sequence[Array]
 ) -> Array:
     """(rows, scores) centred and in units of the standard deviation; 0 where a score does not vary."""
     matrix = score_matrix(scores, columns, levels) - found.means[:, None].astype(np.float32)
@@ -366,7 +366,7 @@ def check_format(saved: Mapping[str, Any]) -> None:
         )
 
 
-def layout_to_dict(layout: Layout) -> dict[str, Any]:
+def layout_to_dict(layout: ProfileSpec) -> dict[str, Any]:
     """A layout as plain values."""
     return {
         "time": layout.time,
@@ -382,11 +382,11 @@ def layout_to_dict(layout: Layout) -> dict[str, Any]:
     }
 
 
-def layout_from_dict(saved: Mapping[str, Any]) -> Layout:
+def layout_from_dict(saved: Mapping[str, Any]) -> ProfileSpec:
     """A layout from plain values."""
-    columns = tuple(Column(c["name"], c["kind"], _bins_from_dict(c)) for c in saved["columns"])
+    columns = tuple(ColumnSpec(c["name"], c["kind"], _bins_from_dict(c)) for c in saved["columns"])
     units = tuple(saved["units"])
-    return Layout(
+    return ProfileSpec(
         columns=columns,
         time=saved["time"],
         units=units,

@@ -19,8 +19,8 @@ from afterfit.drift.correlations import Sums, no_sums, one_thread, score_table, 
 from afterfit.drift.profile_spec import (
     FORMAT,
     SAMPLE,
-    Column,
-    Layout,
+    ColumnSpec,
+    ProfileSpec,
     check_format,
     layout_from_dict,
     layout_to_dict,
@@ -93,7 +93,7 @@ def _added(one: Mapping[str, int], other: Mapping[str, int], most: int) -> dict[
 class Profile:
     """A window, counted over a layout. Add profiles of parts with `+` or `merged`; save with `to_json`."""
 
-    layout: Layout
+    layout: ProfileSpec
     rows: int
     counts: tuple[Counts, ...]
     sums: Sums
@@ -300,13 +300,13 @@ def _first_rows(parts: Iterator[Any]) -> pd.DataFrame:
     return pd.concat(held, ignore_index=True) if len(held) > 1 else held[0]
 
 
-def empty(layout: Layout) -> Profile:
+def empty(layout: ProfileSpec) -> Profile:
     """The profile of no rows."""
     counts = tuple(Counts(np.zeros(column.bins.size, dtype=np.int64)) for column in layout.columns)
     return Profile(layout, 0, counts, no_sums(len(layout.scores)), {}, (0,) * len(layout.combinations))
 
 
-def measured(layout: Layout, part: Any) -> Profile:
+def measured(layout: ProfileSpec, part: Any) -> Profile:
     """The profile of one part."""
     names = table_parts.column_names(part)
     places = {name: i for i, name in enumerate(names)}
@@ -325,7 +325,7 @@ def measured(layout: Layout, part: Any) -> Profile:
     return Profile(layout, rows, tuple(counts), sums, _blocks(layout, part, places), tuple(counter.combined), unknown)
 
 
-def _blocks(layout: Layout, part: Any, places: Mapping[str, int]) -> dict[int, int]:
+def _blocks(layout: ProfileSpec, part: Any, places: Mapping[str, int]) -> dict[int, int]:
     if layout.time is None or not layout.units or layout.time not in places or not table_parts.row_count(part):
         return {}
     seconds = table_parts.as_seconds(table_parts.series(part, places[layout.time]), layout.time)
@@ -335,7 +335,7 @@ def _blocks(layout: Layout, part: Any, places: Mapping[str, int]) -> dict[int, i
 class _Counter:
     """Counts chunks of one part; `matrix` (scores, rows) holds the last chunk's scores, `combined` adds up."""
 
-    def __init__(self, layout: Layout, places: Mapping[str, int], rows: int) -> None:
+    def __init__(self, layout: ProfileSpec, places: Mapping[str, int], rows: int) -> None:
         self._layout = layout
         self._places = places
         self.matrix = np.empty((len(layout.scores), min(rows, CHUNK)), dtype=np.float32)
@@ -377,7 +377,7 @@ def _absent(bins: Bins, rows: int) -> Counts:
     return Counts(levels, absent=rows)
 
 
-def _counted(column: Column, values: "pd.Series[Any]", memory: dict[str, int]) -> tuple[Array, Counts]:
+def _counted(column: ColumnSpec, values: "pd.Series[Any]", memory: dict[str, int]) -> tuple[Array, Counts]:
     """The cell (of a number) or level of each row, and the counts."""
     types = frozenset({_type_of(values)})
     if isinstance(column.bins, NumberBins):
@@ -420,7 +420,7 @@ def _counted_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozense
 
 
 def _counted_names(
-    column: Column, values: "pd.Series[Any]", types: frozenset[str], memory: dict[str, int]
+    column: ColumnSpec, values: "pd.Series[Any]", types: frozenset[str], memory: dict[str, int]
 ) -> tuple[Array, Counts]:
     read = table_parts.as_names(values)
     if column.kind == "boolean":

@@ -18,7 +18,7 @@ from afterfit.drift.binning import Bins, NumberBins
 from afterfit.drift.compare import compare_drift
 from afterfit.drift.profile_spec import parsed
 from afterfit.drift.profiles import Profile, profile
-from afterfit.drift.report import DriftReport, Finding, Relation
+from afterfit.drift.report import DriftFinding, DriftReport, Relation
 from afterfit.drift.tabular import Kind
 from afterfit.errors import DataError
 from afterfit.performance.predictions import Predictions
@@ -42,7 +42,7 @@ KINDS: Mapping[ContractKind, Kind] = {
     "category": "category",
     "datetime": "datetime",
 }
-Judged = TypeVar("Judged", Finding, Relation)
+Judged = TypeVar("Judged", DriftFinding, Relation)
 
 
 @dataclass(frozen=True, slots=True)

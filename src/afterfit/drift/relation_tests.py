@@ -14,8 +14,8 @@ from afterfit.drift import correlations
 from afterfit.drift import pvalues as evidence
 from afterfit.drift.binning import STEPS
 from afterfit.drift.correlations import LOCATION, SPREAD, Directions, Form
-from afterfit.drift.design_effects import Spread
-from afterfit.drift.profile_spec import Layout, Moments
+from afterfit.drift.design_effects import TimeDependence
+from afterfit.drift.profile_spec import Moments, ProfileSpec
 from afterfit.drift.profiles import Profile
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +38,7 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True)
-class Bond:
+class Correlation:
     """How strongly a column hangs together with others: as a correlation, before and now."""
 
     before: float
@@ -53,11 +53,11 @@ class Bond:
         return self.now - self.before
 
 
-class Against:
+class RelationTests:
     """A window against the directions of its reference."""
 
-    def __init__(self, window: Profile, reference: Profile, spread: Spread) -> None:
-        self._layout: Layout = reference.layout
+    def __init__(self, window: Profile, reference: Profile, spread: TimeDependence) -> None:
+        self._layout: ProfileSpec = reference.layout
         self._spread = spread
         self._rows = window.sums.rows
         self._reference_rows = reference.sums.rows
@@ -137,13 +137,13 @@ class Against:
         """Pairs of columns that hang together in the reference."""
         return [p for p in self._layout.pairs if p[0] in self._found.groups and p[1] in self._found.groups]
 
-    def pair_bonds(self) -> dict[tuple[int, int], Bond]:
+    def pair_bonds(self) -> dict[tuple[int, int], Correlation]:
         """Each pair's relation, before and now."""
         places = [i for i, pair in enumerate(self._layout.pairs) if pair in set(self.pairs())]
         forms = {pair: self._found.pair(*pair) for pair in self.pairs()}
         return self._bonds(forms, self._layout.dependence.pair_forms, places)
 
-    def column_bonds(self, blamed: Collection[int]) -> dict[int, Bond]:
+    def column_bonds(self, blamed: Collection[int]) -> dict[int, Correlation]:
         """Each column's relation with all the others that are not blamed, before and now."""
         forms, places = {}, []
         for i, column in enumerate(self._layout.related):
@@ -153,7 +153,7 @@ class Against:
                 places.append(i)
         return self._bonds(forms, self._layout.dependence.column_forms, places)
 
-    def _bonds(self, forms: dict[Any, Form], moments: Moments, places: Sequence[int]) -> dict[Any, Bond]:
+    def _bonds(self, forms: dict[Any, Form], moments: Moments, places: Sequence[int]) -> dict[Any, Correlation]:
         if not forms:
             return {}
         chosen = Moments(moments.variance[places], moments.skewness[places], moments.lags[:, places])
@@ -170,7 +170,7 @@ class Against:
         strong = np.sqrt(np.maximum(before, 1e-12) / most)
         left = strong * now / np.maximum(before, 1e-12)
         return {
-            key: Bond(float(strong[i]), float(left[i]), float(statistics[i]), float(pvalues[i]), float(rows[i]))
+            key: Correlation(float(strong[i]), float(left[i]), float(statistics[i]), float(pvalues[i]), float(rows[i]))
             for i, key in enumerate(forms)
             if rows[i] >= FEWEST_ROWS
         }

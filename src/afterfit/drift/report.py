@@ -38,7 +38,7 @@ UNIT: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DriftFinding:
     """One kind of change in one column.
 
     Attributes:
@@ -112,7 +112,7 @@ class ColumnReport:
     name: str
     kind: str
     rows: int
-    findings: tuple[Finding, ...]
+    findings: tuple[DriftFinding, ...]
     new_names: Mapping[str, int]
 
     @property
@@ -163,7 +163,7 @@ class DriftReport:
         )
 
     @property
-    def ranked(self) -> tuple[Finding, ...]:
+    def ranked(self) -> tuple[DriftFinding, ...]:
         """The findings that are alarms, the largest (in smallest effects of interest) first."""
         found = [finding for column in self.columns.values() for finding in column.findings if finding.alarm]
         return tuple(sorted(found, key=lambda f: (-f.weight, f.column, f.kind)))

@@ -14,9 +14,9 @@ import pandas as pd
 from afterfit import data, gate
 from afterfit.drift.reference import cleaned, distances
 from afterfit.gate import robustness, version_checks
-from afterfit.gate.verdict import Finding, Use
+from afterfit.gate.verdict import ComparisonUse, Finding
 from afterfit.model.bundle import Bundle
-from afterfit.model.training import pose
+from afterfit.model.training import prepare
 from afterfit.performance.evaluation import calibration_error, value_metric
 from afterfit.performance.metrics import Metric, metric
 from afterfit.performance.paired_comparison import Comparison, compare_performance, compare_slices
@@ -55,7 +55,7 @@ class HeldOut:
 
     def window(self, use_case: UseCase) -> dict[str, Any]:
         """What the ledger keeps of these rows."""
-        marks = data.row_marks(use_case, self.frame) if len(self.y) else np.empty(0, dtype=np.uint64)
+        marks = data.row_fingerprints(use_case, self.frame) if len(self.y) else np.empty(0, dtype=np.uint64)
         timed = self.times is not None and len(self.times) > 0
         ends = [pd.Timestamp(self.times[i]).isoformat() if timed and self.times is not None else "" for i in (0, -1)]
         digest = hashlib.sha256(marks.astype("<u8").tobytes()).hexdigest()
@@ -63,7 +63,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Side:
+class LoadedVersion:
     """One of the two: its version, its bundle, and the folder that it was loaded from."""
 
     number: str
@@ -72,7 +72,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class GateInput:
     """What is to be judged.
 
     Attributes:
@@ -86,20 +86,22 @@ class Case:
     """
 
     use_case: UseCase
-    candidate: Side
-    champion: Side | None
+    candidate: LoadedVersion
+    champion: LoadedVersion | None
     to: str
     held: HeldOut
-    past: Sequence[Use] = ()
+    past: Sequence[ComparisonUse] = ()
     unseen: Predictions | None = None
 
     @property
-    def use(self) -> Use | None:
+    def use(self) -> ComparisonUse | None:
         """This comparison, for the ledger; None where there is nothing to compare."""
         if self.champion is None or self.champion.number == self.candidate.number:
             return None
         window = self.held.window(self.use_case)
-        return Use(self.candidate.number, self.champion.number, window["sha256"], window["start"], window["end"])
+        return ComparisonUse(
+            self.candidate.number, self.champion.number, window["sha256"], window["start"], window["end"]
+        )
 
     @property
     def metric(self) -> Metric:
@@ -165,7 +167,7 @@ def last_fold(
     """
     if candidate.unseen is None:
         return rows.take(np.zeros(len(rows.y), dtype=np.bool_)), None
-    known, place = candidate.unseen.find(data.row_marks(use_case, rows.frame))
+    known, place = candidate.unseen.find(data.row_fingerprints(use_case, rows.frame))
     end = None if champion is None else champion.manifest.window["end"]
     after = np.ones(len(known), dtype=np.bool_)
     if end is not None and rows.times is not None:
@@ -175,7 +177,7 @@ def last_fold(
     return inside, candidate.unseen.predictions.take(place[after[known]])
 
 
-def examine(case: Case) -> Iterator[Finding]:
+def examine(case: GateInput) -> Iterator[Finding]:
     """Every finding about a candidate whose bundle was loaded; none stops the others."""
     bundle, held = case.candidate.bundle, case.held
     yield version_checks.loads(bundle.digest)
@@ -196,8 +198,8 @@ def examine(case: Case) -> Iterator[Finding]:
     yield from version_checks.costs(kept, larger=settings.larger, slower=settings.slower)
 
 
-def _unseen(case: Case) -> Iterator[Finding]:
-    marks = data.row_marks(case.use_case, case.held.frame)
+def _unseen(case: GateInput) -> Iterator[Finding]:
+    marks = data.row_fingerprints(case.use_case, case.held.frame)
     for who, side in (("candidate", case.candidate), ("champion", case.champion)):
         if who == "candidate" and case.unseen is not None:
             yield gate.judged_by_fold(len(marks))
@@ -206,7 +208,7 @@ def _unseen(case: Case) -> Iterator[Finding]:
             yield gate.none_seen(seen, len(marks), who)
 
 
-def _reference(case: Case) -> Iterator[Finding]:
+def _reference(case: GateInput) -> Iterator[Finding]:
     """How far the rows lie from what either was trained on."""
     if case.champion is None:
         return
@@ -216,7 +218,7 @@ def _reference(case: Case) -> Iterator[Finding]:
     yield version_checks.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))
 
 
-def _answers(case: Case) -> Iterator[Finding]:
+def _answers(case: GateInput) -> Iterator[Finding]:
     held = case.held
     checked, ours = case.candidate.bundle.scorer.score(held.frame)
     ours = ours if case.unseen is None else case.unseen
@@ -234,7 +236,7 @@ def _answers(case: Case) -> Iterator[Finding]:
         yield from _compared(case, held.take(keep), ours.take(keep), theirs)
 
 
-def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
+def _compared(case: GateInput, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
     bundle, settings = case.candidate.bundle, case.use_case.gate
     yield version_checks.varies(robustness.constant(ours), len(held.y))
     use = case.use
@@ -270,7 +272,7 @@ def _compared(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions 
 
 
 def _against_champion(
-    case: Case, held: HeldOut, ours: Predictions, theirs: Predictions, compare: Callable[..., Comparison]
+    case: GateInput, held: HeldOut, ours: Predictions, theirs: Predictions, compare: Callable[..., Comparison]
 ) -> Iterator[Finding]:
     assert case.champion is not None  # noqa: S101 - for the reader; the caller has looked
     settings = case.use_case.gate
@@ -288,7 +290,7 @@ def _against_champion(
         yield gate.value(worth, case.use_case.metrics.value.unit if case.use_case.metrics.value else "")
 
 
-def _margins(case: Case, held: HeldOut) -> tuple[float, float]:
+def _margins(case: GateInput, held: HeldOut) -> tuple[float, float]:
     """Margin and tolerance in the metric's unit; "auto" is measured once for both."""
     asked = (case.use_case.gate.margin, case.use_case.gate.tolerance)
     measured = equal_models_spread(case, held) if "auto" in asked else 0.0
@@ -296,7 +298,7 @@ def _margins(case: Case, held: HeldOut) -> tuple[float, float]:
     return margin, tolerance
 
 
-def equal_models_spread(case: Case, held: HeldOut) -> float:
+def equal_models_spread(case: GateInput, held: HeldOut) -> float:
     """How far two fits of the champion's recipe differ on these rows, by their seeds alone."""
     assert case.champion is not None  # noqa: S101 - as above
     bundle, use_case = case.champion.bundle, case.use_case
@@ -309,12 +311,12 @@ def equal_models_spread(case: Case, held: HeldOut) -> float:
         frame = data.load(use_case, start=start, end=end + timedelta(microseconds=1)).frame
     frame = frame.reset_index(drop=True)
     classes = bundle.scorer.classes
-    problem = pose(use_case, frame, data.encode_target(use_case, frame[use_case.target], classes or ()), classes)
+    problem = prepare(use_case, frame, data.encode_target(use_case, frame[use_case.target], classes or ()), classes)
     recipe = (bundle.manifest.builder, bundle.manifest.params)
     return robustness.equal_models_spread(problem, recipe, bundle.scorer, (held.frame, held.y), case.metric)
 
 
-def _slices(case: Case, held: HeldOut, sides: tuple[Predictions, Predictions], whole: Comparison) -> Finding:
+def _slices(case: GateInput, held: HeldOut, sides: tuple[Predictions, Predictions], whole: Comparison) -> Finding:
     settings, named = case.use_case.gate, list(case.use_case.metrics.slices)
     if not named:
         return gate.slices(())
@@ -335,14 +337,14 @@ def _slices(case: Case, held: HeldOut, sides: tuple[Predictions, Predictions], w
     return gate.slices(found)
 
 
-def _calibrated(case: Case, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
+def _calibrated(case: GateInput, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
     error, chance = calibration_error(held.y, ours)
     beside = None if theirs is None else calibration_error(held.y, theirs)[0]
     if np.isfinite(error):
         yield version_checks.calibrated(error, chance, case.use_case.gate.calibration_error, beside, len(held.y))
 
 
-def _robust(case: Case, held: HeldOut) -> Finding:
+def _robust(case: GateInput, held: HeldOut) -> Finding:
     rows = np.arange(len(held.y))
     if len(rows) > DAMAGED_ROWS:
         rows = np.sort(np.random.default_rng(case.use_case.seed).choice(rows, DAMAGED_ROWS, replace=False))
@@ -362,6 +364,6 @@ def policy(use_case: UseCase) -> str:
     )
 
 
-def use_of(use: Use | None) -> dict[str, str]:
+def use_of(use: ComparisonUse | None) -> dict[str, str]:
     """A comparison as the ledger keeps it."""
     return {} if use is None else asdict(use)

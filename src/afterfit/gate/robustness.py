@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.model.scorer import Scorer, predict
-from afterfit.model.training import Problem, encode, fit, layout
+from afterfit.model.training import TrainingData, encode, fit, layout
 from afterfit.performance.metrics import Metric
 from afterfit.performance.predictions import Predictions
 
@@ -102,7 +102,7 @@ def constant(predictions: Predictions) -> bool:
 
 
 def equal_models_spread(
-    problem: Problem,
+    problem: TrainingData,
     recipe: tuple[str, Mapping[str, Any]],
     scorer: Scorer,
     held: tuple[pd.DataFrame, npt.NDArray[Any]],

@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class ComparisonUse:
     """One comparison on some rows: who, against whom, and which rows. Times are ISO text, empty without a clock."""
 
     candidate: str
@@ -70,7 +70,7 @@ class Use:
     start: str = ""
     end: str = ""
 
-    def overlaps(self, other: Use) -> bool:
+    def overlaps(self, other: ComparisonUse) -> bool:
         """Whether the rows are partly the same, as far as times can tell; the same rows exactly without them."""
         if self.start and other.start:
             return self.start <= other.end and other.start <= self.end
@@ -336,7 +336,7 @@ def fresh(use: int, confidence: float) -> Finding:
     return Finding("fresh_rows", "pass", sentence, float(use))
 
 
-def uses(past: Iterable[Use], own: Use) -> int:
+def uses(past: Iterable[ComparisonUse], own: ComparisonUse) -> int:
     """The how-manieth comparison this is on rows that overlap its own; the same one done again is not another."""
     seen = [one for one in dict.fromkeys(past) if one.overlaps(own)]
     return seen.index(own) + 1 if own in seen else len(seen) + 1

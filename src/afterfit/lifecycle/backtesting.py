@@ -12,12 +12,12 @@ import yaml
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from afterfit.data.windows import Every, moment
+from afterfit.data.windows import WindowLength, parse_time
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.training_run import choose
 from afterfit.loop import backtest, history
-from afterfit.loop.backtest import Ranking, Story, Trial
-from afterfit.loop.history import History, Work, rows_of
+from afterfit.loop.backtest import BacktestPlan, PolicyRun, Ranking
+from afterfit.loop.history import History, TaskRunner, rows_of
 from afterfit.loop.stepping import Recipe
 from afterfit.mlflow_store import tracking
 from afterfit.settings import Policy, TrainOn, presets
@@ -67,14 +67,14 @@ def _faults(error: ValidationError) -> list[str]:
 def tried(  # noqa: PLR0917 - one call, above
     use_case: UseCase,
     policies: Mapping[str, Policy],
-    length: Every,
+    length: WindowLength,
     ends: tuple[str, str],
     folder: Path,
     processes: int,
-) -> tuple[Ranking, Trial, Work]:
+) -> tuple[Ranking, BacktestPlan, TaskRunner]:
     """Let the policies live through the windows, and rank them."""
-    last = moment(ends[1], "--end")
-    work = Work(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
+    last = parse_time(ends[1], "--end")
+    work = TaskRunner(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
     history.give_back()  # the rows are with the processes now
     try:
         known = work.history
@@ -91,7 +91,7 @@ def tried(  # noqa: PLR0917 - one call, above
                     bar.set_postfix_str(f"{name} {window}")
                     bar.update()
 
-            trial = Trial(tuple(spans), recipe, policies, progress)
+            trial = BacktestPlan(tuple(spans), recipe, policies, progress)
             return backtest.ranked(backtest.run(trial, work), work), trial, work
     finally:
         work.close()
@@ -107,7 +107,7 @@ def begin(use_case: UseCase, known: History, start: str) -> datetime:
     Raises:
         SettingsError: nothing says it.
     """
-    asked = moment(start, "--start")
+    asked = parse_time(start, "--start")
     period = use_case.split.train
     if asked is None and period is not None:
         asked = period.end
@@ -147,7 +147,7 @@ def logged(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) -> 
     tracking.text(html, "backtest.html")
 
 
-def _totals(use_case: UseCase, story: Story) -> dict[str, float]:
+def _totals(use_case: UseCase, story: PolicyRun) -> dict[str, float]:
     name = use_case.primary_metric
     alarms = story.alarms
     found = {
@@ -164,7 +164,7 @@ def _totals(use_case: UseCase, story: Story) -> dict[str, float]:
     return found if story.money is None else {**found, "net_value": story.money}
 
 
-def _at(use_case: UseCase, story: Story, number: int) -> dict[str, float]:
+def _at(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, float]:
     entry, name = story.entries[number], use_case.primary_metric
     believed = entry.believed(name)
     realised = {f"realised_{key}": value for key, value in entry.realised.items() if key != "rows"}
@@ -172,11 +172,11 @@ def _at(use_case: UseCase, story: Story, number: int) -> dict[str, float]:
     return {**realised, f"believed_{name}": value, "version": float(entry.version)}
 
 
-def _windows(use_case: UseCase, story: Story) -> list[dict[str, Any]]:
+def _windows(use_case: UseCase, story: PolicyRun) -> list[dict[str, Any]]:
     return [_window(use_case, story, number) for number in range(len(story.entries))]
 
 
-def _window(use_case: UseCase, story: Story, number: int) -> dict[str, Any]:
+def _window(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, Any]:
     entry, name = story.entries[number], use_case.primary_metric
     believed = entry.believed(name)
     return {

@@ -16,7 +16,7 @@ from afterfit import data as tables
 from afterfit import prediction_log
 from afterfit.contract.contract import learn
 from afterfit.data import files, windows
-from afterfit.data.windows import Cutter
+from afterfit.data.windows import WindowSplitter
 from afterfit.drift.profiles import Profile, empty, profile
 from afterfit.drift.reference import KINDS, Reference, cleaned, compare, expected, predicted, renamed, with_time
 from afterfit.drift.report import DriftReport
@@ -96,7 +96,7 @@ def saved_profiles(path: str) -> Reference:
 
 def of_table(frames: Iterator[pd.DataFrame], use_case: UseCase | None, time: str | None) -> Reference:
     """The profile of a table: of the use case's features, or without one of all columns."""
-    cutter, first = Cutter(time=time), next(frames)
+    cutter, first = WindowSplitter(time=time), next(frames)
     chosen, kinds, marks = _features(use_case, first, time)
 
     def parts() -> Iterator[pd.DataFrame]:
@@ -124,7 +124,7 @@ def _features(
 # What is compared.
 
 
-def compared(known: Known, use_case: UseCase | None, data: str, period: Cutter, rate: float) -> Compared:
+def compared(known: Known, use_case: UseCase | None, data: str, period: WindowSplitter, rate: float) -> Compared:
     """Measure the current windows over the reference's bins, and compare each."""
     if data.endswith(".json"):
         if period.every or period.start or period.end:
@@ -142,7 +142,7 @@ def compared(known: Known, use_case: UseCase | None, data: str, period: Cutter, 
     return Compared(name, known.name, known.profiles, tuple(reports), total, tuple(notes))
 
 
-def _rows(use_case: UseCase | None, data: str, period: Cutter) -> tuple[Iterator[pd.DataFrame], str]:
+def _rows(use_case: UseCase | None, data: str, period: WindowSplitter) -> tuple[Iterator[pd.DataFrame], str]:
     """The rows to be measured, in parts, and where they are from."""
     if data != LOG:
         source = Source(path=data) if data or use_case is None else use_case.source
@@ -162,7 +162,7 @@ def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
 
 
 def _measured(
-    known: Known, use_case: UseCase | None, data: str, period: Cutter
+    known: Known, use_case: UseCase | None, data: str, period: WindowSplitter
 ) -> tuple[dict[int, Reference], str, list[str]]:
     frames, name = _rows(use_case, data, period)
     notes = [] if data else _after_training(known, period)
@@ -185,12 +185,12 @@ def _measured(
     return measured, name, notes
 
 
-def _after_training(known: Known, period: Cutter) -> list[str]:
+def _after_training(known: Known, period: WindowSplitter) -> list[str]:
     """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
     end = known.bundle.manifest.window["end"] if known.bundle else None
     if end is None or period.time is None or period.start is not None:
         return []
-    period.after = windows.moment(end, "the training window's end")
+    period.after = windows.parse_time(end, "the training window's end")
     return [f"Only rows after {end}, where the training of {known.name} ended; --start says otherwise."]
 
 

@@ -12,15 +12,15 @@ from typing import Any
 from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
 from afterfit.lifecycle import alarms, monitoring
 from afterfit.lifecycle.live_world import Live, rows_of, trained
-from afterfit.lifecycle.result import ALARM, REJECT, Answer
+from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
 from afterfit.loop import history, stepping
-from afterfit.loop.history import History, Work, window_length
-from afterfit.loop.policy import Action, Cause, Span, State
-from afterfit.loop.stepping import Done, Turn
+from afterfit.loop.history import History, TaskRunner, window_length
+from afterfit.loop.policy import Action, Cause, State, TimeWindow
+from afterfit.loop.stepping import StepPlan, StepResult
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION
-from afterfit.mlflow_store.step_journal import Page
-from afterfit.performance.estimation import Past
+from afterfit.mlflow_store.step_journal import StepRun
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.use_case import UseCase
 
 LEASE = 6 * 3600.0
@@ -33,20 +33,20 @@ EXIT = {"alarm": ALARM, "held": ALARM, "refused": REJECT, "not rolled back": REJ
 class Stage:
     """Where a step is: its page, its window, what was decided, and the state after the decision."""
 
-    page: Page
-    span: Span
+    page: StepRun
+    span: TimeWindow
     action: Action
     state: State
 
 
-def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answer:
+def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> CommandResult:
     """The next window's step, begun anew or finished where an earlier process left it."""
     repaired = ledger.repair(use_case.name)
     pages = step_journal.pages(use_case.name)
     state = _state(use_case, pages)
     first = _first_begin(use_case, pages, state.champion)
     known = History.of(use_case, rows_of(use_case, first), folder / "work")
-    work = Work(known)
+    work = TaskRunner(known)
     page = next((one for one in pages if not one.done), None)
     span, left = _span(known, page, max(_ends(pages), default=first), (every, now))
     if span is None:
@@ -66,12 +66,12 @@ def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> Answe
 
 
 @contextmanager
-def _run(use_case: UseCase, span: Span) -> Iterator[None]:
+def _run(use_case: UseCase, span: TimeWindow) -> Iterator[None]:
     with tracking.run(use_case.name, f"step {span.name}", {"afterfit.use_case": use_case.name}):
         yield
 
 
-def _state(use_case: UseCase, pages: list[Page]) -> State:
+def _state(use_case: UseCase, pages: list[StepRun]) -> State:
     """The state after the last step that was done; anew where production was changed by others since.
 
     Raises:
@@ -91,30 +91,32 @@ def _state(use_case: UseCase, pages: list[Page]) -> State:
     return replace(anew, retrained=state.retrained, troubled=state.troubled, last=state.last)
 
 
-def _first(use_case: UseCase, pages: list[Page], holder: str) -> State:
+def _first(use_case: UseCase, pages: list[StepRun], holder: str) -> State:
     number = pages[0].marks.get("champion", holder) if pages else holder
     return stepping.begin(trained(registry.version(use_case.name, number)))
 
 
-def _span(known: History, page: Page | None, begin: datetime, asked: tuple[str, datetime]) -> tuple[Span | None, str]:
+def _span(
+    known: History, page: StepRun | None, begin: datetime, asked: tuple[str, datetime]
+) -> tuple[TimeWindow | None, str]:
     """The window that is due, and a sentence on what is left after it, or why none is."""
     length, now = window_length(asked[0], known.use_case), asked[1]
     last = min(now, history.after(known.times[-1]))
     due = history.spans(known, length, begin, last) if begin < last else []
     if page is not None:
         start, end = (datetime.fromisoformat(page.marks[key]) for key in ("start", "end"))
-        return Span(page.window, start, end), ""
+        return TimeWindow(page.window, start, end), ""
     if not due:
         return None, f"No window of {length.count}{length.unit} from {begin} on is over yet (rows reach to {last})."
     return due[0], f"{len(due) - 1} more windows are due: step again." if len(due) > 1 else ""
 
 
-def _ends(pages: list[Page]) -> list[datetime]:
+def _ends(pages: list[StepRun]) -> list[datetime]:
     """Where the windows ended that are done; the next begins after the last."""
     return [datetime.fromisoformat(page.end) for page in pages if page.done]
 
 
-def _first_begin(use_case: UseCase, pages: list[Page], holder: str) -> datetime:
+def _first_begin(use_case: UseCase, pages: list[StepRun], holder: str) -> datetime:
     """Where the first window begins: where the training ended."""
     if use_case.split.train is not None and use_case.split.train.end is not None:
         return use_case.split.train.end
@@ -124,7 +126,7 @@ def _first_begin(use_case: UseCase, pages: list[Page], holder: str) -> datetime:
     return history.after(until)
 
 
-def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: State) -> Stage:
+def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, state: State) -> Stage:
     """What is to be done, as it was decided: looked at once, and read back after a crash."""
     if page.marks.get("decided") == "true":
         saved = step_journal.read(page, TURN)
@@ -148,15 +150,15 @@ def _decided(use_case: UseCase, world: Live, page: Page, span: Span, state: Stat
     return Stage(page, span, turn.action, turn.state)
 
 
-def _watch(use_case: UseCase, turn: Turn, past: Past) -> None:
+def _watch(use_case: UseCase, turn: StepPlan, past: CalibrationEvidence) -> None:
     """The window in the monitor's series, in place of what was there for it."""
     hours = int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-    entry = monitor_runs.Entry(turn.observation, past, hours, turn.action, turn.state.told)
+    entry = monitor_runs.MonitorRecord(turn.observation, past, hours, turn.action, turn.state.told)
     monitoring.record(use_case, entry, monitor_runs.windows(use_case.name))
     monitor_runs.series(use_case.name)
 
 
-def _alarmed(use_case: UseCase, stage: Stage) -> tuple[Page, list[str]]:
+def _alarmed(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
     """Send what is to be told, once; the page, and what is to be said of it."""
     page, settings = stage.page, use_case.alarms
     if not stage.action.causes or not (settings.webhook or settings.command):
@@ -177,7 +179,7 @@ def _alarmed(use_case: UseCase, stage: Stage) -> tuple[Page, list[str]]:
     return step_journal.mark(page, alarm="sent"), ["The alarm went out."]
 
 
-def _finished(page: Page, stage: Stage, done: Done) -> None:
+def _finished(page: StepRun, stage: Stage, done: StepResult) -> None:
     """The state after the step, whole before the mark that it is done; an alarm that failed is to come again."""
     state = done.state
     if page.marks.get("alarm") == "failed":
@@ -189,7 +191,7 @@ def _finished(page: Page, stage: Stage, done: Done) -> None:
     step_journal.close(page, "\n\n".join(_lines(stage.span, stage.action, done)), numbers)
 
 
-def _lines(span: Span, action: Action, done: Done) -> list[str]:
+def _lines(span: TimeWindow, action: Action, done: StepResult) -> list[str]:
     lines = [f"{span.name}: {done.outcome}. {action.reason}"]
     lines += [f"Alarm: {cause.sentence}" for cause in action.causes]
     if done.verdict is not None:
@@ -205,8 +207,8 @@ def _said(  # noqa: PLR0917 - one place, called from three
     outcome: str,
     lines: list[str],
     action: Action | None = None,
-    done: Done | None = None,
-) -> Answer:
+    done: StepResult | None = None,
+) -> CommandResult:
     """The answer: lines for a person, the last of them one line of JSON for a scheduler."""
     told: dict[str, Any] = {
         "use_case": use_case.name,
@@ -217,4 +219,4 @@ def _said(  # noqa: PLR0917 - one place, called from three
         "production": None if done is None else done.state.champion,
     }
     code = EXIT.get(outcome, ALARM if action is not None and action.causes else 0)
-    return Answer((*lines, json.dumps({**told, "exit_code": code})), {**told, "lines": lines}, code)
+    return CommandResult((*lines, json.dumps({**told, "exit_code": code})), {**told, "lines": lines}, code)

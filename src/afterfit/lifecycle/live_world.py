@@ -19,17 +19,17 @@ from afterfit.contract.datetimes import parse_datetimes
 from afterfit.errors import DataError
 from afterfit.gate.verdict import Finding, Verdict
 from afterfit.lifecycle import promotion
-from afterfit.lifecycle.promotion import Asked, Judged
+from afterfit.lifecycle.promotion import GateResult, PromotionRequest
 from afterfit.lifecycle.rollback import command_for
 from afterfit.lifecycle.training_run import requirements
 from afterfit.loop import history
-from afterfit.loop.history import Work
-from afterfit.loop.policy import Duel, Span
-from afterfit.loop.stepping import Candidate, Looked, Recipe
+from afterfit.loop.history import TaskRunner
+from afterfit.loop.policy import PairedDifference, TimeWindow
+from afterfit.loop.stepping import Recipe, TrainedVersion, WindowObservation
 from afterfit.mlflow_store import ledger, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
-from afterfit.mlflow_store.step_journal import Page
-from afterfit.performance.estimation import Past
+from afterfit.mlflow_store.step_journal import StepRun
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import UseCase
 
@@ -50,8 +50,8 @@ class Live:
     """
 
     use_case: UseCase
-    work: Work
-    page: Page
+    work: TaskRunner
+    page: StepRun
     folder: Path
 
     def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
@@ -59,19 +59,21 @@ class Live:
         manifest = registry.load_bundle(self._version(version)).manifest
         return manifest.builder, manifest.params
 
-    def trained(self, version: str) -> Candidate:
+    def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""
         return trained(self._version(version))
 
-    def look(self, version: str, span: Span, past: Sequence[Past], now: datetime) -> Looked:
+    def look(
+        self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
+    ) -> WindowObservation:
         """Observe a window of a version."""
         return self.work.ask(history.look, self._folder(version), span, tuple(past), now)
 
-    def duel(self, champion: str, previous: str, span: Span, now: datetime) -> Duel:
+    def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
         return self.work.ask(history.duel, self._folder(champion), self._folder(previous), span, now)
 
-    def train(self, recipe: Recipe) -> Candidate:
+    def train(self, recipe: Recipe) -> TrainedVersion:
         """Train and register; the version that this step has registered already, where it has."""
         known = registry.tagged(self.use_case.name, STEP, self.page.run_id)
         if known is not None:
@@ -112,15 +114,15 @@ class Live:
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
         """To staging, then to production, each a decision in the ledger; what is there already is not done again."""
         passed = replace(verdict, decision="PROMOTE")
-        self._decide(candidate, champion, STAGING, passed, Asked())
+        self._decide(candidate, champion, STAGING, passed, PromotionRequest())
         trial = verdict.decision != "PROMOTE"
-        return self._decide(candidate, champion, PRODUCTION, verdict, Asked(force=trial, reason=reason))
+        return self._decide(candidate, champion, PRODUCTION, verdict, PromotionRequest(force=trial, reason=reason))
 
     def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
         """Record the refusal; a candidate that is only held goes to staging."""
         if verdict.decision == "HOLD":
-            self._decide(candidate, champion, STAGING, replace(verdict, decision="PROMOTE"), Asked())
-        self._decide(candidate, champion, PRODUCTION, verdict, Asked(reason=reason))
+            self._decide(candidate, champion, STAGING, replace(verdict, decision="PROMOTE"), PromotionRequest())
+        self._decide(candidate, champion, PRODUCTION, verdict, PromotionRequest(reason=reason))
 
     def roll_back(self, champion: str, previous: str, reason: str) -> bool:
         """Put the previous version back, unless it is there already."""
@@ -129,7 +131,7 @@ class Live:
             return True
         return command_for(self.use_case, reason, previous).exit_code == 0
 
-    def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, asked: Asked) -> bool:
+    def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, asked: PromotionRequest) -> bool:
         name, book = self.use_case.name, ledger.entries(self.use_case.name)
         for entry in book:
             told = entry.decision
@@ -137,7 +139,7 @@ class Live:
                 return entry.counts
         version, held = self._version(candidate), self._version(champion)
         span = {"rows": sum(one.n or 0 for one in verdict.findings if one.code == "better"), "start": "", "end": ""}
-        found = Judged(verdict, held, {**span, "window": self.page.window})
+        found = GateResult(verdict, held, {**span, "window": self.page.window})
         decided = promotion.decision(self.use_case, version, to, found, asked)
         entry, _ = ledger.record(name, decided, book[-1].number if book else 0)
         return entry.counts
@@ -158,11 +160,11 @@ class Live:
         return place
 
 
-def trained(version: Version) -> Candidate:
+def trained(version: Version) -> TrainedVersion:
     """What a version was trained on."""
     window = registry.load_bundle(version).manifest.window
     end = window["end"]
-    return Candidate(version.number, int(window["rows"]), None if end is None else datetime.fromisoformat(end))
+    return TrainedVersion(version.number, int(window["rows"]), None if end is None else datetime.fromisoformat(end))
 
 
 def verdict_of(saved: Mapping[str, Any]) -> Verdict:

@@ -10,16 +10,16 @@ from tqdm import tqdm
 
 from afterfit import prediction_log
 from afterfit.data import windows
-from afterfit.data.windows import Cutter, Every
+from afterfit.data.windows import WindowLength, WindowSplitter
 from afterfit.errors import DataError, SettingsError
 from afterfit.loop import window_rows
 from afterfit.loop.observation import Observation
 from afterfit.loop.observe import observe, past_of
 from afterfit.loop.policy import Action
-from afterfit.loop.recorded_windows import Watched, known_by, step_of, to_do
-from afterfit.loop.window_rows import Gathered
+from afterfit.loop.recorded_windows import RecordedWindow, known_by, step_of, to_do
+from afterfit.loop.window_rows import WindowRows
 from afterfit.mlflow_store import monitor_runs, registry
-from afterfit.mlflow_store.monitor_runs import Entry
+from afterfit.mlflow_store.monitor_runs import MonitorRecord
 from afterfit.model.bundle import Bundle
 from afterfit.pages import monitor
 from afterfit.pages.monitor import Step, drift_words, quality_words, said, service_words
@@ -30,7 +30,7 @@ SOURCE = "source"
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class MonitoredWindow:
     """What a look found: the observation, what the policy says of it, and its run."""
 
     seen: Observation
@@ -38,13 +38,17 @@ class Looked:
     run_id: str
 
 
-def period_of(use_case: UseCase, every: str, start: datetime | None = None, end: datetime | None = None) -> Cutter:
+def period_of(
+    use_case: UseCase, every: str, start: datetime | None = None, end: datetime | None = None
+) -> WindowSplitter:
     """How rows are cut into windows."""
     marks = frozenset(use_case.columns.missing_marks)
-    return Cutter(Every.parse(every), use_case.time, start, end, marks=marks)
+    return WindowSplitter(WindowLength.parse(every), use_case.time, start, end, marks=marks)
 
 
-def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now: datetime) -> list[Looked]:
+def monitored(
+    use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter, now: datetime
+) -> list[MonitoredWindow]:
     """Look at each window and record it.
 
     Args:
@@ -74,7 +78,9 @@ def monitored(use_case: UseCase, bundle: Bundle, data: str, period: Cutter, now:
     return looked
 
 
-def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched], now: datetime) -> Looked:
+def look(
+    use_case: UseCase, bundle: Bundle, one: WindowRows, before: list[RecordedWindow], now: datetime
+) -> MonitoredWindow:
     """Look at one window and record it; `before` gets what it showed."""
     delay = timedelta(hours=use_case.gate.label_delay_hours)
     complete = bool(one.rows.known.sum() == one.rows.sound.sum()) or (one.end is not None and one.end + delay <= now)
@@ -91,15 +97,15 @@ def look(use_case: UseCase, bundle: Bundle, one: Gathered, before: list[Watched]
     )
     past, step = past_of(use_case, bundle, one.rows, end=one.end), step_of(one)
     action, causes = to_do(use_case, bundle, seen, [old for old in before if old.step < step])
-    return Looked(seen, action, record(use_case, Entry(seen, past, step, action, causes), before))
+    return MonitoredWindow(seen, action, record(use_case, MonitorRecord(seen, past, step, action, causes), before))
 
 
-def record(use_case: UseCase, entry: Entry, before: list[Watched]) -> str:
+def record(use_case: UseCase, entry: MonitorRecord, before: list[RecordedWindow]) -> str:
     """Record a window with its page, and gives its run's id; `before` gets it in its place among the others."""
     seen, metrics = entry.seen, monitor_runs.metrics_of(entry.seen)
     place = monitor_runs.place_of(seen.name, seen.start, seen.end)
     others = [old for old in before if monitor_runs.place_of(old.name, old.start, old.end) != place]
-    mine = Watched(
+    mine = RecordedWindow(
         "", seen.name, seen.start, seen.end, seen.version, entry.step, seen.complete, metrics, entry.past, entry.causes
     )
     before[:] = sorted([*others, mine], key=lambda old: (old.step, old.name))
@@ -110,7 +116,7 @@ def record(use_case: UseCase, entry: Entry, before: list[Watched]) -> str:
     return monitor_runs.record(use_case.name, entry, texts)
 
 
-def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[Looked]:
+def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[MonitoredWindow]:
     """Look again at the last windows that were recorded, each by the version that it was recorded for."""
     before = monitor_runs.windows(use_case.name)
     if not before:
@@ -122,7 +128,7 @@ def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[L
             bundles[old.version] = registry.load_bundle(registry.version(use_case.name, old.version))
         period = period_of(use_case, "", old.start, old.end)
         for one in _windows(use_case, bundles[old.version], data, period):
-            same = Gathered(one.number, old.name, old.start, old.end, one.rows)
+            same = WindowRows(one.number, old.name, old.start, old.end, one.rows)
             looked.append(look(use_case, bundles[old.version], same, before, now))
     if use_case.time is not None:
         monitor_runs.series(use_case.name)
@@ -131,7 +137,7 @@ def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[L
     return looked
 
 
-def _windows(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> Iterator[Gathered]:
+def _windows(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> Iterator[WindowRows]:
     log = log_of(use_case, data)
     if log is None:
         yield from window_rows.from_table(use_case, bundle, "" if data == SOURCE else data, period)
@@ -144,12 +150,12 @@ def log_of(use_case: UseCase, data: str) -> PredictionLog | None:
     return None if data else prediction_log.log_of(use_case)
 
 
-def after_training(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> list[str]:
+def after_training(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> list[str]:
     """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
     end = bundle.manifest.window["end"]
     if data not in {"", SOURCE} or log_of(use_case, data) or end is None or period.time is None or period.start:
         return []
-    period.after = windows.moment(str(end), "the training window's end")
+    period.after = windows.parse_time(str(end), "the training window's end")
     return [f"Only rows after {end}, where the training of version {bundle.version} ended; --start says otherwise."]
 
 
@@ -190,13 +196,13 @@ def action_words(use_case: UseCase, action: Action) -> str:
     return f"Policy {use_case.policy.preset}: {action.kind.replace('_', ' ')}. {action.reason}"
 
 
-def page_of(use_case: UseCase, looked: Looked, notes: Sequence[str]) -> str:
+def page_of(use_case: UseCase, looked: MonitoredWindow, notes: Sequence[str]) -> str:
     """The page of a window, with the series as MLflow has it now."""
     return _page(use_case, looked.seen, looked.action, monitor_runs.windows(use_case.name), notes)
 
 
 def _page(
-    use_case: UseCase, seen: Observation, action: Action, series: Sequence[Watched], notes: Sequence[str] = ()
+    use_case: UseCase, seen: Observation, action: Action, series: Sequence[RecordedWindow], notes: Sequence[str] = ()
 ) -> str:
     until = [one for one in series if seen.end is None or one.end is None or one.end <= seen.end]
     first, *_ = described(use_case, seen)
@@ -205,6 +211,6 @@ def _page(
     return monitor.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
 
 
-def as_data(one: Looked) -> dict[str, Any]:
+def as_data(one: MonitoredWindow) -> dict[str, Any]:
     """A window as a program reads it."""
     return {**one.seen.to_dict(), "action": one.action.to_dict(), "run_id": one.run_id}

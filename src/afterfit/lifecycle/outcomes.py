@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from afterfit import prediction_log
 from afterfit.data.loading import encode_target, missing_target, stream
 from afterfit.errors import AfterfitError, DataError
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry
 from afterfit.prediction_log import from_bundle
 from afterfit.prediction_log.log import PredictionLog
@@ -44,7 +44,7 @@ def classes_of(use_case: UseCase) -> tuple[Any, ...]:
         return ()
 
 
-def load(use_case: UseCase, data: str, by: str, log: PredictionLog, classes: Sequence[Any] = ()) -> Answer:
+def load(use_case: UseCase, data: str, by: str, log: PredictionLog, classes: Sequence[Any] = ()) -> CommandResult:
     """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log.
 
     Raises:
@@ -62,7 +62,7 @@ def load(use_case: UseCase, data: str, by: str, log: PredictionLog, classes: Seq
     lines = [f"{count.new:,} outcomes are new, {count.repeated:,} were known, {of}."]
     lines += [f"{count.unknown:,} belong to no answer of the log (yet); they are kept."] * bool(count.unknown)
     told = {"new": count.new, "repeated": count.repeated, "unknown": count.unknown, "without": count.without}
-    return Answer(tuple(lines), {"use_case": use_case.name, "rows": count.rows, **told})
+    return CommandResult(tuple(lines), {"use_case": use_case.name, "rows": count.rows, **told})
 
 
 def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:

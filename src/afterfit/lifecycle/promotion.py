@@ -8,11 +8,11 @@ from typing import Any
 from afterfit import gate
 from afterfit.errors import BundleError
 from afterfit.gate import version_checks
-from afterfit.gate.examination import Case, Side, examine, held_out, policy, use_of
-from afterfit.gate.verdict import NEVER_FORCED, Finding, Use, Verdict
-from afterfit.lifecycle.result import HOLD, REJECT, Answer
+from afterfit.gate.examination import GateInput, LoadedVersion, examine, held_out, policy, use_of
+from afterfit.gate.verdict import NEVER_FORCED, ComparisonUse, Finding, Verdict
+from afterfit.lifecycle.result import HOLD, REJECT, CommandResult
 from afterfit.mlflow_store import ledger, registry
-from afterfit.mlflow_store.ledger import Decision, Entry
+from afterfit.mlflow_store.ledger import Decision, LedgerEntry
 from afterfit.mlflow_store.registry import PRODUCTION, Version
 from afterfit.use_case import UseCase
 
@@ -23,7 +23,7 @@ SIGNS = {"pass": "+", "fail": "-", "unsure": "?", "not applicable": "."}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromotionRequest:
     """What the person asked for beside the version: which outcomes judge it, and whether to override."""
 
     start: datetime | None = None
@@ -33,7 +33,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GateResult:
     """A verdict and what it was come to from."""
 
     verdict: Verdict
@@ -41,9 +41,9 @@ class Judged:
     window: dict[str, Any]
 
 
-def judged(use_case: UseCase, candidate: Version, to: str, asked: Asked | None = None) -> Answer:
+def judged(use_case: UseCase, candidate: Version, to: str, asked: PromotionRequest | None = None) -> CommandResult:
     """Judge a version, record the decision, and move the alias where it may: no run, no options."""
-    asked = asked or Asked()
+    asked = asked or PromotionRequest()
     repaired = ledger.repair(use_case.name)
     book = ledger.entries(use_case.name)
     found = judge(use_case, candidate, to, asked, book)
@@ -52,36 +52,38 @@ def judged(use_case: UseCase, candidate: Version, to: str, asked: Asked | None =
     return answered(candidate, found, entry, [*repaired, *more])
 
 
-def judge(use_case: UseCase, candidate: Version, to: str, asked: Asked, book: Sequence[Entry]) -> Judged:
+def judge(
+    use_case: UseCase, candidate: Version, to: str, asked: PromotionRequest, book: Sequence[LedgerEntry]
+) -> GateResult:
     """Collect every finding about a candidate, and come to a verdict."""
     champion = registry.holder(use_case.name, PRODUCTION)
     findings = [barred(candidate, book)]
     if to == PRODUCTION and use_case.gate.approval:
         findings.append(gate.approval(candidate.tags.get(APPROVED, "").strip(), APPROVED))
     try:
-        ours = side(candidate)
+        ours = loaded_version(candidate)
     except BundleError as error:
-        return Judged(gate.judge([version_checks.does_not_load(str(error)), *findings]), champion, {})
+        return GateResult(gate.judge([version_checks.does_not_load(str(error)), *findings]), champion, {})
     theirs = None
     if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
         try:
-            theirs = side(champion)
+            theirs = loaded_version(champion)
         except BundleError as error:
             findings.append(gate.champion_does_not_load(champion.number, str(error)))
     sides = [ours, *([theirs] if theirs else [])]
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     held = held_out(use_case, [one.bundle for one in sides], start=asked.start, end=asked.end, now=now)
-    case = Case(use_case, ours, theirs, to, held, past_uses(book))
+    case = GateInput(use_case, ours, theirs, to, held, past_uses(book))
     verdict = gate.judge([*examine(case), *findings])
-    return Judged(verdict, champion, {**held.window(use_case), "use": use_of(case.use)})
+    return GateResult(verdict, champion, {**held.window(use_case), "use": use_of(case.use)})
 
 
-def side(version: Version) -> Side:
+def loaded_version(version: Version) -> LoadedVersion:
     """A version's bundle, checked and loaded."""
-    return Side(version.number, registry.load_bundle(version), registry.bundle_folder(version))
+    return LoadedVersion(version.number, registry.load_bundle(version), registry.bundle_folder(version))
 
 
-def barred(candidate: Version, book: Sequence[Entry]) -> Finding:
+def barred(candidate: Version, book: Sequence[LedgerEntry]) -> Finding:
     """Whether the candidate, or the same bundle under another number, was rolled back."""
     digest = candidate.tags.get(registry.DIGEST, "")
     digests = {entry.decision.version: entry.decision.digest for entry in book if entry.decision.digest}
@@ -91,13 +93,13 @@ def barred(candidate: Version, book: Sequence[Entry]) -> Finding:
     return gate.not_rolled_back(candidate.number, None, "")
 
 
-def past_uses(book: Sequence[Entry]) -> list[Use]:
+def past_uses(book: Sequence[LedgerEntry]) -> list[ComparisonUse]:
     """The comparisons that earlier gates made, in their order."""
     kept = [entry.decision.window.get("use") for entry in book if entry.decision.action == "promotion"]
-    return [Use(**use) for use in kept if use]
+    return [ComparisonUse(**use) for use in kept if use]
 
 
-def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, asked: Asked) -> Decision:
+def decision(use_case: UseCase, candidate: Version, to: str, found: GateResult, asked: PromotionRequest) -> Decision:
     """What goes into the ledger."""
     verdict, champion = found.verdict, found.champion
     failed = {finding.code for finding in verdict.findings if finding.outcome == "fail"}
@@ -124,7 +126,7 @@ def decision(use_case: UseCase, candidate: Version, to: str, found: Judged, aske
     )
 
 
-def _because(verdict: Verdict, asked: Asked) -> str:
+def _because(verdict: Verdict, asked: PromotionRequest) -> str:
     """Why, in a line: what stands against it, else what decided for it."""
     wanted = {"REJECT": "fail", "HOLD": "unsure"}.get(verdict.decision)
     if wanted is not None:
@@ -134,7 +136,7 @@ def _because(verdict: Verdict, asked: Asked) -> str:
     return " ".join(deciding)
 
 
-def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str]) -> Answer:
+def answered(candidate: Version, found: GateResult, entry: LedgerEntry, repaired: list[str]) -> CommandResult:
     """The decision as it was recorded, for the person and the program that asked."""
     decided, verdict = entry.decision, found.verdict
     lines = [*repaired, f"{decided.verdict}: version {candidate.number} of {candidate.name} to {decided.alias}"]
@@ -158,10 +160,10 @@ def answered(candidate: Version, found: Judged, entry: Entry, repaired: list[str
         "ledger_run_id": entry.run_id,
         "repaired": repaired,
     }
-    return Answer(tuple(lines), told, 0 if entry.counts else EXIT[decided.verdict])
+    return CommandResult(tuple(lines), told, 0 if entry.counts else EXIT[decided.verdict])
 
 
-def page(candidate: Version, held: Version | None, to: str, found: Judged, *, rules: str, forced: str) -> str:
+def page(candidate: Version, held: Version | None, to: str, found: GateResult, *, rules: str, forced: str) -> str:
     """The decision in Markdown, what stands against it first."""
     before = f"version {held.number}" if held else "nothing"
     lines = [f"# {found.verdict.decision}: version {candidate.number} to {to}", "", f"There before: {before}.", ""]

@@ -8,7 +8,7 @@ ALARM = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandResult:
     """What a command did: lines for a person, the same as data for a program, and the exit code."""
 
     lines: tuple[str, ...]

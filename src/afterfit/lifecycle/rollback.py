@@ -5,9 +5,9 @@ from afterfit.errors import AfterfitError, BundleError, SettingsError
 from afterfit.gate import version_checks
 from afterfit.gate.verdict import Finding
 from afterfit.lifecycle.promotion import SIGNS
-from afterfit.lifecycle.result import REJECT, Answer
+from afterfit.lifecycle.result import REJECT, CommandResult
 from afterfit.mlflow_store import ledger, registry
-from afterfit.mlflow_store.ledger import Decision, Entry
+from afterfit.mlflow_store.ledger import Decision, LedgerEntry
 from afterfit.mlflow_store.registry import PRODUCTION, Version
 from afterfit.use_case import UseCase
 
@@ -15,7 +15,7 @@ LATEST_ROWS = 1_000
 """Rows of the end of the source that the version must accept."""
 
 
-def command_for(use_case: UseCase, reason: str, version: str = "") -> Answer:
+def command_for(use_case: UseCase, reason: str, version: str = "") -> CommandResult:
     """The same for a use case that is loaded already, without a run."""
     name = use_case.name
     repaired = ledger.repair(name)
@@ -41,7 +41,7 @@ def command_for(use_case: UseCase, reason: str, version: str = "") -> Answer:
     return _answered(entry, current, findings, [*repaired, *more])
 
 
-def chosen(name: str, book: tuple[Entry, ...], current: str, version: str) -> str:
+def chosen(name: str, book: tuple[LedgerEntry, ...], current: str, version: str) -> str:
     """The version to go back to.
 
     Raises:
@@ -68,7 +68,7 @@ def chosen(name: str, book: tuple[Entry, ...], current: str, version: str) -> st
     return wanted
 
 
-def _said(once: list[str], barred: dict[str, Entry]) -> str:
+def _said(once: list[str], barred: dict[str, LedgerEntry]) -> str:
     told = [f"{number} (rolled back)" if number in barred else number for number in once]
     return f"once there were {', '.join(told)}" if told else "there was no other"
 
@@ -93,7 +93,7 @@ def _listed(findings: tuple[Finding, ...]) -> list[str]:
     return [f"  {SIGNS[finding.outcome]} {finding.sentence}" for finding in findings]
 
 
-def _answered(entry: Entry, current: str, findings: tuple[Finding, ...], repaired: list[str]) -> Answer:
+def _answered(entry: LedgerEntry, current: str, findings: tuple[Finding, ...], repaired: list[str]) -> CommandResult:
     decision = entry.decision
     lines = [*repaired, f"{decision.verdict}: production from version {current} to {decision.version}"]
     lines += _listed(findings)
@@ -105,4 +105,4 @@ def _answered(entry: Entry, current: str, findings: tuple[Finding, ...], repaire
         lines.append(f"Version {current} stays in production. {decision.reason if decision.verdict == 'HOLD' else ''}")
     lines.append(f"Recorded as decision {entry.number}.")
     told = {**entry.to_dict(), "findings": list(decision.findings), "from": current, "repaired": repaired}
-    return Answer(tuple(line.rstrip() for line in lines), told, 0 if entry.counts else REJECT)
+    return CommandResult(tuple(line.rstrip() for line in lines), told, 0 if entry.counts else REJECT)

@@ -31,7 +31,7 @@ MOST_JUDGED = 1_000_000
 
 
 @dataclass(slots=True)
-class Judged:
+class EvaluationSample:
     """Outcomes and predictions of at most `MOST_JUDGED` rows spread evenly over a stream of any length."""
 
     stride: int = 1
@@ -57,7 +57,7 @@ class Judged:
 
 
 @dataclass(slots=True)
-class Tally:
+class ScoreCounts:
     """What a scored stream came to."""
 
     rows: int = 0
@@ -65,7 +65,7 @@ class Tally:
     without_target: int = 0
     trained_on: int = 0
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    judged: Judged = field(default_factory=Judged)
+    judged: EvaluationSample = field(default_factory=EvaluationSample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class Logged:
 
 def score(
     use_case: UseCase, bundle: Bundle, frames: Iterable[pd.DataFrame], place: Path, logged: Logged | None = None
-) -> Tally:
+) -> ScoreCounts:
     """Pass a stream of frames through a bundle into a Parquet file, which appears whole or not at all.
 
     With a log each batch is in it before the next one is read.
     """
-    tally, draft = Tally(), place.with_name(place.name + ".part")
+    tally, draft = ScoreCounts(), place.with_name(place.name + ".part")
     writer: pq.ParquetWriter | None = None
     try:
         for frame in tqdm(frames, desc="score", unit=" batches", leave=False, disable=None):
@@ -103,7 +103,9 @@ def score(
     return tally
 
 
-def _batch(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: Tally, logged: Logged | None) -> pa.Table:
+def _batch(
+    use_case: UseCase, bundle: Bundle, frame: pd.DataFrame, tally: ScoreCounts, logged: Logged | None
+) -> pa.Table:
     keep = list(dict.fromkeys([*use_case.key, *([use_case.time] if use_case.time else [])]))
     table, checked, predictions = answer_table(bundle, frame, keep, tally.rows)
     if logged is not None:
@@ -144,7 +146,7 @@ def _is_odd(use_case: UseCase, note: dict[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class ScoredPerformance:
     """Each metric with its interval, and by slice."""
 
     rows: int
@@ -153,7 +155,7 @@ class Quality:
     slices: tuple[SliceResult, ...]
 
 
-def measured(use_case: UseCase, tally: Tally) -> Quality | None:
+def measured(use_case: UseCase, tally: ScoreCounts) -> ScoredPerformance | None:
     """The metrics of what was scored, where targets were there; None otherwise."""
     if not sum(len(part[0]) for part in tally.judged.parts):
         return None
@@ -163,7 +165,7 @@ def measured(use_case: UseCase, tally: Tally) -> Quality | None:
     found = {name: interval(name, y, predictions, blocks=times, resamples=500, seed=use_case.seed) for name in names}
     columns = {name: slices[name].to_numpy() for name in use_case.metrics.slices if name in slices.columns}
     parts = by_slice(names, y, predictions, columns, smallest=use_case.metrics.smallest_slice) if columns else []
-    return Quality(len(y), tally.judged.stride > 1, found, tuple(parts))
+    return ScoredPerformance(len(y), tally.judged.stride > 1, found, tuple(parts))
 
 
 def _times(column: "pd.Series[Any]") -> npt.NDArray[Any] | None:
@@ -172,7 +174,7 @@ def _times(column: "pd.Series[Any]") -> npt.NDArray[Any] | None:
     return None if parsed.bad.any() or np.isnat(parsed.values).any() else parsed.values
 
 
-def _log(tally: Tally, quality: Quality | None) -> None:
+def _log(tally: ScoreCounts, quality: ScoredPerformance | None) -> None:
     tracking.metrics({"rows": tally.rows, "refused": tally.refused})
     if quality:
         for name, (value, low, high) in quality.metrics.items():
@@ -181,11 +183,11 @@ def _log(tally: Tally, quality: Quality | None) -> None:
     tracking.table([{"column": c, "code": code, "rows": n} for (c, code), n in tally.notes.items()], "warnings.json")
 
 
-def _slice_rows(quality: Quality) -> list[dict[str, Any]]:
+def _slice_rows(quality: ScoredPerformance) -> list[dict[str, Any]]:
     return [{"column": s.column, "value": s.value, "rows": s.n, **s.metrics} for s in quality.slices]
 
 
-def described(place: Path, version: str, tally: Tally, quality: Quality | None) -> list[str]:
+def described(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> list[str]:
     """The answer in a few readable lines."""
     lines = [f"Scored {tally.rows:,} rows with version {version} to {place} ({tally.refused:,} refused)."]
     lines += [f"  {column}: {code} in {rows:,} rows" for (column, code), rows in tally.notes.most_common(12)]
@@ -206,7 +208,7 @@ def described(place: Path, version: str, tally: Tally, quality: Quality | None) 
     return lines
 
 
-def summary(place: Path, version: str, tally: Tally, quality: Quality | None) -> dict[str, Any]:
+def summary(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> dict[str, Any]:
     """The answer as data."""
     notes = [{"column": column, "code": code, "rows": rows} for (column, code), rows in tally.notes.items()]
     told: dict[str, Any] = {

@@ -24,7 +24,7 @@ PATIENCE = 90.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SmokeTest:
     """What the server answered: seconds until it was ready, HTTP status, body."""
 
     seconds: float
@@ -49,13 +49,13 @@ def awkward_rows(bundle: Bundle) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def try_server(model: str, rows: Sequence[Mapping[str, Any]]) -> Trial:
+def try_server(model: str, rows: Sequence[Mapping[str, Any]]) -> SmokeTest:
     """Serve a models:/ address on a free local port, post rows as `dataframe_records`, stop the server."""
     started = time.monotonic()
     with serving(model) as port:
         seconds = time.monotonic() - started
         status, body = post(port, {"dataframe_records": list(rows)})
-    return Trial(seconds, status, body)
+    return SmokeTest(seconds, status, body)
 
 
 @contextmanager

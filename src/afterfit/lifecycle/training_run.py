@@ -21,7 +21,7 @@ from afterfit.model import packaging
 from afterfit.model.builders import BUILDERS, trusted_packages
 from afterfit.model.bundle import Bundle, Manifest
 from afterfit.model.packaging import PACKAGES, Table, finite, settings_digest
-from afterfit.model.training import Problem, Trained, train
+from afterfit.model.training import Trained, TrainingData, train
 from afterfit.pages import figures
 from afterfit.performance.evaluation import evaluate, metric
 from afterfit.use_case import UseCase
@@ -127,7 +127,7 @@ def _log(result: Result, source: Any, model_id: str) -> None:
     tracking.figures(_pictures(result.table.problem, trained))
 
 
-def _pictures(problem: Problem, trained: Trained) -> dict[str, Any]:
+def _pictures(problem: TrainingData, trained: Trained) -> dict[str, Any]:
     y = problem.y[trained.rows]
     draw = figures.classification if problem.classes is not None else figures.regression
     sizes, spreads = importances(problem, trained)
@@ -135,7 +135,7 @@ def _pictures(problem: Problem, trained: Trained) -> dict[str, Any]:
     return {**draw(y, trained.out_of_fold), "importance": figures.bars(title, "loss when shuffled", sizes, spreads)}
 
 
-def importances(problem: Problem, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
+def importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
     """Permutation importance of each feature on a bounded sample: mean and sd of the primary metric's loss."""
     judged = metric(problem.use_case.primary_metric)
     rows = np.random.default_rng(problem.use_case.seed).permutation(len(problem.frame))[:IMPORTANCE_ROWS]

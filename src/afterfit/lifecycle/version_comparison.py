@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from afterfit import prediction_log
-from afterfit.data.windows import moment
+from afterfit.data.windows import parse_time
 from afterfit.errors import DataError
 from afterfit.gate.examination import HeldOut, held_out
 from afterfit.gate.robustness import defined
-from afterfit.lifecycle.result import Answer
+from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
 from afterfit.mlflow_store import registry
 from afterfit.performance.paired_comparison import Comparison, compare_performance
@@ -21,7 +21,7 @@ SHADOW = "shadow"
 """What --data says for answers that the candidate gave behind the champion's."""
 
 
-def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> Answer:
+def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> CommandResult:
     """The same on requests that the champion answered, with the candidate's answers behind them as its shadow.
 
     Raises:
@@ -29,7 +29,7 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
     """
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
     bundles = registry.load_bundle(ours), registry.load_bundle(theirs)
-    ends = moment(period[0], "--start"), moment(period[1], "--end")
+    ends = parse_time(period[0], "--start"), parse_time(period[1], "--end")
     found = window_rows.from_shadow(use_case, bundles, prediction_log.required(use_case), ends)
     if not len(found.y):
         raise DataError(
@@ -48,7 +48,7 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         "left_out": {"not answered by both, or without an outcome": found.left},
         "comparisons": [one.to_dict() for one in compared],
     }
-    return Answer(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
+    return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
 
 
 def _compared(use_case: UseCase, rows: tuple[Any, Any], sides: tuple[Predictions, Predictions]) -> list[Comparison]:
@@ -68,7 +68,7 @@ def _compared(use_case: UseCase, rows: tuple[Any, Any], sides: tuple[Predictions
     ]
 
 
-def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> Answer:
+def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> CommandResult:
     """The same for a use case that is loaded already: versions are (candidate, champion).
 
     Raises:
@@ -76,7 +76,7 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
     """
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
     bundles = [registry.load_bundle(ours), registry.load_bundle(theirs)]
-    start, end = moment(period[0], "--start"), moment(period[1], "--end")
+    start, end = parse_time(period[0], "--start"), parse_time(period[1], "--end")
     held = held_out(use_case, bundles, start=start, end=end)
     scored = [bundle.scorer.score(held.frame) for bundle in bundles]
     keep = ~scored[0][0].bad & ~scored[1][0].bad
@@ -97,7 +97,7 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         "left_out": {"inside a training window": held.inside, "not answered": int((~keep).sum())},
         "comparisons": [one.to_dict() for one in found],
     }
-    return Answer(tuple(_described(use_case, (ours.number, theirs.number), judged, found)), data)
+    return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), judged, found)), data)
 
 
 def _described(use_case: UseCase, numbers: tuple[str, str], held: HeldOut, found: list[Comparison]) -> list[str]:

@@ -12,10 +12,10 @@ import numpy as np
 
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import history, stepping
-from afterfit.loop.history import Model, Work
-from afterfit.loop.policy import ENDS, SURE, Duel, Span
-from afterfit.loop.stepping import Candidate, Done, Looked, Recipe, Turn
-from afterfit.performance.estimation import Past
+from afterfit.loop.history import Model, TaskRunner
+from afterfit.loop.policy import ENDS, SURE, PairedDifference, TimeWindow
+from afterfit.loop.stepping import Recipe, StepPlan, StepResult, TrainedVersion, WindowObservation
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured, metric
 from afterfit.settings import Policy
 from afterfit.use_case import UseCase
@@ -30,28 +30,30 @@ class Replay:
         models: the versions so far; the first is "1".
     """
 
-    work: Work
+    work: TaskRunner
     models: dict[str, Model]
 
     def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
         """Builder and parameters of a version."""
         return self.models[version].builder, self.models[version].params
 
-    def trained(self, version: str) -> Candidate:
+    def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""
         model = self.models[version]
-        return Candidate(version, model.rows, model.until)
+        return TrainedVersion(version, model.rows, model.until)
 
-    def look(self, version: str, span: Span, past: Sequence[Past], now: datetime) -> Looked:
+    def look(
+        self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
+    ) -> WindowObservation:
         """Observe a window of a version."""
         return self.work.ask(history.look, self.models[version].folder, span, tuple(past), now)
 
-    def duel(self, champion: str, previous: str, span: Span, now: datetime) -> Duel:
+    def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
         folders = (self.models[champion].folder, self.models[previous].folder)
         return self.work.ask(history.duel, *folders, span, now)
 
-    def train(self, recipe: Recipe) -> Candidate:
+    def train(self, recipe: Recipe) -> TrainedVersion:
         """Train, or find the model that another policy has trained alike."""
         number = str(len(self.models) + 1)
         self.models[number] = self.work.ask(history.train, recipe)
@@ -88,7 +90,7 @@ def renamed(verdict: Verdict, names: Mapping[str, str]) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class WindowResult:
     """One window of one policy.
 
     Attributes:
@@ -101,8 +103,8 @@ class Entry:
         fell: whether the primary metric really was worse than promised, by more than the gate's tolerance.
     """
 
-    turn: Turn
-    done: Done
+    turn: StepPlan
+    done: StepResult
     version: str
     model: Model
     candidate: Model | None
@@ -115,7 +117,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class PolicyRun:
     """What one policy would have done.
 
     Attributes:
@@ -128,7 +130,7 @@ class Story:
 
     name: str
     policy: Policy
-    entries: tuple[Entry, ...]
+    entries: tuple[WindowResult, ...]
     seconds: float
     outcomes: int
 
@@ -189,28 +191,28 @@ class Difference:
 class Ranking:
     """The policies, best first, each against the best; which is recommended, and why."""
 
-    stories: tuple[Story, ...]
+    stories: tuple[PolicyRun, ...]
     against_best: Mapping[str, Difference]
     recommended: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class BacktestPlan:
     """What a backtest is asked: which windows, what the first model is trained on, and which policies."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[TimeWindow, ...]
     first: Recipe
     policies: Mapping[str, Policy]
     progress: Callable[[str, str], None] = field(default=lambda _name, _window: None)
 
 
-def run(trial: Trial, work: Work) -> list[Story]:
+def run(trial: BacktestPlan, work: TaskRunner) -> list[PolicyRun]:
     """Let each policy live through the windows; policies go on side by side, and share what they have in common."""
     first = work.ask(history.train, trial.first)
     stop = threading.Event()
 
-    def told(item: tuple[str, Policy]) -> Story:
+    def told(item: tuple[str, Policy]) -> PolicyRun:
         return _story(*item, trial, work, first, stop)
 
     if not work.several:
@@ -223,7 +225,9 @@ def run(trial: Trial, work: Work) -> list[Story]:
             raise
 
 
-def _story(name: str, policy: Policy, trial: Trial, work: Work, first: Model, stop: threading.Event) -> Story:  # noqa: PLR0917 - one call, above
+def _story(  # noqa: PLR0917 - one call, above
+    name: str, policy: Policy, trial: BacktestPlan, work: TaskRunner, first: Model, stop: threading.Event
+) -> PolicyRun:
     world = Replay(work, {"1": first})
     state = stepping.begin(world.trained("1"))
     entries = []
@@ -235,16 +239,16 @@ def _story(name: str, policy: Policy, trial: Trial, work: Work, first: Model, st
         turn = stepping.step(state, span, policy, world)
         realised = work.ask(history.realised, model.folder, span)
         last = span is trial.spans[-1]  # what it would lead to lies after the history
-        done = Done(turn.state, "over") if last else stepping.act(span, turn.action, turn.state, policy, world)
+        done = StepResult(turn.state, "over") if last else stepping.act(span, turn.action, turn.state, policy, world)
         state = done.state
         fell = _fell(work.history.use_case, turn, realised)
-        entries.append(Entry(turn, done, version, model, world.models.get(done.candidate), realised, fell))
+        entries.append(WindowResult(turn, done, version, model, world.models.get(done.candidate), realised, fell))
         trial.progress(name, span.name)
     seconds = sum(entry.candidate.seconds for entry in entries if entry.candidate)
-    return Story(name, policy, tuple(entries), seconds, _outcomes(policy, entries, work))
+    return PolicyRun(name, policy, tuple(entries), seconds, _outcomes(policy, entries, work))
 
 
-def _fell(use_case: UseCase, turn: Turn, realised: Mapping[str, float]) -> bool:
+def _fell(use_case: UseCase, turn: StepPlan, realised: Mapping[str, float]) -> bool:
     name = use_case.primary_metric
     promise = turn.observation.promise.get(name, {}).get("mean")
     value = realised.get(name, nan)
@@ -254,7 +258,7 @@ def _fell(use_case: UseCase, turn: Turn, realised: Mapping[str, float]) -> bool:
     return (promise - value if metric(name).greater_is_better else value - promise) > tolerance
 
 
-def _outcomes(policy: Policy, entries: Sequence[Entry], work: Work) -> int:
+def _outcomes(policy: Policy, entries: Sequence[WindowResult], work: TaskRunner) -> int:
     """Outcomes known by the last decision, where the policy looks at outcomes or trains on them at all."""
     looks = policy.while_it_pays or policy.roll_back or "realised" in {*policy.alarm, *policy.retrain}
     if not entries or not (looks or any(entry.candidate for entry in entries)):
@@ -264,7 +268,7 @@ def _outcomes(policy: Policy, entries: Sequence[Entry], work: Work) -> int:
     return int(np.isfinite(known.y[rows.start : min(known.known(entries[-1].turn.span.end), rows.stop)]).sum())
 
 
-def difference(one: Story, other: Story, work: Work, *, money: bool = False) -> Difference:
+def difference(one: PolicyRun, other: PolicyRun, work: TaskRunner, *, money: bool = False) -> Difference:
     """By how much one policy was better than another.
 
     Both are compared on the same rows, window by window, by a paired bootstrap over blocks of time; where the same
@@ -282,7 +286,7 @@ def difference(one: Story, other: Story, work: Work, *, money: bool = False) -> 
     return Difference(one.name, other.name, value, value - reach, value + reach)
 
 
-def _window(mine: Entry, theirs: Entry, work: Work, *, money: bool) -> tuple[float, float]:
+def _window(mine: WindowResult, theirs: WindowResult, work: TaskRunner, *, money: bool) -> tuple[float, float]:
     if mine.model.folder == theirs.model.folder:
         return 0.0, 0.0
     pair = sorted([mine.model.folder, theirs.model.folder])
@@ -294,7 +298,7 @@ def _window(mine: Entry, theirs: Entry, work: Work, *, money: bool) -> tuple[flo
     return sign * found.difference * scale, (found.interval[1] - found.interval[0]) / (2 * ENDS) * scale
 
 
-def ranked(stories: Sequence[Story], work: Work) -> Ranking:
+def ranked(stories: Sequence[PolicyRun], work: TaskRunner) -> Ranking:
     """Put policies in order: by money where the use case says what its answers are worth, else by the primary metric.
 
     Recommended is the one with the fewest retrainings among those that are not surely worse than the best.
@@ -304,7 +308,7 @@ def ranked(stories: Sequence[Story], work: Work) -> Ranking:
     name = use_case.primary_metric
     sign = 1.0 if metric(name).greater_is_better else -1.0
 
-    def worth(story: Story) -> float:
+    def worth(story: PolicyRun) -> float:
         return (story.money or 0.0) if money else sign * story.mean(name)
 
     ordered = sorted(stories, key=worth, reverse=True)
@@ -315,7 +319,9 @@ def ranked(stories: Sequence[Story], work: Work) -> Ranking:
     return Ranking(tuple(ordered), against, chosen.name, _why(chosen, best, against, use_case, money=money))
 
 
-def _why(chosen: Story, best: Story, against: Mapping[str, Difference], use_case: UseCase, *, money: bool) -> str:
+def _why(
+    chosen: PolicyRun, best: PolicyRun, against: Mapping[str, Difference], use_case: UseCase, *, money: bool
+) -> str:
     name = use_case.primary_metric
     unit = use_case.metrics.value.unit if money and use_case.metrics.value else name
     worth = f"{best.money:,.0f} {unit}" if money else f"{best.mean(name):.4f} {name} on average"

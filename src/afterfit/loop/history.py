@@ -29,19 +29,19 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from afterfit import data
-from afterfit.data.windows import Every
+from afterfit.data.windows import WindowLength
 from afterfit.errors import SettingsError
-from afterfit.gate.examination import HeldOut, Side
+from afterfit.gate.examination import HeldOut, LoadedVersion
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import stepping
-from afterfit.loop.observe import Served, metrics_of
-from afterfit.loop.policy import Duel, Span
-from afterfit.loop.stepping import Looked, Recipe
+from afterfit.loop.observe import AnsweredRows, metrics_of
+from afterfit.loop.policy import PairedDifference, TimeWindow
+from afterfit.loop.stepping import Recipe, WindowObservation
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle, load
-from afterfit.model.training import Problem
+from afterfit.model.training import TrainingData
 from afterfit.model.tuning import nearby, search
-from afterfit.performance.estimation import Past
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import value_metric
 from afterfit.performance.paired_comparison import Comparison
 from afterfit.performance.predictions import Predictions
@@ -87,7 +87,7 @@ class History:
         y = np.full(len(frame), np.nan)
         y[known] = data.encode_target(use_case, target, labels)
         times = frame[str(use_case.time)].to_numpy().astype("datetime64[us]")
-        return cls(use_case, window, labels, y, times, data.row_marks(use_case, frame), folder)
+        return cls(use_case, window, labels, y, times, data.row_fingerprints(use_case, frame), folder)
 
     def between(self, start: datetime, end: datetime) -> slice:
         """Positions of the rows of a stretch of time."""
@@ -196,7 +196,7 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def tuned(problem: Problem, recipe: Recipe, store: Path) -> dict[str, Any]:
+def tuned(problem: TrainingData, recipe: Recipe, store: Path) -> dict[str, Any]:
     """The recipe's parameters, or the best of a search around them."""
     near = nearby(problem.use_case, recipe.builder, recipe.params, recipe.tune)
     if near is None:
@@ -216,7 +216,7 @@ def _key(history: History, recipe: Recipe, rows: npt.NDArray[Any]) -> str:
 
 
 @lru_cache(maxsize=KEPT)
-def answers(folder: Path, span: Span) -> tuple[npt.NDArray[np.bool_], Predictions]:
+def answers(folder: Path, span: TimeWindow) -> tuple[npt.NDArray[np.bool_], Predictions]:
     """What a version answers for all rows of a window, and which it refuses; kept in the history's folder."""
     history, bundle = _history[0], _bundle(folder)
     rows = history.between(span.start, span.end)
@@ -236,22 +236,22 @@ def answers(folder: Path, span: Span) -> tuple[npt.NDArray[np.bool_], Prediction
         return kept["bad"], Predictions(kept["prediction"], table, lower, upper, bundle.scorer.classes)
 
 
-def served(folder: Path, span: Span, now: datetime) -> Served:
+def served(folder: Path, span: TimeWindow, now: datetime) -> AnsweredRows:
     """A window as a version answers it, with the outcomes that tell something of it at a time."""
     history, bundle = _history[0], _bundle(folder)
     rows = history.between(span.start, span.end)
     bad, predictions = answers(folder, span)
     frame = history.window.frame.iloc[rows].drop(columns=[history.use_case.target])
-    return Served(frame, predictions, bad, history.outcomes(bundle, rows, now), history.times[rows])
+    return AnsweredRows(frame, predictions, bad, history.outcomes(bundle, rows, now), history.times[rows])
 
 
-def look(folder: Path, span: Span, past: tuple[Past, ...], now: datetime) -> Looked:
+def look(folder: Path, span: TimeWindow, past: tuple[CalibrationEvidence, ...], now: datetime) -> WindowObservation:
     """A window as a model shows it at a time."""
     history = _history[0]
     return stepping.look(history.use_case, _bundle(folder), served(folder, span, now), span, past, now=now)
 
 
-def duel(champion: Path, previous: Path, span: Span, now: datetime) -> Duel:
+def duel(champion: Path, previous: Path, span: TimeWindow, now: datetime) -> PairedDifference:
     """Two models on the outcomes of a window that are known at a time."""
     sides = [served(folder, span, now) for folder in (champion, previous)]
     return stepping.duel(_history[0].use_case, _bundle(champion), span.name, sides[0], sides[1])
@@ -259,7 +259,10 @@ def duel(champion: Path, previous: Path, span: Span, now: datetime) -> Duel:
 
 def judge(candidate: Path, champion: Path, now: datetime) -> Verdict:
     """The gate's verdict at a time."""
-    history, sides = _history[0], [Side(folder.name, _bundle(folder), folder) for folder in (candidate, champion)]
+    history, sides = (
+        _history[0],
+        [LoadedVersion(folder.name, _bundle(folder), folder) for folder in (candidate, champion)],
+    )
     end = sides[1].bundle.manifest.window["end"]
     known = history.usable(now)
     rows = known if end is None else known[history.times[known] > np.datetime64(end, "us")]
@@ -269,7 +272,7 @@ def judge(candidate: Path, champion: Path, now: datetime) -> Verdict:
     return stepping.judged(history.use_case, sides[0], sides[1], HeldOut(frame, y, history.times[rows]))[0]
 
 
-def realised(folder: Path, span: Span) -> dict[str, float]:
+def realised(folder: Path, span: TimeWindow) -> dict[str, float]:
     """Every metric of a window with all its outcomes, in hindsight; "rows" is how many rows that are."""
     seen = served(folder, span, HINDSIGHT)
     keep = seen.known
@@ -279,7 +282,7 @@ def realised(folder: Path, span: Span) -> dict[str, float]:
     return {**measured, "rows": float(keep.sum())}
 
 
-def versus(one: Path, other: Path, span: Span, money: bool) -> Comparison | None:  # noqa: FBT001 - a key of its memory
+def versus(one: Path, other: Path, span: TimeWindow, money: bool) -> Comparison | None:  # noqa: FBT001 - a key of its memory
     """By how much one model is better than another on a window with all its outcomes, in hindsight; or in money."""
     sides = [served(folder, span, HINDSIGHT) for folder in (one, other)]
     keep = sides[0].known & sides[1].sound
@@ -293,7 +296,7 @@ def versus(one: Path, other: Path, span: Span, money: bool) -> Comparison | None
 # Who does them.
 
 
-class Here(Executor):
+class InlineExecutor(Executor):
     """Does each piece at once, in this process."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
@@ -306,7 +309,7 @@ class Here(Executor):
         return future
 
 
-class Work:
+class TaskRunner:
     """Hands pieces out to processes, each piece once, and counts the seconds that they took.
 
     Attributes:
@@ -332,7 +335,7 @@ class Work:
             )
         else:
             _begin(history)
-            self._pool = Here()
+            self._pool = InlineExecutor()
 
     def ask(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """The result of a piece of work; who asks second waits for the first."""
@@ -395,7 +398,7 @@ def _rest(recipe: Recipe) -> tuple[Any, ...]:
     return (recipe.tune, recipe.train_on, recipe.minimum, recipe.until, recipe.troubled)
 
 
-def spans(history: History, every: Every, start: datetime, end: datetime) -> list[Span]:
+def spans(history: History, every: WindowLength, start: datetime, end: datetime) -> list[TimeWindow]:
     """The whole windows from `start` to `end` that have rows, in order.
 
     Args:
@@ -404,7 +407,7 @@ def spans(history: History, every: Every, start: datetime, end: datetime) -> lis
         start: the first begins no earlier.
         end: the last ends no later.
     """
-    found = (Span(*one) for one in every.between(start, end))
+    found = (TimeWindow(*one) for one in every.between(start, end))
     return [one for one in found if range(*history.between(one.start, one.end).indices(len(history.y)))]
 
 
@@ -437,9 +440,9 @@ def delayed(use_case: UseCase, delay: str) -> UseCase:
     return use_case.model_copy(update={"gate": use_case.gate.model_copy(update={"label_delay_hours": hours})})
 
 
-def window_length(every: str, use_case: UseCase) -> Every:
+def window_length(every: str, use_case: UseCase) -> WindowLength:
     """The length of a window, as the option or the policy says."""
-    found = Every.parse(every.strip() or use_case.policy.every)
+    found = WindowLength.parse(every.strip() or use_case.policy.every)
     if found is None:
         raise SettingsError("policy.every is empty: name the length of a window, such as 1d, 1w or 1mo.")
     return found

@@ -11,7 +11,7 @@ from afterfit.performance.metrics import Measured
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class DataQuality:
     """What the contract said of the rows.
 
     Attributes:
@@ -32,7 +32,7 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceHealth:
     """How the version was served: answers, the share with an error, seconds from request to answer (quantiles)."""
 
     answers: int
@@ -78,7 +78,7 @@ class Observation:
     start: datetime | None
     end: datetime | None
     version: str
-    quality: Quality
+    quality: DataQuality
     drift: DriftReport | None = None
     estimated: Mapping[str, Measured] = field(default_factory=dict)
     realised: Mapping[str, Measured] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Observation:
     complete: bool = False
     calibration: float | None = None
     slices: tuple[SliceSeen, ...] = ()
-    service: Service | None = None
+    service: ServiceHealth | None = None
     promise: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property

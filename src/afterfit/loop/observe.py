@@ -15,17 +15,17 @@ from afterfit.contract.checks import Checked
 from afterfit.drift.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
 from afterfit.drift.report import DriftReport
 from afterfit.gate.robustness import defined
-from afterfit.loop.observation import Observation, Quality, Service, SliceSeen
+from afterfit.loop.observation import DataQuality, Observation, ServiceHealth, SliceSeen
 from afterfit.model.bundle import Bundle
 from afterfit.performance import estimation
-from afterfit.performance.estimation import Past
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import calibration_error, cut, interval, value_metric
 from afterfit.performance.metrics import Measured, Metric, metric
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.performance.recalibration import centre_of, thinned
 from afterfit.use_case import UseCase
 
-__all__ = ["Past", "Served", "answered", "observe", "past_of"]
+__all__ = ["AnsweredRows", "CalibrationEvidence", "answered", "observe", "past_of"]
 
 RATE = 0.01
 """False-alarm rate of a window's drift, over all columns together."""
@@ -41,7 +41,7 @@ CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Served:
+class AnsweredRows:
     """n rows of one window as one version answered them, in order of time.
 
     Attributes:
@@ -59,7 +59,7 @@ class Served:
     bad: npt.NDArray[np.bool_]
     y: FloatArray
     times: npt.NDArray[Any] | None
-    service: Service | None = None
+    service: ServiceHealth | None = None
     hidden: frozenset[str] = frozenset()
 
     @property
@@ -73,7 +73,7 @@ class Served:
         return self.sound & np.isfinite(self.y)
 
 
-def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.NDArray[Any] | None) -> Served:
+def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.NDArray[Any] | None) -> AnsweredRows:
     """Rows as a version answers them now.
 
     Args:
@@ -88,19 +88,19 @@ def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.N
         checked, predictions = bundle.scorer.score(frame.iloc[some])
         bad[some] = checked.bad
         parts.append(predictions)
-    return Served(frame, Predictions.joined(parts), bad, np.asarray(y, dtype=np.float64), times)
+    return AnsweredRows(frame, Predictions.joined(parts), bad, np.asarray(y, dtype=np.float64), times)
 
 
 def observe(
     use_case: UseCase,
     bundle: Bundle,
-    window: Served,
+    window: AnsweredRows,
     *,
     name: str,
     start: datetime | None,
     end: datetime | None,
     complete: bool,
-    past: Sequence[Past] = (),
+    past: Sequence[CalibrationEvidence] = (),
     seed: int = 0,
 ) -> Observation:
     """Measure one window of one version; nothing is judged.
@@ -138,7 +138,7 @@ def observe(
     )
 
 
-def past_of(use_case: UseCase, bundle: Bundle, window: Served, *, end: datetime | None) -> Past:
+def past_of(use_case: UseCase, bundle: Bundle, window: AnsweredRows, *, end: datetime | None) -> CalibrationEvidence:
     """What a window whose outcomes are known showed of a version, for the estimates of later windows."""
     del use_case
     rows = np.flatnonzero(window.known)
@@ -153,7 +153,7 @@ def metrics_of(use_case: UseCase, predictions: Predictions) -> list[Metric]:
     return [*map(metric, names), *([money] if money else [])]
 
 
-def quality(use_case: UseCase, bundle: Bundle, window: Served) -> Quality:
+def quality(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DataQuality:
     """What the contract says of the rows."""
     counts: tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]] = (Counter(), Counter())
     unknown: dict[str, None] = {}
@@ -166,10 +166,10 @@ def quality(use_case: UseCase, bundle: Bundle, window: Served) -> Quality:
     key = [name for name in use_case.key if name in window.frame.columns]
     doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
     left = tuple(name for name in unknown if name not in aside)
-    return Quality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
+    return DataQuality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
 
 
-def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | None:
+def drift(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DriftReport | None:
     """The window against the version's reference; None where the version has none or the window no rows."""
     known = bundle.reference
     if known is None or not len(window.frame):
@@ -191,7 +191,7 @@ def drift(use_case: UseCase, bundle: Bundle, window: Served) -> DriftReport | No
     return compare(known, Reference(features, answers, truth), RATE).without(window.hidden)
 
 
-def _outcomes(window: Served) -> npt.NDArray[Any]:
+def _outcomes(window: AnsweredRows) -> npt.NDArray[Any]:
     """(n,) class indices (0 where not known), or numbers."""
     if window.predictions.classes is None:
         return window.y
@@ -199,20 +199,20 @@ def _outcomes(window: Served) -> npt.NDArray[Any]:
 
 
 def _estimated(
-    use_case: UseCase, bundle: Bundle, window: Served, past: Sequence[Past], seed: int
+    use_case: UseCase, bundle: Bundle, window: AnsweredRows, past: Sequence[CalibrationEvidence], seed: int
 ) -> Mapping[str, Measured]:
     answers = _answers(bundle, window, np.flatnonzero(window.sound))
     folds = bundle.errormap.folds if bundle.errormap is not None else ()
     return estimation.estimate(metrics_of(use_case, answers.predictions), answers, folds, past, seed)
 
 
-def _thinned(window: Served, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _thinned(window: AnsweredRows, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """So many of the rows as an estimate needs, evenly spaced."""
     most = MOST_NUMBERS if window.predictions.classes is None else MOST_CLASSES
     return rows[thinned(len(rows), most)]
 
 
-def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> estimation.Answers:
+def _answers(bundle: Bundle, window: AnsweredRows, rows: npt.NDArray[np.intp]) -> estimation.WindowAnswers:
     """Some rows' answers, or an even sample of them, as an estimate needs them."""
     rows = _thinned(window, rows)
     predictions, classes = window.predictions.take(rows), window.predictions.classes
@@ -227,7 +227,7 @@ def _answers(bundle: Bundle, window: Served, rows: npt.NDArray[np.intp]) -> esti
     centre = np.empty(0) if classes is None else centre_of(bundle.scorer.baseline, len(classes))
     times = None if window.times is None else window.times[rows]
     share = float(outside.mean()) if len(rows) else 0.0
-    return estimation.Answers(predictions, np.concatenate(points) if known else None, centre, times, share)
+    return estimation.WindowAnswers(predictions, np.concatenate(points) if known else None, centre, times, share)
 
 
 def _mask(some: slice) -> npt.NDArray[np.intp]:
@@ -249,7 +249,7 @@ def _outside(checked: Checked, hidden: frozenset[str]) -> npt.NDArray[np.bool_]:
     return outside
 
 
-def _realised(use_case: UseCase, window: Served, seed: int) -> dict[str, Measured]:
+def _realised(use_case: UseCase, window: AnsweredRows, seed: int) -> dict[str, Measured]:
     known = window.known
     predictions = window.predictions.take(known)
     y, blocks = _outcomes(window)[known], None if window.times is None else window.times[known]
@@ -284,7 +284,7 @@ def _measured(
     return Measured(one.name, value, low, high, len(y), few)
 
 
-def _calibration(window: Served) -> float | None:
+def _calibration(window: AnsweredRows) -> float | None:
     known = window.known
     if not known.any():
         return None
@@ -292,7 +292,7 @@ def _calibration(window: Served) -> float | None:
     return error if isfinite(error) else None
 
 
-def _slices(use_case: UseCase, window: Served, seed: int) -> Iterator[SliceSeen]:
+def _slices(use_case: UseCase, window: AnsweredRows, seed: int) -> Iterator[SliceSeen]:
     known, named = window.known, [name for name in use_case.metrics.slices if name in window.frame.columns]
     if not named or not known.any():
         return

@@ -7,7 +7,7 @@ from math import inf, isfinite, sqrt
 from typing import Any, Literal
 
 from afterfit.loop.observation import Observation
-from afterfit.performance.estimation import Past
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured, metric
 from afterfit.settings import Policy
 
@@ -47,7 +47,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
+class PairedDifference:
     """Production against the version that it replaced, in one window.
 
     Attributes:
@@ -68,7 +68,7 @@ class Duel:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeWindow:
     """A window: its name, begin (included) and end (excluded)."""
 
     name: str
@@ -106,12 +106,12 @@ class State:
     windows: int = 0
     refusals: int = 0
     retrained: tuple[datetime, ...] = ()
-    duels: tuple[Duel, ...] = ()
+    duels: tuple[PairedDifference, ...] = ()
     told: tuple[str, ...] = ()
     troubled: datetime | None = None
     calm: bool = True
-    pasts: tuple[Past, ...] = ()
-    waiting: tuple[Span, ...] = ()
+    pasts: tuple[CalibrationEvidence, ...] = ()
+    waiting: tuple[TimeWindow, ...] = ()
     last: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,19 +134,19 @@ class State:
         given["retrained"] = tuple(datetime.fromisoformat(moment) for moment in saved["retrained"])
         given["told"] = tuple(saved["told"])
         given["duels"] = tuple(
-            Duel(w, d, -inf if low is None else low, inf if high is None else high, n, skill)
+            PairedDifference(w, d, -inf if low is None else low, inf if high is None else high, n, skill)
             for w, d, low, high, n, skill in saved["duels"]
         )
-        given["pasts"] = tuple(Past.from_dict(past) for past in saved["pasts"])
+        given["pasts"] = tuple(CalibrationEvidence.from_dict(past) for past in saved["pasts"])
         given["waiting"] = tuple(
-            Span(name, datetime.fromisoformat(start), datetime.fromisoformat(end))
+            TimeWindow(name, datetime.fromisoformat(start), datetime.fromisoformat(end))
             for name, start, end in saved["waiting"]
         )
         return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class PooledDifference:
     """Duels taken together: the mean difference and the mean skill by row, and the difference's standard error."""
 
     difference: float
@@ -175,7 +175,7 @@ class Gain:
         return self.difference + SURE * self.error
 
 
-def together(duels: Sequence[Duel]) -> Gain | None:
+def together(duels: Sequence[PairedDifference]) -> PooledDifference | None:
     """Several windows' differences as one, windows weighted by their rows and taken to be independent of each other.
 
     Windows too small to have an interval are left out; None where none is left.
@@ -187,7 +187,7 @@ def together(duels: Sequence[Duel]) -> Gain | None:
     parts = [(duel.n / rows, duel.difference, (duel.high - duel.low) / (2 * ENDS)) for duel in able]
     error = sqrt(sum((share * spread) ** 2 for share, _, spread in parts))
     skill = sum(duel.n / rows * duel.skill for duel in able)
-    return Gain(sum(share * difference for share, difference, _ in parts), error, rows, skill)
+    return PooledDifference(sum(share * difference for share, difference, _ in parts), error, rows, skill)
 
 
 def decide(history: Sequence[Observation], state: State, policy: Policy) -> Action:
@@ -277,7 +277,7 @@ def below(measured: Measured, limit: float, *, sure: bool) -> bool:
     return end < limit if greater else end > limit
 
 
-def _worse(gain: Gain | None, state: State, policy: Policy) -> str:
+def _worse(gain: PooledDifference | None, state: State, policy: Policy) -> str:
     """Why to roll back; empty where there is no reason."""
     enough = gain is not None and gain.n >= policy.minimum_outcomes
     if not (policy.roll_back and state.previous and gain is not None and enough and gain.high < -policy.worse):
@@ -288,7 +288,7 @@ def _worse(gain: Gain | None, state: State, policy: Policy) -> str:
     )
 
 
-def _wishes(causes: Sequence[Cause], gain: Gain | None, state: State, policy: Policy) -> Iterator[str]:
+def _wishes(causes: Sequence[Cause], gain: PooledDifference | None, state: State, policy: Policy) -> Iterator[str]:
     """Reasons to retrain, the strongest first."""
     for cause in causes:
         if cause.kind in policy.retrain:

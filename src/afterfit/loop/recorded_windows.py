@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from afterfit.loop import policy
-from afterfit.loop.observation import Observation, Quality
+from afterfit.loop.observation import DataQuality, Observation
 from afterfit.loop.policy import Action, State
-from afterfit.loop.window_rows import Gathered
+from afterfit.loop.window_rows import WindowRows
 from afterfit.model.bundle import Bundle
-from afterfit.performance.estimation import Past
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured
 from afterfit.use_case import UseCase
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class RecordedWindow:
     """A window that was recorded: where it lies, which version answered, its metrics, and what it showed of it."""
 
     run_id: str
@@ -26,7 +26,7 @@ class Watched:
     step: int
     complete: bool
     metrics: Mapping[str, float]
-    past: Past | None
+    past: CalibrationEvidence | None
     causes: tuple[str, ...] = ()
 
     def remembered(self, promise: Mapping[str, Mapping[str, float | None]]) -> Observation:
@@ -36,12 +36,12 @@ class Watched:
             value, low, high = (self.metrics.get(f"realised_{name}{end}") for end in ("", "_low", "_high"))
             if value is not None:
                 realised[name] = Measured(name, value, low, high, int(self.metrics.get("outcomes", 0)))
-        quality = Quality(int(self.metrics.get("rows", 0)), int(self.metrics.get("refused", 0)))
+        quality = DataQuality(int(self.metrics.get("rows", 0)), int(self.metrics.get("refused", 0)))
         return Observation(self.name, self.start, self.end, self.version, quality, realised=realised, promise=promise)
 
 
 def to_do(
-    use_case: UseCase, bundle: Bundle, seen: Observation, earlier: Sequence[Watched]
+    use_case: UseCase, bundle: Bundle, seen: Observation, earlier: Sequence[RecordedWindow]
 ) -> tuple[Action, tuple[str, ...]]:
     """What the policy says of a window, as far as one version's windows tell, and the keys of all that is wrong.
 
@@ -67,9 +67,9 @@ def to_do(
     return action, tuple(cause.key for cause in policy.found(history, use_case.policy))
 
 
-def apart(windows: Sequence[Watched], begin: datetime | None) -> list[Watched]:
+def apart(windows: Sequence[RecordedWindow], begin: datetime | None) -> list[RecordedWindow]:
     """Those that have no row in common with each other, and end by a time: of windows that overlap the latest."""
-    found: list[Watched] = []
+    found: list[RecordedWindow] = []
     for old in sorted(windows, key=lambda old: (old.end or datetime.min, old.start or datetime.min), reverse=True):  # noqa: DTZ901
         if begin is None or old.start is None or old.end is None:
             found.insert(0, old)
@@ -79,7 +79,9 @@ def apart(windows: Sequence[Watched], begin: datetime | None) -> list[Watched]:
     return found
 
 
-def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: timedelta) -> list[Past]:
+def known_by(
+    before: Sequence[RecordedWindow], version: str, one: WindowRows, delay: timedelta
+) -> list[CalibrationEvidence]:
     """What earlier windows of a version showed, of those whose outcomes were there when this one ended.
 
     Oldest first; of windows that overlap the latest.
@@ -91,6 +93,6 @@ def known_by(before: Sequence[Watched], version: str, one: Gathered, delay: time
     return [old.past for old in apart(told, one.start) if old.past is not None]
 
 
-def step_of(one: Gathered) -> int:
+def step_of(one: WindowRows) -> int:
     """A window's place in the series: hours since 1970 at its begin; its number where there are no times."""
     return one.number if one.start is None else int(one.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)

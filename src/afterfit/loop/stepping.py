@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from afterfit import data, gate
-from afterfit.gate.examination import Case, HeldOut, Side, examine, last_fold
-from afterfit.gate.verdict import Use, Verdict
+from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, last_fold
+from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop.observation import Observation
-from afterfit.loop.observe import Served, observe, past_of
-from afterfit.loop.policy import Action, Duel, Span, State, decide, found, remembered
+from afterfit.loop.observe import AnsweredRows, observe, past_of
+from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, decide, found, remembered
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import train
-from afterfit.performance.estimation import Past
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Metric, metric
 from afterfit.performance.paired_comparison import Comparison, compare_performance
 from afterfit.performance.predictions import Predictions
@@ -38,12 +38,12 @@ FEWEST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class WindowObservation:
     """What a look at a window gave: the observation, what its outcomes teach, and whether all that matter are there."""
 
     observation: Observation
     known: int
-    past: Past
+    past: CalibrationEvidence
     settled: bool
 
 
@@ -65,7 +65,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class TrainedVersion:
     """A version that was trained: its number, how many rows it was trained on, and the time of the last."""
 
     version: str
@@ -79,16 +79,18 @@ class World(Protocol):
     def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
         """Builder and parameters of a version."""
 
-    def trained(self, version: str) -> Candidate:
+    def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""
 
-    def look(self, version: str, span: Span, past: Sequence[Past], now: datetime) -> Looked:
+    def look(
+        self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
+    ) -> WindowObservation:
         """Observe a window of a version, which answers its rows now where another one had answered them."""
 
-    def duel(self, champion: str, previous: str, span: Span, now: datetime) -> Duel:
+    def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
 
-    def train(self, recipe: Recipe) -> Candidate:
+    def train(self, recipe: Recipe) -> TrainedVersion:
         """Train and register."""
 
     def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
@@ -105,17 +107,17 @@ class World(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StepPlan:
     """What was seen in a window and what is to be done: nothing has been done yet."""
 
-    span: Span
+    span: TimeWindow
     observation: Observation
     action: Action
     state: State
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class StepResult:
     """What came of a turn: the state after it, and for a retraining the candidate and the gate's verdict."""
 
     state: State
@@ -124,12 +126,12 @@ class Done:
     verdict: Verdict | None = None
 
 
-def begin(version: Candidate) -> State:
+def begin(version: TrainedVersion) -> State:
     """The state of a loop that begins with a version in production."""
     return State(version.version, trained_rows=version.rows, trained_until=version.until)
 
 
-def step(state: State, span: Span, policy: Policy, world: World) -> Turn:
+def step(state: State, span: TimeWindow, policy: Policy, world: World) -> StepPlan:
     """Look at one window, and at earlier ones whose outcomes have come since; say what should be done."""
     history, waiting = [], []
     state = replace(state, windows=state.windows + 1)
@@ -146,28 +148,28 @@ def step(state: State, span: Span, policy: Policy, world: World) -> Turn:
     state = replace(state, waiting=tuple(waiting))
     action = decide(history, state, policy)
     after = remembered(state, history[-1], action, tuple(found(history, policy)))
-    return Turn(span, history[-1], action, after)
+    return StepPlan(span, history[-1], action, after)
 
 
-def act(span: Span, action: Action, state: State, policy: Policy, world: World) -> Done:
+def act(span: TimeWindow, action: Action, state: State, policy: Policy, world: World) -> StepResult:
     """Carry out what a turn said; everything that it asks of the world may be asked again after a crash."""
     if action.kind == "roll_back":
         return _roll_back(action, state, world)
     if action.kind == "retrain":
         return _retrain(span, action, state, policy, world)
-    return Done(state, action.kind)
+    return StepResult(state, action.kind)
 
 
-def _roll_back(action: Action, state: State, world: World) -> Done:
+def _roll_back(action: Action, state: State, world: World) -> StepResult:
     if not world.roll_back(state.champion, state.previous, action.reason):
-        return Done(replace(state, previous="", duels=()), "not rolled back")
+        return StepResult(replace(state, previous="", duels=()), "not rolled back")
     back = world.trained(state.previous)
     outcomes = state.outcomes + max(state.trained_rows - back.rows, 0)
     after = replace(begin(back), outcomes=outcomes, refusals=1, retrained=state.retrained, last=state.last)
-    return Done(replace(after, troubled=state.troubled), "rolled back")
+    return StepResult(replace(after, troubled=state.troubled), "rolled back")
 
 
-def _retrain(span: Span, action: Action, state: State, policy: Policy, world: World) -> Done:
+def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, world: World) -> StepResult:
     builder, params = world.recipe(state.champion)
     asked = Recipe(
         builder, params, policy.tune, policy.train_on, policy.minimum_outcomes, until=span.end, troubled=state.troubled
@@ -189,11 +191,11 @@ def _retrain(span: Span, action: Action, state: State, policy: Policy, world: Wo
                 waiting=tuple(one for one in state.waiting if made.until is None or one.end > made.until),
                 last=state.last,
             )
-            return Done(after, "promoted" if good else "on trial", made.version, verdict)
+            return StepResult(after, "promoted" if good else "on trial", made.version, verdict)
     else:
         world.refuse(made.version, state.champion, verdict, action.reason)
     refused = replace(state, windows=0, refusals=state.refusals + 1, retrained=spent)
-    return Done(refused, "refused" if verdict.decision == "REJECT" else "held", made.version, verdict)
+    return StepResult(refused, "refused" if verdict.decision == "REJECT" else "held", made.version, verdict)
 
 
 def on_trial(verdict: Verdict, policy: Policy) -> bool:
@@ -205,8 +207,14 @@ def on_trial(verdict: Verdict, policy: Policy) -> bool:
 
 
 def look(
-    use_case: UseCase, bundle: Bundle, window: Served, span: Span, past: Sequence[Past], *, now: datetime
-) -> Looked:
+    use_case: UseCase,
+    bundle: Bundle,
+    window: AnsweredRows,
+    span: TimeWindow,
+    past: Sequence[CalibrationEvidence],
+    *,
+    now: datetime,
+) -> WindowObservation:
     """Observe a window as its outcomes are known now.
 
     Args:
@@ -231,10 +239,10 @@ def look(
         past=past,
         seed=use_case.seed,
     )
-    return Looked(seen, known, past_of(use_case, bundle, window, end=span.end), settled)
+    return WindowObservation(seen, known, past_of(use_case, bundle, window, end=span.end), settled)
 
 
-def duel(use_case: UseCase, bundle: Bundle, name: str, window: Served, other: Served) -> Duel:
+def duel(use_case: UseCase, bundle: Bundle, name: str, window: AnsweredRows, other: AnsweredRows) -> PairedDifference:
     """A version against the one that it replaced on the rows that both answered and whose outcomes are known.
 
     Args:
@@ -248,12 +256,12 @@ def duel(use_case: UseCase, bundle: Bundle, name: str, window: Served, other: Se
     y, ours, theirs = window.y[keep], window.predictions.take(keep), other.predictions.take(keep)
     seen = compared(use_case, (y, ours, theirs), None if window.times is None else window.times[keep])
     if seen is None or not np.isfinite(seen.difference):
-        return Duel(name, 0.0, -np.inf, np.inf, int(keep.sum()), 0.0)
+        return PairedDifference(name, 0.0, -np.inf, np.inf, int(keep.sum()), 0.0)
     low, high = (0.0, 0.0) if seen.identical else seen.interval
     one = metric(use_case.primary_metric)
     outcomes = y if ours.classes is None else y.astype(np.intp)
     skill = float(one.improvement(one(outcomes, bundle.scorer.constant(len(y))), one(outcomes, ours)))
-    return Duel(name, seen.difference, low, high, seen.n, skill if np.isfinite(skill) else 0.0)
+    return PairedDifference(name, seen.difference, low, high, seen.n, skill if np.isfinite(skill) else 0.0)
 
 
 def compared(
@@ -304,8 +312,12 @@ def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[s
 
 
 def judged(
-    use_case: UseCase, candidate: Side, champion: Side | None, rows: HeldOut, past: Sequence[Use] = ()
-) -> tuple[Verdict, Case]:
+    use_case: UseCase,
+    candidate: LoadedVersion,
+    champion: LoadedVersion | None,
+    rows: HeldOut,
+    past: Sequence[ComparisonUse] = (),
+) -> tuple[Verdict, GateInput]:
     """The gate's verdict on a candidate that was trained on all rows up to now, by its last fold.
 
     Args:
@@ -316,5 +328,5 @@ def judged(
         past: comparisons of earlier gates.
     """
     held, unseen = last_fold(use_case, candidate.bundle, None if champion is None else champion.bundle, rows)
-    case = Case(use_case, candidate, champion, "production", held, past, unseen)
+    case = GateInput(use_case, candidate, champion, "production", held, past, unseen)
     return gate.judge(examine(case)), case

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from afterfit import data as tables
 from afterfit import prediction_log
-from afterfit.data.windows import Cutter
-from afterfit.loop.observation import Service
-from afterfit.loop.observe import Served, answered
+from afterfit.data.windows import WindowSplitter
+from afterfit.loop.observation import ServiceHealth
+from afterfit.loop.observe import AnsweredRows, answered
 from afterfit.model.bundle import Bundle
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.prediction_log.log import PredictionLog
@@ -29,7 +29,7 @@ MICROSECOND = pd.Timedelta(1, "us")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
+class WindowRows:
     """One window's rows.
 
     Attributes:
@@ -44,10 +44,10 @@ class Gathered:
     name: str
     start: datetime | None
     end: datetime | None
-    rows: Served
+    rows: AnsweredRows
 
 
-def from_table(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> Iterator[Gathered]:
+def from_table(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> Iterator[WindowRows]:
     """The windows of a table, or of the use case's own source where `data` is empty, answered by a version now.
 
     Only the columns that are needed are kept, and each window's rows in order of time.
@@ -67,10 +67,10 @@ def from_table(use_case: UseCase, bundle: Bundle, data: str, period: Cutter) -> 
         if use_case.target in frame.columns:
             y = outcomes(use_case, bundle.scorer.classes, frame[use_case.target])
         start, end = span(period, number, times)
-        yield Gathered(number, named(period, number, times), start, end, answered(bundle, frame, y, times))
+        yield WindowRows(number, named(period, number, times), start, end, answered(bundle, frame, y, times))
 
 
-def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: Cutter) -> Iterator[Gathered]:
+def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: WindowSplitter) -> Iterator[WindowRows]:
     """The windows of the prediction log, with the answers that were given and the outcomes that came since."""
     clock = use_case.time or "served"
     read = prediction_log.read(log, start=period.start, end=period.end, time=clock, version=bundle.version)
@@ -84,11 +84,11 @@ def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: Cutt
         whole = whole.sort_values(str(period.time), kind="stable", ignore_index=True)
         given = _logged(use_case, bundle, whole, str(period.time))
         start, end = span(period, number, given.times)
-        yield Gathered(number, named(period, number, given.times), start, end, given)
+        yield WindowRows(number, named(period, number, given.times), start, end, given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shadowed:
+class ShadowedRows:
     """What two versions answered to the same requests: the champion to those who asked, the candidate behind it.
 
     Attributes:
@@ -108,7 +108,7 @@ class Shadowed:
 
 def from_shadow(
     use_case: UseCase, bundles: tuple[Bundle, Bundle], log: PredictionLog, ends: tuple[datetime | None, datetime | None]
-) -> Shadowed:
+) -> ShadowedRows:
     """Rows of the log that the second version answered, with the first one as its shadow.
 
     Args:
@@ -124,7 +124,7 @@ def from_shadow(
     y = outcomes(use_case, bundles[1].scorer.classes, theirs["\0outcome"])
     keep = found[0][1] & found[1][1] & np.isfinite(y)
     times = theirs["\0clock"].to_numpy().astype("datetime64[us]")[keep]
-    return Shadowed(y[keep], times, found[0][0].take(keep), found[1][0].take(keep), int((~keep).sum()))
+    return ShadowedRows(y[keep], times, found[0][0].take(keep), found[1][0].take(keep), int((~keep).sum()))
 
 
 def _own(
@@ -149,7 +149,9 @@ def _own(
     return whole.drop_duplicates("\0prediction_id", keep="last").set_index("\0prediction_id")
 
 
-def span(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> tuple[datetime | None, datetime | None]:
+def span(
+    period: WindowSplitter, number: int, times: npt.NDArray[Any] | None = None
+) -> tuple[datetime | None, datetime | None]:
     """Where a window begins and ends: by its unit, else as asked, else where its rows (with these times) lie."""
     edges = period.edges(number)
     if edges is not None:
@@ -162,7 +164,7 @@ def span(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> 
     return period.start or first, period.end or last
 
 
-def named(period: Cutter, number: int, times: npt.NDArray[Any] | None = None) -> str:
+def named(period: WindowSplitter, number: int, times: npt.NDArray[Any] | None = None) -> str:
     """A window in words."""
     start, end = span(period, number, times)
     if period.every is not None or start is None or end is None:
@@ -211,7 +213,7 @@ def _joined(table: pa.Table, clock: str) -> pd.DataFrame:
     return frame
 
 
-def _logged(use_case: UseCase, bundle: Bundle, whole: pd.DataFrame, clock: str) -> Served:
+def _logged(use_case: UseCase, bundle: Bundle, whole: pd.DataFrame, clock: str) -> AnsweredRows:
     own = whole[[name for name in whole.columns if str(name).startswith("\0")]]
     frame = whole.drop(columns=own.columns)
     n, classes = len(whole), bundle.scorer.classes
@@ -220,7 +222,7 @@ def _logged(use_case: UseCase, bundle: Bundle, whole: pd.DataFrame, clock: str) 
     bad = own["\0error"].notna().to_numpy() | ~sound
     times = whole[clock].to_numpy().astype("datetime64[us]")
     hidden = frozenset(column.name for column in bundle.scorer.contract.columns if column.private)
-    return Served(
+    return AnsweredRows(
         frame, predictions, bad, y, times, service_of(own["\0time"], own["\0seconds"], int(bad.sum())), hidden
     )
 
@@ -252,9 +254,9 @@ def _shares(own: pd.DataFrame, classes: tuple[Any, ...]) -> FloatArray | None:
     return np.array([[row.get(name, np.nan) for name in names] for row in rows], dtype=np.float64)
 
 
-def service_of(times: "pd.Series[Any]", seconds: "pd.Series[Any]", errors: int) -> Service:
+def service_of(times: "pd.Series[Any]", seconds: "pd.Series[Any]", errors: int) -> ServiceHealth:
     """Rate, errors and latency of answers given at these times."""
     length = (times.max() - times.min()).total_seconds() if len(times) else 0.0
     known = seconds.dropna().to_numpy(np.float64)
     late: list[float | None] = [float(one) for one in np.quantile(known, QUANTILES)] if len(known) else [None] * 3
-    return Service(len(times), errors, len(times) / length if length > 0 else float(len(times)), *late)
+    return ServiceHealth(len(times), errors, len(times) / length if length > 0 else float(len(times)), *late)

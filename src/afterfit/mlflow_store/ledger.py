@@ -9,7 +9,7 @@ state tells how far it came:
 A decision is written down before anything moves, and what it asks for can be carried out again without harm. So a
 process may die anywhere: `repair`, which every command calls first, abandons what was not recorded whole, carries out
 what was, and puts an alias that somebody moved by hand back to where the ledger says. Decisions are taken one at a
-time (`afterfit.lock`); one that was judged while another moved the same alias is recorded as HOLD and names it.
+time (`lock`); one that was judged while another moved the same alias is recorded as HOLD and names it.
 """
 
 import getpass
@@ -29,7 +29,7 @@ from mlflow.entities import Run
 
 from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.mlflow_store import registry, tracking
-from afterfit.mlflow_store.lock import PATIENCE, Held, locked, patiently
+from afterfit.mlflow_store.lock import PATIENCE, Lease, locked, patiently
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
 
 PREVIOUS = "previous"
@@ -87,7 +87,7 @@ FACTS = ("moves", "forced", "stages")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """A decision as the ledger has it (findings and page are artifacts of its run).
 
     Attributes:
@@ -150,7 +150,7 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def entries(name: str) -> tuple[Entry, ...]:
+def entries(name: str) -> tuple[LedgerEntry, ...]:
     """The whole ledger, oldest first."""
     tracking.check_reachable()
     with tracking.store_errors():
@@ -171,17 +171,19 @@ def _runs(experiment_id: str) -> Iterator[Run]:
             return
 
 
-def _entry(run: Run) -> Entry:
+def _entry(run: Run) -> LedgerEntry:
     tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
     texts = {key: tags.get(key, "") for key in TEXTS}
     facts = {key: tags.get(key) == "true" for key in FACTS}
     decision = Decision(**texts, **facts, window=json.loads(tags.get("window") or "{}"))  # type: ignore[arg-type]
     state: Any = tags["state"]
     time = datetime.fromisoformat(tags["time"])
-    return Entry(int(tags["number"]), state, time, tags["actor"], run.info.run_id, tags.get("repaired", ""), decision)
+    return LedgerEntry(
+        int(tags["number"]), state, time, tags["actor"], run.info.run_id, tags.get("repaired", ""), decision
+    )
 
 
-def findings(entry: Entry) -> list[dict[str, Any]]:
+def findings(entry: LedgerEntry) -> list[dict[str, Any]]:
     """A decision's findings as data."""
     with tracking.store_errors():
         loaded: list[dict[str, Any]] = mlflow.artifacts.load_dict(_artifacts(entry.run_id) + "/" + FINDINGS)["findings"]
@@ -192,26 +194,26 @@ def _artifacts(run_id: str) -> str:
     return str(MlflowClient().get_run(run_id).info.artifact_uri)
 
 
-def holder(book: Sequence[Entry], alias: str, at: datetime | None = None) -> str:
+def holder(book: Sequence[LedgerEntry], alias: str, at: datetime | None = None) -> str:
     """The version that held an alias by the ledger, now or at a moment (UTC); empty where none did."""
     moved = [entry for entry in book if entry.counts and entry.decision.alias == alias]
     moved = [entry for entry in moved if at is None or entry.time <= at]
     return moved[-1].decision.version if moved else ""
 
 
-def once_held(book: Sequence[Entry], alias: str = PRODUCTION) -> list[str]:
+def once_held(book: Sequence[LedgerEntry], alias: str = PRODUCTION) -> list[str]:
     """The versions that held an alias, the one that came last first, each once."""
     moved = [entry.decision.version for entry in book if entry.counts and entry.decision.alias == alias]
     return list(dict.fromkeys(version for version in reversed(moved) if version))
 
 
-def rolled_back(book: Sequence[Entry]) -> dict[str, Entry]:
+def rolled_back(book: Sequence[LedgerEntry]) -> dict[str, LedgerEntry]:
     """The versions that were rolled back, with the decision that did it."""
     backwards = [entry for entry in book if entry.counts and entry.decision.action == "rollback"]
     return {entry.decision.previous: entry for entry in backwards if entry.decision.previous}
 
 
-def before(book: Sequence[Entry], version: str) -> str:
+def before(book: Sequence[LedgerEntry], version: str) -> str:
     """The version that production would go back to from this one: the last before it that was not rolled back."""
     barred = rolled_back(book)
     held = once_held(book)
@@ -219,7 +221,7 @@ def before(book: Sequence[Entry], version: str) -> str:
     return next((number for number in earlier if number not in barred and number != version), "")
 
 
-def record(name: str, decision: Decision, seen: int) -> tuple[Entry, list[str]]:
+def record(name: str, decision: Decision, seen: int) -> tuple[LedgerEntry, list[str]]:
     """Write a decision down, then carry it out.
 
     Args:
@@ -242,7 +244,7 @@ def record(name: str, decision: Decision, seen: int) -> tuple[Entry, list[str]]:
         return _carry_out(name, entry, book, held), said
 
 
-def note(name: str, decision: Decision, patience: float = PATIENCE) -> Entry:
+def note(name: str, decision: Decision, patience: float = PATIENCE) -> LedgerEntry:
     """Write down what moves nothing, and leave everything else as it is: no repair, no alias touched.
 
     For a process that only watches, such as a server: an alias that a person has set by hand is for the next command
@@ -260,11 +262,11 @@ def note(name: str, decision: Decision, patience: float = PATIENCE) -> Entry:
         return _end(_write(name, replace(decision, moves=False), entries(name), held), "done", held)
 
 
-def _rivals(entry: Entry, decision: Decision) -> bool:
+def _rivals(entry: LedgerEntry, decision: Decision) -> bool:
     return entry.counts and decision.moves and entry.decision.alias == decision.alias
 
 
-def _raced(decision: Decision, winner: Entry) -> Decision:
+def _raced(decision: Decision, winner: LedgerEntry) -> Decision:
     sentence = f"While this was judged, {winner.sentence()} came first: judge again against what is there now."
     finding = {"code": "came_first", "outcome": "unsure", "sentence": sentence}
     return replace(
@@ -284,12 +286,12 @@ def repair(name: str) -> list[str]:
         return _repair(name, held)
 
 
-def _unsettled(book: Sequence[Entry], aliases: Mapping[str, str]) -> bool:
+def _unsettled(book: Sequence[LedgerEntry], aliases: Mapping[str, str]) -> bool:
     unfinished = any(entry.state in {"writing", "intended"} for entry in book)
     return unfinished or any(holder(book, alias) != aliases.get(alias, "") for alias in SEEN)
 
 
-def _repair(name: str, held: Held) -> list[str]:
+def _repair(name: str, held: Lease) -> list[str]:
     said = []
     book = entries(name)
     for entry in book:
@@ -307,7 +309,7 @@ def _repair(name: str, held: Held) -> list[str]:
     return said
 
 
-def _align(name: str, alias: str, book: Sequence[Entry], held: Held) -> list[str]:
+def _align(name: str, alias: str, book: Sequence[LedgerEntry], held: Lease) -> list[str]:
     """An alias is not where the ledger says: take it over where the ledger knows nothing of it, else put it back."""
     actual, recorded = registry.aliases(name).get(alias, ""), holder(book, alias)
     if actual == recorded:
@@ -338,7 +340,7 @@ def _exists(name: str, number: str) -> bool:
     return True
 
 
-def _write(name: str, decision: Decision, book: Sequence[Entry], held: Held) -> Entry:
+def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], held: Lease) -> LedgerEntry:
     """Record a decision whole; it is intended (or done, where nothing moves) only with its findings beside it."""
     held.require()
     now = datetime.now(timezone.utc)
@@ -357,14 +359,14 @@ def _write(name: str, decision: Decision, book: Sequence[Entry], held: Held) -> 
         run: Any = patiently(lambda: client.create_run(ledger, tags=tags, run_name=title))
         client.log_dict(run.info.run_id, {"findings": [dict(one) for one in decision.findings]}, FINDINGS)
         client.log_text(run.info.run_id, decision.page, PAGE)
-    entry = Entry(number, "writing", now, actor(), run.info.run_id, "", decision)
+    entry = LedgerEntry(number, "writing", now, actor(), run.info.run_id, "", decision)
     if decision.moves:
         _set(entry, held, state="intended")
         return replace(entry, state="intended")
     return entry
 
 
-def _carry_out(name: str, entry: Entry, book: Sequence[Entry], held: Held, by: str = "") -> Entry:
+def _carry_out(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry], held: Lease, by: str = "") -> LedgerEntry:
     """Do what an entry asks for, again where it was half done; then it is done."""
     if entry.decision.moves:
         with _naming(entry):
@@ -373,7 +375,7 @@ def _carry_out(name: str, entry: Entry, book: Sequence[Entry], held: Held, by: s
 
 
 @contextmanager
-def _naming(entry: Entry) -> Iterator[None]:
+def _naming(entry: LedgerEntry) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
@@ -382,7 +384,7 @@ def _naming(entry: Entry) -> Iterator[None]:
         ) from error
 
 
-def _move(name: str, entry: Entry, book: Sequence[Entry], held: Held) -> None:
+def _move(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry], held: Lease) -> None:
     decision = entry.decision
     held.require()
     if not decision.version or not _exists(name, decision.version):
@@ -400,7 +402,7 @@ def _move(name: str, entry: Entry, book: Sequence[Entry], held: Held) -> None:
         registry.mirror_stage(target, SEEN[decision.alias])
 
 
-def _retire(name: str, entry: Entry, book: Sequence[Entry]) -> None:
+def _retire(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry]) -> None:
     """What becomes of the version that leaves production, and of the alias `previous`."""
     decision = entry.decision
     back = before([*book, replace(entry, state="intended")], decision.version)
@@ -420,7 +422,7 @@ def _retire(name: str, entry: Entry, book: Sequence[Entry]) -> None:
             registry.mirror_stage(target, "Archived")
 
 
-def _summary(entry: Entry) -> str:
+def _summary(entry: LedgerEntry) -> str:
     decision = entry.decision
     past = "forced" if decision.forced else {"promotion": "promoted", "rollback": "rolled back"}[decision.action]
     held = f" in place of version {decision.previous}" if decision.previous else ""
@@ -435,7 +437,7 @@ def _summary(entry: Entry) -> str:
     return "\n\n".join([*lines, f"The findings are in the run {entry.run_id} of the experiment of decisions."])
 
 
-def _end(entry: Entry, state: State, held: Held, by: str = "") -> Entry:
+def _end(entry: LedgerEntry, state: State, held: Lease, by: str = "") -> LedgerEntry:
     told: dict[str, str] = {"state": state}
     if by or state == "abandoned":
         told["repaired"] = f"{by or actor()} {datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
@@ -446,7 +448,7 @@ def _end(entry: Entry, state: State, held: Held, by: str = "") -> Entry:
     return replace(entry, state=state, repaired=told.get("repaired", ""))
 
 
-def _set(entry: Entry, held: Held, **values: str) -> None:
+def _set(entry: LedgerEntry, held: Lease, **values: str) -> None:
     """The one place that changes tags of an entry; the state comes last."""
     held.require()
     with tracking.store_errors():

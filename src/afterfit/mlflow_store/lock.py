@@ -58,7 +58,7 @@ class Owner:
         return json.dumps(asdict(self))
 
 
-class Held:
+class Lease:
     """A lock while it is held; ask `require` before each step that others must not cross."""
 
     def __init__(self, name: str, since: float, lease: float = LEASE) -> None:
@@ -80,7 +80,7 @@ class Held:
 
 
 @contextmanager
-def locked(name: str, who: str, patience: float = PATIENCE, lease: float = LEASE) -> Iterator[Held]:
+def locked(name: str, who: str, patience: float = PATIENCE, lease: float = LEASE) -> Iterator[Lease]:
     """Hold the lock of that name while the block runs.
 
     MLflow has no compare-and-set. What each of its stores does atomically is to make a registered model: names are
@@ -104,7 +104,7 @@ def locked(name: str, who: str, patience: float = PATIENCE, lease: float = LEASE
     owner = Owner(uuid.uuid4().hex[:12], _machine(), os.getpid(), _born(os.getpid()), who, time.time(), lease)
     _take(name, owner, time.monotonic() + patience)
     try:
-        yield Held(name, time.monotonic(), lease)
+        yield Lease(name, time.monotonic(), lease)
     finally:
         # what cannot be deleted now is left behind, which the next command sees
         with suppress(StoreError):

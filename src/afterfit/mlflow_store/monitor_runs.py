@@ -10,10 +10,10 @@ from typing import Any
 
 from afterfit.loop.observation import Observation
 from afterfit.loop.policy import Action
-from afterfit.loop.recorded_windows import Watched
+from afterfit.loop.recorded_windows import RecordedWindow
 from afterfit.mlflow_store import tracking
-from afterfit.mlflow_store.tracking import Noted, Point
-from afterfit.performance.estimation import Past
+from afterfit.mlflow_store.tracking import MetricPoint, Noted
+from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured
 
 KIND, START, END, VERSION = "afterfit.kind", "afterfit.start", "afterfit.end", "afterfit.version"
@@ -25,14 +25,14 @@ MOST_REASON = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MonitorRecord:
     """What is recorded of a window: what was seen, what it showed of the version, its place, and what is to be done.
 
     `causes` are the keys of all that is wrong, which were told with this window or before.
     """
 
     seen: Observation
-    past: Past
+    past: CalibrationEvidence
     step: int
     action: Action
     causes: tuple[str, ...]
@@ -43,15 +43,15 @@ def experiment(use_case: str) -> str:
     return f"{use_case}.monitor"
 
 
-def windows(use_case: str) -> list[Watched]:
+def windows(use_case: str) -> list[RecordedWindow]:
     """The windows recorded so far, oldest first, each as it was looked at last."""
-    found: dict[tuple[str, ...], Watched] = {}
+    found: dict[tuple[str, ...], RecordedWindow] = {}
     for one in map(_watched, tracking.noted(experiment(use_case), {KIND: "window"})):
         found.setdefault(place_of(one.name, one.start, one.end), one)
     return sorted(found.values(), key=lambda one: (one.step, one.name))
 
 
-def record(use_case: str, entry: Entry, texts: Mapping[str, str]) -> str:
+def record(use_case: str, entry: MonitorRecord, texts: Mapping[str, str]) -> str:
     """Record one window in a run of its own; runs of the same window before are removed. Gives the run's id.
 
     Args:
@@ -76,7 +76,7 @@ def record(use_case: str, entry: Entry, texts: Mapping[str, str]) -> str:
         CAUSES: json.dumps(entry.causes),
     }
     time = moment_of(seen.end, step)
-    points = [Point(key, value, time, step) for key, value in metrics_of(seen).items()]
+    points = [MetricPoint(key, value, time, step) for key, value in metrics_of(seen).items()]
     place = {key: tags[key] for key in ((KIND, START, END) if seen.start and seen.end else (KIND, NAME))}
     before = [run.run_id for run in tracking.noted(name, place)]
     made = tracking.note_run(name, seen.name, tags, points, texts)
@@ -90,7 +90,9 @@ def series(use_case: str) -> str:
     What was told already only grows; where an earlier value became another one, the run is made anew.
     """
     name, found = experiment(use_case), windows(use_case)
-    points = [Point(k, v, moment_of(one.end, one.step), one.step) for one in found for k, v in one.metrics.items()]
+    points = [
+        MetricPoint(k, v, moment_of(one.end, one.step), one.step) for one in found for k, v in one.metrics.items()
+    ]
     known = tracking.noted(name, {KIND: "series"})
     if known:
         count, digest = known[0].tags[POINTS].split(" ")
@@ -139,11 +141,11 @@ def place_of(name: str, start: datetime | None, end: datetime | None) -> tuple[s
     return (_iso(start), _iso(end)) if start is not None and end is not None else (name,)
 
 
-def _watched(run: Noted) -> Watched:
+def _watched(run: Noted) -> RecordedWindow:
     tags = run.tags
     ends = [datetime.fromisoformat(tags[key]) if tags.get(key) else None for key in (START, END)]
-    past = Past.from_dict(json.loads(tags[PAST])) if tags.get(PAST) else None
-    return Watched(
+    past = CalibrationEvidence.from_dict(json.loads(tags[PAST])) if tags.get(PAST) else None
+    return RecordedWindow(
         run.run_id,
         tags.get(NAME, ""),
         ends[0],
@@ -157,11 +159,11 @@ def _watched(run: Noted) -> Watched:
     )
 
 
-def _told(points: Sequence[Point]) -> str:
+def _told(points: Sequence[MetricPoint]) -> str:
     return f"{len(points)} {_digest(points)}"
 
 
-def _digest(points: Sequence[Point]) -> str:
+def _digest(points: Sequence[MetricPoint]) -> str:
     whole: list[Any] = [[p.metric, p.value, p.time, p.step] for p in points if isfinite(p.value)]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
 

@@ -18,7 +18,7 @@ DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StepRun:
     """One window's step: its run, its window's name and end (ISO text), and its marks."""
 
     run_id: str
@@ -37,7 +37,7 @@ def experiment(name: str) -> str:
     return f"{name}.loop"
 
 
-def pages(name: str) -> list[Page]:
+def pages(name: str) -> list[StepRun]:
     """The journal, oldest window first."""
     tracking.check_reachable()
     found: list[Run] = []
@@ -53,22 +53,22 @@ def pages(name: str) -> list[Page]:
     return sorted((_page(run) for run in found), key=lambda one: one.end)
 
 
-def _page(run: Run) -> Page:
+def _page(run: Run) -> StepRun:
     marks = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
-    return Page(run.info.run_id, marks.get("window", ""), marks.get("end", ""), marks)
+    return StepRun(run.info.run_id, marks.get("window", ""), marks.get("end", ""), marks)
 
 
-def begin(name: str, window: str, start: str, end: str) -> Page:
+def begin(name: str, window: str, start: str, end: str) -> StepRun:
     """A new page; a run that nobody has to be active for."""
     marks = {"kind": "step", "use_case": name, "window": window, "start": start, "end": end}
     tags = {f"{PREFIX}{key}": value for key, value in marks.items()}
     with tracking.store_errors():
         ledger = tracking.experiment_id(experiment(name))
         made: Any = patiently(lambda: MlflowClient().create_run(ledger, tags=tags, run_name=window))
-    return Page(made.info.run_id, window, end, marks)
+    return StepRun(made.info.run_id, window, end, marks)
 
 
-def mark(page: Page, **marks: str) -> Page:
+def mark(page: StepRun, **marks: str) -> StepRun:
     """Set marks, one after the other."""
     with tracking.store_errors():
         for key, value in marks.items():
@@ -76,13 +76,13 @@ def mark(page: Page, **marks: str) -> Page:
     return replace(page, marks={**page.marks, **marks})
 
 
-def write(page: Page, path: str, content: Mapping[str, Any]) -> None:
+def write(page: StepRun, path: str, content: Mapping[str, Any]) -> None:
     """Write a JSON file of the page; one of that name is replaced."""
     with tracking.store_errors():
         MlflowClient().log_text(page.run_id, json.dumps(content, indent=1, default=str), path)
 
 
-def read(page: Page, path: str) -> dict[str, Any]:
+def read(page: StepRun, path: str) -> dict[str, Any]:
     """Read a JSON file of the page."""
     with tracking.store_errors():
         place = f"{MlflowClient().get_run(page.run_id).info.artifact_uri}/{path}"
@@ -90,7 +90,7 @@ def read(page: Page, path: str) -> dict[str, Any]:
     return found
 
 
-def close(page: Page, note: str, metrics: Mapping[str, float]) -> Page:
+def close(page: StepRun, note: str, metrics: Mapping[str, float]) -> StepRun:
     """End the page; the mark that it is done comes last."""
     with tracking.store_errors():
         client = MlflowClient()

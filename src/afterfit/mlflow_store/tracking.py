@@ -50,7 +50,7 @@ DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class MetricPoint:
     """One value of a metric: when (milliseconds since 1970, UTC), and its step."""
 
     metric: str
@@ -351,7 +351,7 @@ def noted(experiment: str, tags: Mapping[str, str]) -> list[Noted]:
 
 
 def note_run(
-    experiment: str, name: str, tags: Mapping[str, str], points: Sequence[Point], texts: Mapping[str, str]
+    experiment: str, name: str, tags: Mapping[str, str], points: Sequence[MetricPoint], texts: Mapping[str, str]
 ) -> str:
     """A whole run at once, whatever run is active: tags, metrics in order of time, and text files; gives its id.
 
@@ -368,7 +368,7 @@ def note_run(
     return str(made)
 
 
-def add_points(run_id: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
+def add_points(run_id: str, points: Sequence[MetricPoint], tags: Mapping[str, str] | None = None) -> None:
     """Further points of a run's metrics, and tags; values that are not finite are left out."""
     metrics = [Metric(p.metric, float(p.value), p.time, p.step) for p in points if isfinite(p.value)]
     with store_errors():

@@ -27,11 +27,11 @@ from sklearn.utils import get_tags
 from afterfit.errors import SettingsError
 
 Task = Literal["classification", "regression"]
-Builder = Callable[["Layout", Task, Mapping[str, Any], int], BaseEstimator]
+Builder = Callable[["MatrixInfo", Task, Mapping[str, Any], int], BaseEstimator]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class MatrixInfo:
     """What a builder must know of the matrix: for each column the number of category codes, or 0 for a number."""
 
     codes: tuple[int, ...]
@@ -47,21 +47,21 @@ class Layout:
         return [position for position, size in enumerate(self.codes) if not size]
 
 
-def hist_gradient_boosting(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+def hist_gradient_boosting(layout: MatrixInfo, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
     """Gradient-boosted trees over histograms; category codes and missing values are native to it."""
     kind = HistGradientBoostingClassifier if task == "classification" else HistGradientBoostingRegressor
     settings = {"early_stopping": False, **params}
     return kind(categorical_features=layout.categorical or None, random_state=seed, **settings)
 
 
-def random_forest(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+def random_forest(layout: MatrixInfo, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
     """A forest over the codes as they are; missing values are native to it."""
     del layout
     kind = RandomForestClassifier if task == "classification" else RandomForestRegressor
     return kind(**{"n_estimators": 100, "min_samples_leaf": 5, "n_jobs": 2, **params}, random_state=seed)
 
 
-def linear(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+def linear(layout: MatrixInfo, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
     """Logistic regression or ridge on imputed, one-hot and scaled columns."""
     if task == "classification":
         model = LogisticRegression(**{"max_iter": 1000, **params}, random_state=seed)
@@ -70,7 +70,7 @@ def linear(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> 
     return Pipeline([("prepare", dense_columns(layout)), ("model", model)])
 
 
-def dummy(layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+def dummy(layout: MatrixInfo, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
     """The same answer for every row: class shares, or the median. A candidate must beat it."""
     del layout
     if task == "classification":
@@ -97,7 +97,7 @@ def trusted_packages() -> frozenset[str]:
     return frozenset(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip())
 
 
-def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+def build(name: str, layout: MatrixInfo, task: Task, params: Mapping[str, Any], seed: int) -> BaseEstimator:
     """An unfitted estimator by a builder's name, or by the dotted name of a scikit-learn-compatible class.
 
     A class that cannot take missing values gets the imputed, one-hot and scaled columns of `linear`. Classes of
@@ -120,7 +120,7 @@ def build(name: str, layout: Layout, task: Task, params: Mapping[str, Any], seed
     return estimator
 
 
-def _dotted(name: str, layout: Layout, params: Mapping[str, Any], seed: int) -> BaseEstimator:
+def _dotted(name: str, layout: MatrixInfo, params: Mapping[str, Any], seed: int) -> BaseEstimator:
     kind = _class_named(name)
     settings = dict(params)
     if "random_state" in inspect.signature(kind).parameters:
@@ -164,7 +164,7 @@ def _takes_missing(estimator: BaseEstimator) -> bool:
     return bool(get_tags(estimator).input_tags.allow_nan)
 
 
-def dense_columns(layout: Layout) -> ColumnTransformer:
+def dense_columns(layout: MatrixInfo) -> ColumnTransformer:
     """Numbers imputed by the median (with an indicator) and scaled; codes one-hot, missing as all zeros."""
     numbers = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()

@@ -73,13 +73,13 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unseen:
+class OutOfFold:
     """Training rows that the fit of the last fold had not seen, and what it answered, calibrated as the scorer is.
 
     A version that was trained on all rows up to now has no other rows that could judge it now.
 
     Attributes:
-        marks: (m,) uint64, their fingerprints (`afterfit.data.row_marks`).
+        marks: (m,) uint64, their fingerprints (`afterfit.data.row_fingerprints`).
         predictions: (m,) the answers.
     """
 
@@ -101,7 +101,7 @@ class Unseen:
         return written.getvalue()
 
     @classmethod
-    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "Unseen":
+    def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "OutOfFold":
         """The inverse of `to_bytes`."""
         with np.load(path, allow_pickle=False) as found:
             table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
@@ -118,7 +118,7 @@ class Bundle:
         digest: sha256 over the bundle's files.
         example: a few rows as a client would send them.
         version: the registry version it was loaded as, or None.
-        rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_marks`), for the gate.
+        rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_fingerprints`), for the gate.
         reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
         unseen: what the last fold answered for the rows that it had not seen; None in older bundles.
         errormap: errors of rows that the folds' models were not fitted on; None in older bundles.
@@ -131,7 +131,7 @@ class Bundle:
     version: str | None = None
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
-    unseen: Unseen | None = None
+    unseen: OutOfFold | None = None
     errormap: ErrorMap | None = None
 
     @property
@@ -277,7 +277,7 @@ def save(
     *,
     rows: Marks | None = None,
     reference: Reference | None = None,
-    unseen: Unseen | None = None,
+    unseen: OutOfFold | None = None,
     errormap: ErrorMap | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
@@ -358,7 +358,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
         errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
-        unseen = Unseen.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
+        unseen = OutOfFold.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
         return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, errormap)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error

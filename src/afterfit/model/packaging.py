@@ -15,9 +15,9 @@ import pandas as pd
 
 from afterfit import data
 from afterfit.contract.columns import PLACEHOLDERS
-from afterfit.model.bundle import Bundle, Manifest, Unseen, save
+from afterfit.model.bundle import Bundle, Manifest, OutOfFold, save
 from afterfit.model.safe_loading import code_digest
-from afterfit.model.training import Problem, Trained, errormap, pose, reference
+from afterfit.model.training import Trained, TrainingData, errormap, prepare, reference
 from afterfit.package import ROOT
 from afterfit.use_case import UseCase
 
@@ -33,7 +33,7 @@ EXAMPLE_ROWS = 3
 class Table:
     """A use case's training table, ready to train on; where it is from, and what was left out on the way."""
 
-    problem: Problem
+    problem: TrainingData
     name: str
     train: data.Fingerprint
     left_out: Mapping[str, int]
@@ -51,11 +51,11 @@ def table(use_case: UseCase, window: data.Window, rows: npt.NDArray[Any]) -> Tab
     frame = window.frame.iloc[rows].reset_index(drop=True)
     classes = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else None
     y = data.encode_target(use_case, frame[use_case.target], classes or ())
-    problem = pose(use_case, frame, y, classes)
+    problem = prepare(use_case, frame, y, classes)
     left_out = dict(window.dropped)
     if problem.refused:
         left_out["refused by the contract"] = problem.refused
-    marks = data.kept_marks(data.row_marks(use_case, frame))
+    marks = data.kept_fingerprints(data.row_fingerprints(use_case, frame))
     return Table(problem, window.name, data.fingerprint(frame, use_case.time), left_out, marks)
 
 
@@ -79,17 +79,19 @@ def bundled(
         folder,
         rows=made.marks,
         reference=profiles,
-        unseen=unseen_of(made, trained),
+        unseen=out_of_fold_of(made, trained),
         errormap=errormap(made.problem, trained),
     )
 
 
-def unseen_of(made: Table, trained: Trained) -> Unseen | None:
+def out_of_fold_of(made: Table, trained: Trained) -> OutOfFold | None:
     """What the last fold answered; None where not all rows have a fingerprint of their own here."""
     rows = trained.rows[len(trained.rows) - trained.last :]
     if not len(rows) or len(made.marks) != len(made.problem.frame):
         return None
-    return Unseen(made.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows))))
+    return OutOfFold(
+        made.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows)))
+    )
 
 
 def manifest_of(made: Table, builder: str, params: Mapping[str, Any], trained: Trained, created: datetime) -> Manifest:

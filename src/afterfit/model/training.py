@@ -16,7 +16,7 @@ from afterfit.data.splits import ordered_folds, shuffled_folds
 from afterfit.drift.reference import Reference, cleaned
 from afterfit.drift.reference import learn as learn_reference
 from afterfit.errors import SchemaError, SettingsError, TrainingError
-from afterfit.model.builders import Layout, Task, build
+from afterfit.model.builders import MatrixInfo, Task, build
 from afterfit.model.calibration import Calibration, conformal_offsets, fit_calibration
 from afterfit.model.scorer import Scorer, predict, raw_probabilities
 from afterfit.performance.error_map import ErrorMap, learn_errormap
@@ -32,7 +32,7 @@ SMALLEST_TABLE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class TrainingData:
     """A training table made ready once: target encoded, kinds fixed, rows that the contract refuses left out.
 
     Attributes:
@@ -68,11 +68,11 @@ class Fold:
     valid: Floats
     y_valid: npt.NDArray[Any]
     rows: Rows
-    layout: Layout
+    layout: MatrixInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class CVScore:
     """One metric over folds: its mean, its standard deviation, and where the next window's value is expected.
 
     `low` and `high` are the 90 % prediction interval for one more fold: mean ± t · sd · √(1 + 1/k), with k - 1
@@ -87,7 +87,7 @@ class Spread:
     folds: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> "Spread":
+    def of(cls, values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> "CVScore":
         """Summarise one value a fold; folds where the metric is not defined (nan) are left out."""
         known = [value for value in values if np.isfinite(value)]
         if len(known) < 2:
@@ -114,15 +114,17 @@ class Trained:
     """
 
     scorer: Scorer
-    metrics: Mapping[str, Spread]
-    dummy: Mapping[str, Spread]
+    metrics: Mapping[str, CVScore]
+    dummy: Mapping[str, CVScore]
     out_of_fold: Predictions
     rows: Rows
     unseen: Predictions
     last: int = 0
 
 
-def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None) -> Problem:
+def prepare(
+    use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None
+) -> TrainingData:
     """Make a training table ready: learn the contract, and leave out and count the rows that it refuses.
 
     Args:
@@ -147,7 +149,7 @@ def pose(use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: t
             f"Training needs at least {SMALLEST_TABLE} usable rows; of {len(frame)} rows {keep.sum()} are usable"
             + (f" (the others are refused for {refused})." if refused else ".")
         )
-    return Problem(
+    return TrainingData(
         use_case,
         (features if keep.all() else features.loc[keep]).reset_index(drop=True),
         y[keep],
@@ -207,7 +209,7 @@ def _contract(use_case: UseCase, features: pd.DataFrame, kinds: Mapping[str, Kin
     )
 
 
-def folds(problem: Problem, count: int) -> list[Fold]:
+def folds(problem: TrainingData, count: int) -> list[Fold]:
     """Cut a problem into folds, each encoded by its own training rows.
 
     In time where the use case has a time column: each fold is trained on all that lies before it, as production
@@ -219,21 +221,21 @@ def folds(problem: Problem, count: int) -> list[Fold]:
     return [_fold(problem, train, valid) for train, valid in _cuts(problem, count)]
 
 
-def _cuts(problem: Problem, count: int) -> list[tuple[Rows, Rows]]:
+def _cuts(problem: TrainingData, count: int) -> list[tuple[Rows, Rows]]:
     """Positions of each fold's training and validation rows."""
     if problem.times is None:
         return shuffled_folds(problem.y, count, problem.use_case.seed, problem.task)
     return ordered_folds(problem.times, count, labels=problem.y if problem.classes is not None else None)
 
 
-def _fold(problem: Problem, train: Rows, valid: Rows) -> Fold:
+def _fold(problem: TrainingData, train: Rows, valid: Rows) -> Fold:
     contract = _known_from(problem, train)
     encoder, matrix = encode(problem, train, problem.use_case.seed, contract)
     checked = contract.check_frame(problem.frame.iloc[valid])
     return Fold(matrix, problem.y[train], encoder.encode_frame(checked), problem.y[valid], valid, layout(encoder))
 
 
-def _known_from(problem: Problem, rows: Rows) -> Contract:
+def _known_from(problem: TrainingData, rows: Rows) -> Contract:
     """The contract as some rows alone would teach it; only the kinds of columns and formats of dates stay."""
     whole = problem.contract.columns
     learnt = _contract(problem.use_case, problem.frame.iloc[rows], {column.name: column.kind for column in whole})
@@ -241,7 +243,7 @@ def _known_from(problem: Problem, rows: Rows) -> Contract:
     return Contract(tuple(replace(column, datetime_format=formats[column.name]) for column in learnt.columns))
 
 
-def encode(problem: Problem, rows: Rows, seed: int, contract: Contract | None = None) -> tuple[Encoder, Floats]:
+def encode(problem: TrainingData, rows: Rows, seed: int, contract: Contract | None = None) -> tuple[Encoder, Floats]:
     """Fit the encoder on some rows and encode them, some values masked so that "other" and "missing" mean something.
 
     In a small table a category needs no more than a twentieth of the rows to keep a code of its own (and at least
@@ -265,13 +267,13 @@ def encode(problem: Problem, rows: Rows, seed: int, contract: Contract | None = 
     return encoder, mask_some(encoder.encode_frame(checked), encoder, np.random.default_rng(seed))
 
 
-def layout(encoder: Encoder) -> Layout:
+def layout(encoder: Encoder) -> MatrixInfo:
     """What a model builder must know of an encoder's matrix."""
-    return Layout(encoder.sizes)
+    return MatrixInfo(encoder.sizes)
 
 
 def fit(
-    name: str, params: Mapping[str, Any], matrix: Floats, y: npt.NDArray[Any], *, form: Layout, use_case: UseCase
+    name: str, params: Mapping[str, Any], matrix: Floats, y: npt.NDArray[Any], *, form: MatrixInfo, use_case: UseCase
 ) -> Any:
     """Build and fit one estimator on an encoded matrix.
 
@@ -291,13 +293,13 @@ def fit(
         raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {said}") from error
 
 
-def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: Problem) -> Predictions:
+def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: TrainingData) -> Predictions:
     """Fit on one fold's training rows and predict its validation rows, not calibrated."""
     estimator = fit(name, params, fold.train, fold.y_train, form=fold.layout, use_case=problem.use_case)
     return predict(estimator, fold.valid, problem.classes)
 
 
-def metric_names(problem: Problem) -> list[str]:
+def metric_names(problem: TrainingData) -> list[str]:
     """The primary metric and those beside it, each once."""
     return _metrics_of(problem.use_case)
 
@@ -314,7 +316,7 @@ def measured(names: Sequence[str], y: npt.NDArray[Any], answer: Predictions) -> 
     return {name: found.get(name, float("nan")) for name in names}
 
 
-def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Progress = lambda _: None) -> Trained:
+def train(problem: TrainingData, name: str, params: Mapping[str, Any], progress: Progress = lambda _: None) -> Trained:
     """Train one builder with one set of parameters.
 
     The folds' predictions give the metrics, the calibration and the interval; the final fit uses all rows. A fold's
@@ -351,7 +353,7 @@ def train(problem: Problem, name: str, params: Mapping[str, Any], progress: Prog
     )
 
 
-def reference(problem: Problem, trained: Trained) -> Reference:
+def reference(problem: TrainingData, trained: Trained) -> Reference:
     """Profiles of the training rows, of the answers that no fold had seen, and of the outcomes.
 
     Where a column is private, no category is named in them.
@@ -369,7 +371,7 @@ def reference(problem: Problem, trained: Trained) -> Reference:
     )
 
 
-def errormap(problem: Problem, trained: Trained) -> ErrorMap | None:
+def errormap(problem: TrainingData, trained: Trained) -> ErrorMap | None:
     """What the folds' models showed on rows that they were not fitted on, in order of time where there is one."""
     order = np.argsort(trained.rows, kind="stable") if problem.times is not None else np.arange(len(trained.rows))
     rows, scorer = trained.rows[order], trained.scorer
@@ -385,13 +387,13 @@ def errormap(problem: Problem, trained: Trained) -> ErrorMap | None:
 
 def _spreads(
     names: Sequence[str], truth: Sequence[npt.NDArray[Any]], answers: Sequence[Predictions]
-) -> dict[str, Spread]:
+) -> dict[str, CVScore]:
     by_fold = [measured(names, y, answer) for y, answer in zip(truth, answers, strict=True)]
-    return {name: Spread.of([scores[name] for scores in by_fold], metric(name).bounds) for name in names}
+    return {name: CVScore.of([scores[name] for scores in by_fold], metric(name).bounds) for name in names}
 
 
 def _final(
-    problem: Problem,
+    problem: TrainingData,
     name: str,
     params: Mapping[str, Any],
     raw: Sequence[Predictions],
@@ -410,7 +412,7 @@ def _final(
 
 
 def _learn_calibration(
-    raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: Problem
+    raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: TrainingData
 ) -> tuple[Calibration | None, tuple[float, float] | None]:
     """What the given folds teach: calibration for classes, interval offsets for numbers."""
     if not raw:
@@ -422,7 +424,7 @@ def _learn_calibration(
 
 
 def _calibrated_by_others(
-    raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: Problem
+    raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: TrainingData
 ) -> list[Predictions]:
     """Each fold's predictions under what the other folds teach; under the earlier ones only, where time orders them."""
     answers = []

@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from afterfit.errors import SettingsError, SourceError, TrainingError
-from afterfit.model.training import Fold, Problem, fold_predictions, folds, measured, metric_names
+from afterfit.model.training import Fold, TrainingData, fold_predictions, folds, measured, metric_names
 from afterfit.performance.evaluation import metric
 from afterfit.settings import Candidate, Range
 from afterfit.use_case import UseCase
@@ -59,7 +59,7 @@ class Search:
 
 
 def search(
-    problem: Problem,
+    problem: TrainingData,
     store: Path,
     study_name: str,
     report: Callable[[Trial], None] = lambda _: None,
@@ -144,7 +144,7 @@ def _about(space: Range, value: Any) -> Range:
     return space.model_copy(update={"low": bounds[0], "high": bounds[1]})
 
 
-def _study(problem: Problem, store: Path, name: str) -> optuna.Study:
+def _study(problem: TrainingData, store: Path, name: str) -> optuna.Study:
     use_case = problem.use_case
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def _holds(space: Range, value: Any) -> bool:
     return number and (space.low or 0) <= value <= (space.high or 0) and (not whole or value == int(value))
 
 
-def _run(study: optuna.Study, problem: Problem, parts: list[Fold], clock: Callable[[], float]) -> Trial | None:
+def _run(study: optuna.Study, problem: TrainingData, parts: list[Fold], clock: Callable[[], float]) -> Trial | None:
     """Run one trial; None where the estimator refused its parameters."""
     trial = study.ask()
     started = clock()
@@ -241,7 +241,7 @@ def _value(trial: optuna.Trial, name: str, space: Range) -> Any:
 
 
 def _over_folds(
-    trial: optuna.Trial, builder: str, params: Mapping[str, Any], problem: Problem, parts: list[Fold]
+    trial: optuna.Trial, builder: str, params: Mapping[str, Any], problem: TrainingData, parts: list[Fold]
 ) -> list[dict[str, float]]:
     names, primary = metric_names(problem), problem.use_case.primary_metric
     scores: list[dict[str, float]] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from afterfit.loop.backtest import Entry, Ranking, Story
+from afterfit.loop.backtest import PolicyRun, Ranking, WindowResult
 from afterfit.package import TEMPLATES
 from afterfit.use_case import UseCase
 
@@ -32,7 +32,7 @@ SAID = {
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ChartPoint:
     """One window on a timeline: where it is, what was realised and believed, and what was done; words for a reader."""
 
     x: float
@@ -50,7 +50,7 @@ class Point:
 class Timeline:
     """A policy's windows: points, the lines through them (a new version begins a new one), ticks and grid lines."""
 
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     lines: tuple[str, ...]
     others: str
     ticks: tuple[tuple[float, str], ...]
@@ -98,7 +98,7 @@ def _template() -> Template:
     return environment.get_template("backtest.html")
 
 
-def _row(story: Story, ranking: Ranking, name: str) -> dict[str, Any]:
+def _row(story: PolicyRun, ranking: Ranking, name: str) -> dict[str, Any]:
     found = ranking.against_best[story.name]
     first = story is ranking.stories[0]
     money = story.money is not None
@@ -119,7 +119,7 @@ def _row(story: Story, ranking: Ranking, name: str) -> dict[str, Any]:
     }
 
 
-def _ends(stories: Sequence[Story], name: str) -> tuple[float, float]:
+def _ends(stories: Sequence[PolicyRun], name: str) -> tuple[float, float]:
     """The range of the timelines: all realised values and what was believed, not its intervals."""
     values = [entry.realised.get(name, nan) for story in stories for entry in story.entries]
     believed = [entry.believed(name) for story in stories for entry in story.entries]
@@ -129,7 +129,7 @@ def _ends(stories: Sequence[Story], name: str) -> tuple[float, float]:
     return min(known) - room, max(known) + room
 
 
-def timeline(story: Story, best: Story, name: str, ends: tuple[float, float]) -> Timeline:
+def timeline(story: PolicyRun, best: PolicyRun, name: str, ends: tuple[float, float]) -> Timeline:
     """Lay out a policy's windows.
 
     Args:
@@ -149,7 +149,7 @@ def timeline(story: Story, best: Story, name: str, ends: tuple[float, float]) ->
     return Timeline(points, _lines(story, points), others, ticks, tuple((_y(v, ends), f"{v:.4g}") for v in marks))
 
 
-def _lines(story: Story, points: Sequence[Point]) -> tuple[str, ...]:
+def _lines(story: PolicyRun, points: Sequence[ChartPoint]) -> tuple[str, ...]:
     """A line a stretch of windows that one version answered; each begins where the last ended."""
     lines: list[list[str]] = []
     version = ""
@@ -166,7 +166,7 @@ def _lines(story: Story, points: Sequence[Point]) -> tuple[str, ...]:
     return tuple(" ".join(line) for line in lines)
 
 
-def _point(entry: Entry, x: float, name: str, ends: tuple[float, float]) -> Point:
+def _point(entry: WindowResult, x: float, name: str, ends: tuple[float, float]) -> ChartPoint:
     value, believed = entry.realised.get(name, nan), entry.believed(name)
     known = believed if believed is not None and believed.value is not None else None
     mark, kind = MARKS.get(entry.done.outcome, ("", ""))
@@ -176,7 +176,7 @@ def _point(entry: Entry, x: float, name: str, ends: tuple[float, float]) -> Poin
     if known is not None:
         said.append(f"believed {known.value:.4f}")
     said += [SAID[entry.done.outcome]] if entry.done.outcome in SAID else []
-    return Point(
+    return ChartPoint(
         x,
         _y(value, ends) if isfinite(value) else None,
         None if known is None or known.value is None else _y(known.value, ends),
@@ -195,7 +195,7 @@ def _y(value: float, ends: tuple[float, float]) -> float:
     return round(TOP + HIGH * (1 - min(max(share, 0.0), 1.0)), 1)
 
 
-def _events(story: Story) -> list[dict[str, str]]:
+def _events(story: PolicyRun) -> list[dict[str, str]]:
     """The windows in which something was done or told, in words."""
     told = []
     for entry in story.entries:

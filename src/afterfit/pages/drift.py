@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from afterfit.drift.reference import Reference
-from afterfit.drift.report import ColumnReport, DriftReport, Finding
+from afterfit.drift.report import ColumnReport, DriftFinding, DriftReport
 from afterfit.package import TEMPLATES
 from afterfit.pages.charts import HeatMap, NamePicture, NumberPicture, heat_map, middle, percent, picture
 
@@ -127,14 +127,14 @@ def _visible(character: str) -> str:
     return "\ufffd" if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else character
 
 
-def by_weight(column: ColumnReport) -> list[Finding]:
+def by_weight(column: ColumnReport) -> list[DriftFinding]:
     """A column's findings: alarms first, then the largest in smallest effects of interest.
 
     A moved mean or spread comes before the values out of range and the other shape that follow from it.
     """
     moved = any(f.alarm and f.kind in {"location", "spread"} for f in column.findings)
 
-    def place(finding: Finding) -> tuple[bool, bool, float]:
+    def place(finding: DriftFinding) -> tuple[bool, bool, float]:
         follows = moved and finding.kind in {"new values", "shape"}
         return not finding.alarm, follows, 0.0 if math.isnan(finding.weight) else -finding.weight
 

@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from afterfit.errors import DataError
 from afterfit.performance import recalibration
-from afterfit.performance.estimation import Answers, Past, learn
+from afterfit.performance.estimation import CalibrationEvidence, WindowAnswers, learn
 from afterfit.performance.predictions import FloatArray, Predictions
 
 Floats = npt.NDArray[np.float64]
@@ -110,7 +110,7 @@ class ErrorMap:
 
     regions: Regions
     points: Mapping[int, tuple[float, ...]]
-    folds: tuple[Past, ...]
+    folds: tuple[CalibrationEvidence, ...]
 
     def errors_at(self, matrix: FloatArray, predictions: Predictions) -> FloatArray | None:
         """(n, p) the points of the leaf in which each row lies.
@@ -148,7 +148,9 @@ class ErrorMap:
         if saved.get("format") != FORMAT:
             raise DataError(f"Errors of rows unseen must have format {FORMAT}; these have {saved.get('format')!r}.")
         points = {int(leaf): tuple(map(float, points)) for leaf, points in saved["points"].items()}
-        return cls(Regions.from_dict(saved["regions"]), points, tuple(map(Past.from_dict, saved["folds"])))
+        return cls(
+            Regions.from_dict(saved["regions"]), points, tuple(map(CalibrationEvidence.from_dict, saved["folds"]))
+        )
 
 
 def beside(matrix: FloatArray, predictions: Predictions) -> FloatArray:
@@ -185,7 +187,7 @@ def learn_errormap(  # noqa: PLR0917 - by name in the one place that calls it
         return _of_numbers(beside(matrix, predictions), y, predictions, times, parts)
     if predictions.probabilities is None:
         return None
-    answers = Answers(predictions, None, recalibration.centre_of(shares, len(predictions.classes)), times)
+    answers = WindowAnswers(predictions, None, recalibration.centre_of(shares, len(predictions.classes)), times)
     folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
     if len(predictions.classes) > 2 or not all(fold.off for fold in folds):
         chosen = (predictions.prediction != y).astype(float)
@@ -209,7 +211,7 @@ def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, ti
     regions = cut(columns, np.abs(error))
     leaves = regions(columns)
     points = {int(leaf): points_of(error[leaves == leaf]) for leaf in np.unique(leaves)}
-    answers = Answers(predictions, np.array([points[leaf] for leaf in leaves.tolist()]), np.empty(0), times)
+    answers = WindowAnswers(predictions, np.array([points[leaf] for leaf in leaves.tolist()]), np.empty(0), times)
     folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
     return ErrorMap(regions, points, folds if times is not None else ())
 

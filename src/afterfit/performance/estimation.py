@@ -19,7 +19,7 @@ import numpy.typing as npt
 from afterfit.performance import recalibration
 from afterfit.performance import recalibration as residuals
 from afterfit.performance.bootstrap import Blocks, time_blocks
-from afterfit.performance.forecast import Look, forecast
+from afterfit.performance.forecast import LevelObservation, forecast
 from afterfit.performance.metrics import Measured, Metric
 from afterfit.performance.predictions import FloatArray, Predictions
 
@@ -41,7 +41,7 @@ LONGEST_GAP = 24.0
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class CalibrationEvidence:
     """What rows with outcomes showed of one version: how far its answers were off.
 
     Attributes:
@@ -67,14 +67,14 @@ class Past:
         return {"end": self.end, "rows": self.rows, **told, "outside": self.outside}
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> "Past":
+    def from_dict(cls, saved: Mapping[str, Any]) -> "CalibrationEvidence":
         """The inverse of `to_dict`."""
         told = {name: tuple(map(float, saved[name])) for name in ("off", "variance", "design")}
         return cls(saved["end"], int(saved["rows"]), **told, outside=float(saved["outside"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class WindowAnswers:
     """n rows with answers, without outcomes, in order of time.
 
     Attributes:
@@ -107,14 +107,14 @@ class Answers:
         odds[:, 1] += self.points[:, 0]
         return np.asarray(np.exp(odds - np.logaddexp(odds[:, 0], odds[:, 1])[:, None]))
 
-    def take(self, rows: Any) -> "Answers":
+    def take(self, rows: Any) -> "WindowAnswers":
         """The same for some rows."""
         points = None if self.points is None else self.points[rows]
         times = None if self.times is None else self.times[rows]
-        return Answers(self.predictions.take(rows), points, self.centre, times, self.outside)
+        return WindowAnswers(self.predictions.take(rows), points, self.centre, times, self.outside)
 
 
-def impossible(answers: Answers, past: Sequence[Past] = ()) -> str:
+def impossible(answers: WindowAnswers, past: Sequence[CalibrationEvidence] = ()) -> str:
     """Why nothing can be estimated, as a sentence; empty where it can."""
     if answers.regression and answers.points is None:
         return "The version carries no errors of rows unseen in training: train a new one to have errors estimated."
@@ -131,11 +131,11 @@ def impossible(answers: Answers, past: Sequence[Past] = ()) -> str:
     return ""
 
 
-def learn(answers: Answers, y: npt.NDArray[Any], end: datetime | None = None) -> Past:
+def learn(answers: WindowAnswers, y: npt.NDArray[Any], end: datetime | None = None) -> CalibrationEvidence:
     """What n rows with known outcomes show."""
     until = None if end is None else end.isoformat()
     if impossible(replace(answers, outside=0.0)):
-        return Past(until, len(y), (), (), (), answers.outside)
+        return CalibrationEvidence(until, len(y), (), (), (), answers.outside)
     kept = recalibration.thinned(len(y))
     outside, rows = answers.outside, len(y)
     answers, y = answers.take(kept), y[kept]
@@ -151,7 +151,7 @@ def learn(answers: Answers, y: npt.NDArray[Any], end: datetime | None = None) ->
         blocks = time_blocks(answers.times, scores[:, 0])
     design = recalibration.design(scores, information, blocks.ids, blocks.inflation)
     variance = design * recalibration.variances(information)
-    return Past(
+    return CalibrationEvidence(
         until,
         rows,
         tuple(off.tolist()),
@@ -162,7 +162,11 @@ def learn(answers: Answers, y: npt.NDArray[Any], end: datetime | None = None) ->
 
 
 def estimate(
-    metrics: Sequence[Metric], answers: Answers, folds: Sequence[Past] = (), past: Sequence[Past] = (), seed: int = 0
+    metrics: Sequence[Metric],
+    answers: WindowAnswers,
+    folds: Sequence[CalibrationEvidence] = (),
+    past: Sequence[CalibrationEvidence] = (),
+    seed: int = 0,
 ) -> dict[str, Measured]:
     """Each metric of n rows without their outcomes, with the interval that holds 90 % of what is realised later.
 
@@ -188,14 +192,14 @@ def estimate(
     return found
 
 
-def _unfit(one: Metric, answers: Answers) -> str:
+def _unfit(one: Metric, answers: WindowAnswers) -> str:
     predictions = answers.predictions
     if one.needs == "interval" and predictions.lower is None:
         return f"{one.name} needs the ends of intervals, and the model answers none."
     return ""
 
 
-def _sample(answers: Answers, seed: int) -> Answers:
+def _sample(answers: WindowAnswers, seed: int) -> WindowAnswers:
     n, most = len(answers.predictions), NUMBERS_OF_DRAWS if answers.regression else ROWS_OF_DRAWS
     if n <= most:
         return answers
@@ -203,7 +207,9 @@ def _sample(answers: Answers, seed: int) -> Answers:
     return answers.take(np.sort(rows))
 
 
-def _offs(evidence: Sequence[tuple[Past, float]], answers: Answers, seed: int) -> tuple[FloatArray, FloatArray]:
+def _offs(
+    evidence: Sequence[tuple[CalibrationEvidence, float]], answers: WindowAnswers, seed: int
+) -> tuple[FloatArray, FloatArray]:
     """How far these answers will be off: the mean (d,), and draws (DRAWS, d) with what chance adds."""
     looks = [one for one, _ in evidence]
     steps, ahead = _gaps(looks, answers.times)
@@ -215,7 +221,7 @@ def _offs(evidence: Sequence[tuple[Past, float]], answers: Answers, seed: int) -
     unit = UNIT_OF_NUMBERS if answers.regression else 1.0
     for j in range(len(chance)):
         seen = [
-            Look(one.off[j] / unit, one.variance[j] / unit**2, step, share)
+            LevelObservation(one.off[j] / unit, one.variance[j] / unit**2, step, share)
             for (one, share), step in zip(evidence, steps, strict=True)
         ]
         coming = forecast(seen, ahead)
@@ -224,7 +230,7 @@ def _offs(evidence: Sequence[tuple[Past, float]], answers: Answers, seed: int) -
     return centre, drawn
 
 
-def _chance(answers: Answers) -> FloatArray:
+def _chance(answers: WindowAnswers) -> FloatArray:
     """(d,) variances of what these rows will show, were they independent."""
     if answers.regression:
         assert answers.points is not None  # noqa: S101 - `impossible` has looked
@@ -237,7 +243,7 @@ def _chance(answers: Answers) -> FloatArray:
     return recalibration.variances(recalibration.information(table, answers.centre, theta)) * scale
 
 
-def _gaps(looks: Sequence[Past], times: npt.NDArray[Any] | None) -> tuple[list[float], float]:
+def _gaps(looks: Sequence[CalibrationEvidence], times: npt.NDArray[Any] | None) -> tuple[list[float], float]:
     """Windows' lengths between one look and the next, and from the last one to these rows; 1 without times."""
     ends = [np.datetime64(one.end, "s") if one.end else None for one in looks]
     if times is None or not len(times) or not looks or any(end is None for end in ends):
@@ -248,7 +254,7 @@ def _gaps(looks: Sequence[Past], times: npt.NDArray[Any] | None) -> tuple[list[f
     return [1.0, *gaps[:-1]], gaps[-1]
 
 
-def _one(one: Metric, answers: Answers, sample: Answers, centre: FloatArray, draws: FloatArray) -> Measured:
+def _one(one: Metric, answers: WindowAnswers, sample: WindowAnswers, centre: FloatArray, draws: FloatArray) -> Measured:
     """One metric: its value over all rows, and the interval from draws over the sample."""
     n = len(answers.predictions)
     value = _expected(one, answers, centre[None, :])[0]
@@ -262,7 +268,7 @@ def _one(one: Metric, answers: Answers, sample: Answers, centre: FloatArray, dra
     return Measured(one.name, float(value), low, high, n)
 
 
-def _expected(one: Metric, answers: Answers, offs: FloatArray, *, drawn: bool = False) -> FloatArray:
+def _expected(one: Metric, answers: WindowAnswers, offs: FloatArray, *, drawn: bool = False) -> FloatArray:
     """The metric under each of r ways to be off, (r,); with outcomes drawn where `drawn`, else by expectation."""
     random = np.random.default_rng(len(offs))
     if answers.regression:
@@ -270,7 +276,9 @@ def _expected(one: Metric, answers: Answers, offs: FloatArray, *, drawn: bool = 
     return _of_classes(one, answers, offs, random if drawn else None)
 
 
-def _of_classes(one: Metric, answers: Answers, offs: FloatArray, random: np.random.Generator | None) -> FloatArray:
+def _of_classes(
+    one: Metric, answers: WindowAnswers, offs: FloatArray, random: np.random.Generator | None
+) -> FloatArray:
     table = answers.probabilities
     n, k = table.shape
     y, rows = np.repeat(np.arange(k), n), np.tile(np.arange(n), k)
@@ -297,7 +305,7 @@ def _outcomes(shares: FloatArray, random: np.random.Generator | None) -> FloatAr
     return drawn
 
 
-def _of_numbers(one: Metric, answers: Answers, off: FloatArray, random: np.random.Generator | None) -> float:
+def _of_numbers(one: Metric, answers: WindowAnswers, off: FloatArray, random: np.random.Generator | None) -> float:
     predictions, points = answers.predictions, residuals.shifted_errors(np.asarray(answers.points), off)
     n, p = points.shape
     if random is not None:
@@ -305,7 +313,7 @@ def _of_numbers(one: Metric, answers: Answers, off: FloatArray, random: np.rando
     return one((predictions.prediction[:, None] + points).ravel(), predictions.take(np.repeat(np.arange(n), p)))
 
 
-def plug_in(metrics: Sequence[Metric], answers: Answers) -> dict[str, float]:
+def plug_in(metrics: Sequence[Metric], answers: WindowAnswers) -> dict[str, float]:
     """Each metric as the answers themselves expect it, without any correction."""
     bare = replace(answers, points=answers.points if answers.regression else None)
     width = 2 if answers.regression else recalibration.parameters(bare.probabilities.shape[1])

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "Metric",
+    "MoneyValue",
     "Predictions",
     "SliceResult",
-    "Value",
     "by_slice",
     "cost_metric",
     "evaluate",
@@ -116,7 +116,7 @@ class SliceResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class MoneyValue:
     """Money over n rows: the total and its mean a row; greater is better, so that costs are negative."""
 
     total: float
@@ -326,7 +326,7 @@ def value(
     y: npt.ArrayLike,
     predictions: Predictions,
     rule: Mapping[Any, Mapping[Any, float]] | Callable[..., Any] | str | Metric,
-) -> Value:
+) -> MoneyValue:
     """Money over these rows.
 
     Args:
@@ -346,7 +346,7 @@ def value(
         raise SettingsError(f"Value is a sum over rows; {one.name} is not.")
     won = one.row_losses(outcomes, predictions)
     total = float(won.sum())
-    return Value(total, total / len(won) if len(won) else float("nan"), len(won))
+    return MoneyValue(total, total / len(won) if len(won) else float("nan"), len(won))
 
 
 BINS = 10

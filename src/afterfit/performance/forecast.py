@@ -20,7 +20,7 @@ START = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LevelObservation:
     """One look at the level.
 
     Attributes:
@@ -57,7 +57,7 @@ class Forecast:
         return np.asarray(self.mean[which] + spread * random.standard_normal(count))
 
 
-def forecast(looks: Sequence[Look], ahead: float) -> Forecast:
+def forecast(looks: Sequence[LevelObservation], ahead: float) -> Forecast:
     """Where a window `ahead` of the last look will be.
 
     A window's value is level + scatter; the level takes independent normal steps (a local-level model, Harvey 1989,

@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One answer; a NamedTuple because it is built 10,000 times a second.
 
     Attributes:
@@ -78,7 +78,7 @@ TIME, KEY, FEATURES, SECONDS = 1, 4, 5, 14
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
-class Bulk(NamedTuple):
+class BatchRecord(NamedTuple):
     """Answers that are written together.
 
     Attributes:
@@ -108,7 +108,7 @@ class Bulk(NamedTuple):
         return (*head, None, None, None, None, None, None, None, self.seconds)
 
 
-def told_apart(record: Record) -> list[Record]:
+def unbatch(record: Record) -> list[Record]:
     """The rows of a record that holds many; another one as it is."""
     if record[0] is not None:
         return [record]
@@ -123,7 +123,7 @@ def told_apart(record: Record) -> list[Record]:
     ]
 
 
-def together(records: Sequence[Record]) -> Bulk | None:
+def together(records: Sequence[Record]) -> BatchRecord | None:
     """Answers to several requests, all of one version and all shadows or none, as one.
 
     None where one of them holds what JSON does not know: they are to be written one by one.
@@ -137,7 +137,7 @@ def together(records: Sequence[Record]) -> Bulk | None:
         moments = orjson.dumps([(record[TIME], record[SECONDS]) for record in records], option=DUMP)
     except TypeError:
         return None
-    return Bulk(len(records), time, version, shadow, named, features, answers, moments)
+    return BatchRecord(len(records), time, version, shadow, named, features, answers, moments)
 
 
 def _answer(record: Record) -> dict[str, Any]:

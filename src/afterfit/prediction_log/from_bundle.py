@@ -19,7 +19,7 @@ from afterfit import prediction_log
 from afterfit.contract.values import is_missing, read_category
 from afterfit.model.bundle import Bundle
 from afterfit.prediction_log.arrow import FEATURE, REST, TEXT, TIME, cast, typed
-from afterfit.prediction_log.log import Entry
+from afterfit.prediction_log.entries import LogEntry
 from afterfit.prediction_log.privacy import hashed, key_of, private, salt_of
 from afterfit.prediction_log.spool import Spool
 
@@ -33,12 +33,12 @@ def private_columns(bundle: Bundle) -> frozenset[str]:
 
 def entries(
     bundle: Bundle, rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], time: int, seconds: float
-) -> list[Entry]:
+) -> list[LogEntry]:
     """Entries for the answers of one request, private columns hashed; `time` in microseconds since 1970 UTC."""
     hidden, salt = private_columns(bundle), salt_of(bundle.manifest.name)
     key = bundle.manifest.key
     return [
-        Entry(
+        LogEntry(
             answer["prediction_id"],
             time,
             bundle.version or "",

@@ -14,15 +14,15 @@ import pyarrow as pa
 from afterfit.contract.values import read_category
 from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import reader, sealing, spool_file
-from afterfit.prediction_log.entries import Entry, Outcome
-from afterfit.prediction_log.reader import Asked, feature_column, features_of
+from afterfit.prediction_log.entries import LogEntry, Outcome
+from afterfit.prediction_log.reader import LogQuery, feature_column, features_of
 from afterfit.prediction_log.sealing import Sealed
 from afterfit.prediction_log.spool import Spool
-from afterfit.prediction_log.spool_file import spoken
+from afterfit.prediction_log.spool_file import translate_errors
 from afterfit.prediction_log.store import Part, Store, id_hashes, known_hashes, store
 from afterfit.use_case import UseCase
 
-__all__ = ["Entry", "Outcome", "PredictionLog", "Sealed", "Spool", "feature_column", "features_of"]
+__all__ = ["LogEntry", "Outcome", "PredictionLog", "Sealed", "Spool", "feature_column", "features_of"]
 VARIABLE = "AFTERFIT_LOG"
 """The environment variable that names a log's folder where there is no settings file."""
 SIDE = 500
@@ -146,7 +146,7 @@ def read(
         SourceError: S3 refused or does not answer.
     """
     chosen = None if columns is None else tuple(columns)
-    return reader.read(log.folder, log.store, log.use_case, Asked(start, end, time, version, shadow, chosen))
+    return reader.read(log.folder, log.store, log.use_case, LogQuery(start, end, time, version, shadow, chosen))
 
 
 def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:
@@ -193,7 +193,7 @@ def _held(place: Store, cache: Path, part: Part, wanted: list[str]) -> npt.NDArr
 def _spooled(path: Path, ids: set[str]) -> set[str]:
     """Those of the ids that a spool holds."""
     found: set[str] = set()
-    with spoken(path, "read"), spool_file.snapshot(path) as connection:
+    with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
         if connection is not None:
             wanted = sorted(ids)
             for first in range(0, len(wanted), SIDE):

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class LogRedaction:
     """A use case's rules for its log.
 
     Attributes:
@@ -43,14 +43,14 @@ class Keeping:
         return prediction_log.key_of(row, self.key, self.private, salt=self.salt)
 
 
-NOTHING = Keeping()
+NO_REDACTION = LogRedaction()
 """No key, nothing private."""
 
 
-def keeping_of(use_case: UseCase) -> Keeping:
+def redaction_of(use_case: UseCase) -> LogRedaction:
     """The rules of a settings file."""
     private = frozenset(use_case.columns.private)
-    return Keeping(use_case.key, private, use_case.log.private, prediction_log.salt_of(use_case.name))
+    return LogRedaction(use_case.key, private, use_case.log.private, prediction_log.salt_of(use_case.name))
 
 
 SALT = "AFTERFIT_LOG_SALT"

@@ -24,7 +24,7 @@ from afterfit.contract.datetimes import parse_datetimes
 from afterfit.prediction_log import spool_file
 from afterfit.prediction_log.arrow import FEATURE, PLAIN, REST, TIME, cast, common
 from afterfit.prediction_log.sealing import PART_ROWS, between, by_day, current, shaped
-from afterfit.prediction_log.spool_file import Range, spoken
+from afterfit.prediction_log.spool_file import RowRange, translate_errors
 from afterfit.prediction_log.store import Folder, Hashes, Part, Store, id_hashes
 
 RUN_ROWS = 250_000
@@ -182,7 +182,7 @@ SPOOLED = re.compile(r"(?P<spool>.+)-(?P<first>\d+)-(?P<last>\d+)\.parquet", re.
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LogQuery:
     """What is read: a window of times, from `start` (included) to `end` (excluded), and which rows and columns."""
 
     start: datetime | None
@@ -210,7 +210,7 @@ def features_of(table: pa.Table) -> pa.Table:
     return chosen.rename_columns([field.metadata[b"name"].decode() for field in fields])
 
 
-def read(folder: Path, store: Store, use_case: str, asked: Asked) -> Iterator[pa.Table]:
+def read(folder: Path, store: Store, use_case: str, asked: LogQuery) -> Iterator[pa.Table]:
     """Stream a window. What is not sealed is copied at the start, so that no spool is kept from moving on.
 
     Each answer comes once, though sealing goes on meanwhile: spools are looked at first, and parts of a spool that
@@ -247,7 +247,7 @@ def _copied(
     """Copy what no spool has sealed; gives for (spool, kind) the last row that was sealed then."""
     seen: dict[tuple[str, str], int] = {}
     for path in spool_file.spools(folder, use_case):
-        with spoken(path, "read"), spool_file.snapshot(path) as connection:
+        with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
             if connection is None:
                 continue
             for kind in kinds:
@@ -255,7 +255,7 @@ def _copied(
                 seen[path.stem, kind] = left.first - 1
                 for first in range(left.first, left.last + 1, PART_ROWS):
                     last = min(first + PART_ROWS - 1, left.last)
-                    for day, table in by_day(connection, kind, Range(first, last)):
+                    for day, table in by_day(connection, kind, RowRange(first, last)):
                         place = copy.path / Part(kind, day, f"{path.stem}-{first}-{last}.parquet").name
                         place.parent.mkdir(parents=True, exist_ok=True)
                         pq.write_table(table, place)
@@ -273,7 +273,7 @@ def _parts(store: Store, copy: Folder, kind: str, seen: dict[tuple[str, str], in
     return sorted(found, key=lambda one: (one[1].day, one[1].file))
 
 
-def _of_window(part: Part, asked: Asked) -> bool:
+def _of_window(part: Part, asked: LogQuery) -> bool:
     if not asked.served:
         return True
     day = np.datetime64(part.day, "D")
@@ -281,7 +281,7 @@ def _of_window(part: Part, asked: Asked) -> bool:
     return bool(not after and (asked.start is None or day >= np.datetime64(asked.start, "D")))
 
 
-def _types(places: Sequence[tuple[Store, Part]], asked: Asked) -> dict[str, pa.DataType]:
+def _types(places: Sequence[tuple[Store, Part]], asked: LogQuery) -> dict[str, pa.DataType]:
     """The columns to read, as they stand in the parts, each with the type that all parts have together."""
     found: dict[str, list[pa.DataType]] = {}
     for place, part in places:
@@ -296,7 +296,7 @@ def _types(places: Sequence[tuple[Store, Part]], asked: Asked) -> dict[str, pa.D
     }
 
 
-def _is_chosen(name: str, asked: Asked) -> bool:
+def _is_chosen(name: str, asked: LogQuery) -> bool:
     if name == REST:
         return False
     shown = feature_column(name.removeprefix(FEATURE)) if name.startswith(FEATURE) else name
@@ -309,7 +309,7 @@ def _outcome_tables(places: Sequence[tuple[Store, Part]]) -> Iterator[pa.Table]:
             yield pq.read_table(file, columns=["prediction_id", "key", "value", "time"])
 
 
-def _tables(place: Store, part: Part, types: dict[str, pa.DataType], asked: Asked) -> Iterator[pa.Table]:
+def _tables(place: Store, part: Part, types: dict[str, pa.DataType], asked: LogQuery) -> Iterator[pa.Table]:
     """The rows of a part that are in the window, group by group."""
     with place.open(part) as file:
         parquet = pq.ParquetFile(file, pre_buffer=False)
@@ -320,7 +320,7 @@ def _tables(place: Store, part: Part, types: dict[str, pa.DataType], asked: Aske
                 yield table
 
 
-def _kept(table: pa.Table, asked: Asked) -> pa.Table:
+def _kept(table: pa.Table, asked: LogQuery) -> pa.Table:
     if asked.shadow is not None:
         table = table.filter(table["shadow"] if asked.shadow else pc.invert(table["shadow"]))
     if asked.version is not None:
@@ -331,7 +331,7 @@ def _kept(table: pa.Table, asked: Asked) -> pa.Table:
     return _within(table, asked)
 
 
-def _within(table: pa.Table, asked: Asked) -> pa.Table:
+def _within(table: pa.Table, asked: LogQuery) -> pa.Table:
     """The rows whose own time column, among the features, is in the window; rows without a time are in none."""
     name = FEATURE + asked.time
     if asked.start is None and asked.end is None:
@@ -347,7 +347,7 @@ def _within(table: pa.Table, asked: Asked) -> pa.Table:
     return table.filter(pa.array(inside))
 
 
-def _shaped(table: pa.Table, outcomes: Outcomes, asked: Asked) -> pa.Table:
+def _shaped(table: pa.Table, outcomes: Outcomes, asked: LogQuery) -> pa.Table:
     """The table as it is given out: the log's own columns, the features, the outcome."""
     values, times = outcomes.of(table)
     fields: list[pa.Field] = []

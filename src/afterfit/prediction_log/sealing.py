@@ -26,7 +26,7 @@ from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log import spool_file
 from afterfit.prediction_log.arrow import answers_table, cast, common, outcomes_table
 from afterfit.prediction_log.spool import Spool
-from afterfit.prediction_log.spool_file import Hold, Range, spoken
+from afterfit.prediction_log.spool_file import FileLock, RowRange, translate_errors
 from afterfit.prediction_log.store import Part, Store, id_index
 
 PART_ROWS = 50_000
@@ -89,14 +89,14 @@ def seal(folder: Path, store: Store, use_case: str, own: Sequence[Spool] = ()) -
 def _told(path: Path, faults: list[str]) -> Iterator[None]:
     """What goes wrong with one spool is told at the end, and keeps no other one waiting."""
     try:
-        with spoken(path, "sealed"):
+        with translate_errors(path, "sealed"):
             yield
     except AfterfitError as error:
         faults.append(str(error))
 
 
 def _taken_over(path: Path, store: Store) -> Sealed:
-    hold = Hold(path)
+    hold = FileLock(path)
     if not hold.take():
         return Sealed()
     gone = not path.exists()
@@ -125,7 +125,7 @@ def _drained(path: Path, store: Store) -> Sealed:
     return done
 
 
-def _sealed(connection: sqlite3.Connection, spool: str, table: str, some: Range, store: Store) -> Sealed:
+def _sealed(connection: sqlite3.Connection, spool: str, table: str, some: RowRange, store: Store) -> Sealed:
     parts = by_day(connection, table, some)
     for day, whole in parts:
         part = Part(table, day, f"{spool}-{some.first}-{some.last}.parquet")
@@ -134,7 +134,7 @@ def _sealed(connection: sqlite3.Connection, spool: str, table: str, some: Range,
     return Sealed(parts=len(parts), **counted)
 
 
-def by_day(connection: sqlite3.Connection, kind: str, some: Range) -> list[tuple[str, pa.Table]]:
+def by_day(connection: sqlite3.Connection, kind: str, some: RowRange) -> list[tuple[str, pa.Table]]:
     """A range of a spool's rows as one table for each UTC day of their time."""
     tabled = answers_table if kind == "answers" else outcomes_table
     tables = [tabled(rows) for rows in spool_file.pieces(connection, kind, some, PIECE_ROWS)]
@@ -164,7 +164,7 @@ def _clear_orphans(folder: Path, use_case: str) -> None:
         spool = lock.with_suffix(spool_file.ENDING)
         if spool_file.use_case_of(lock.stem) != use_case or spool.exists() or spool_file.age(lock) < ORPHAN:
             continue
-        hold = Hold(spool)
+        hold = FileLock(spool)
         if hold.take():
             hold.free(remove=not spool.exists())
 
@@ -244,7 +244,7 @@ def _pending(folder: Path, use_case: str, kind: str) -> list[tuple[str, int]]:
     """The spools of this folder, each with the last row that it has passed."""
     found = []
     for path in spool_file.spools(folder, use_case):
-        with spoken(path, "read"), spool_file.snapshot(path) as connection:
+        with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
             if connection is not None:
                 found.append((path.stem, spool_file.unsealed(connection, kind).first - 1))
     return found

@@ -19,8 +19,8 @@ from typing import Any
 
 from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import spool_file
-from afterfit.prediction_log.entries import Bulk, Entry, Outcome, together
-from afterfit.prediction_log.spool_file import TABLES, UNFIT, Hold, spoken
+from afterfit.prediction_log.entries import BatchRecord, LogEntry, Outcome, together
+from afterfit.prediction_log.spool_file import TABLES, UNFIT, FileLock, translate_errors
 
 EVERY = 0.05
 """Seconds that the buffered writer collects for."""
@@ -65,18 +65,18 @@ class Spool:
         self._synchronous = "FULL" if durability == "acknowledged" else "NORMAL"
         self._lock = threading.Lock()
         self.sealing = threading.Lock()
-        self._queue: deque[Entry | Bulk] = deque()
-        self._taken: list[Entry | Bulk] = []
+        self._queue: deque[LogEntry | BatchRecord] = deque()
+        self._taken: list[LogEntry | BatchRecord] = []
         self._closing, self._called = threading.Event(), threading.Event()
         self._hurry, self._closed = threading.Event(), False
         self.fault: str | None = None
         self._unfit: str | None = None
         self.lost = 0
         self._connection: sqlite3.Connection | None = None
-        with spoken(folder, "written"):
+        with translate_errors(folder, "written"):
             self.path, self._hold = _made(folder, use_case)
         try:
-            with spoken(self.path, "written"):
+            with translate_errors(self.path, "written"):
                 self._last = self._ready()
         except LogError:
             self._drop()
@@ -88,7 +88,7 @@ class Spool:
             self._thread.start()
         atexit.register(self.close)
 
-    def write(self, entries: Sequence[Entry | Bulk]) -> None:
+    def write(self, entries: Sequence[LogEntry | BatchRecord]) -> None:
         """Write answers, all or none of them.
 
         Raises:
@@ -124,8 +124,8 @@ class Spool:
     def backlog(self) -> int:
         """Answers not sealed yet, those in memory among them."""
         waiting = self._waiting()
-        with self._lock, spoken(self.path, "read"):
-            return waiting + (0 if self._closed else spool_file.backlog(self._opened()))
+        with self._lock, translate_errors(self.path, "read"):
+            return waiting + (0 if self._closed else spool_file.unsealed_rows(self._opened()))
 
     def rotate(self) -> None:
         """Go on in a new file and leave the old one for another process to seal, which then does this one's work.
@@ -136,15 +136,15 @@ class Spool:
         with self.sealing, self._lock:
             if self._closed or self._forks != _forks[0]:
                 raise self._refused()
-            with spoken(self.path, "written"):
-                if not any(spool_file.backlog(self._opened(), table) for table in TABLES):
+            with translate_errors(self.path, "written"):
+                if not any(spool_file.unsealed_rows(self._opened(), table) for table in TABLES):
                     return
                 path, hold = _made(self._folder, self._use_case)
             before = self.path, self._hold, self._last
             self._drop()
             self.path, self._hold = path, hold
             try:
-                with spoken(path, "written"):
+                with translate_errors(path, "written"):
                     self._last = self._ready()
             except LogError:
                 self._drop()
@@ -178,7 +178,7 @@ class Spool:
     def _leave(self) -> None:
         empty = False
         with contextlib.suppress(LogError, sqlite3.Error):
-            empty = not any(spool_file.backlog(self._opened(), table) for table in TABLES)
+            empty = not any(spool_file.unsealed_rows(self._opened(), table) for table in TABLES)
         self._drop()
         if empty:
             spool_file.remove(self.path)
@@ -209,7 +209,7 @@ class Spool:
         if self._forks != _forks[0] or (self._closed and self._thread is not threading.current_thread()):
             raise self._refused()
         try:
-            with spoken(self.path, "written"):
+            with translate_errors(self.path, "written"):
                 connection = self._opened()
                 if durable and self._synchronous != "FULL":
                     connection.execute("PRAGMA synchronous=FULL")
@@ -259,9 +259,9 @@ class Spool:
             left -= count
         return True
 
-    def _fit(self, entries: list[Entry | Bulk]) -> list[Entry | Bulk]:
+    def _fit(self, entries: list[LogEntry | BatchRecord]) -> list[LogEntry | BatchRecord]:
         """The entries that a file can hold; the others are counted as lost, so that they stop nothing else."""
-        kept: list[Entry | Bulk] = []
+        kept: list[LogEntry | BatchRecord] = []
         with sqlite3.connect(":memory:", isolation_level=None) as trial:
             spool_file.prepare(trial)
             for entry in entries:
@@ -274,7 +274,7 @@ class Spool:
 
     def _once(self) -> None:
         """Write what was taken, unless an earlier attempt that was reported as failed did so after all."""
-        with spoken(self.path, "written"):
+        with translate_errors(self.path, "written"):
             (last,) = self._opened().execute("SELECT coalesce(max(id), 0) FROM answers").fetchone()
         if last == self._last:
             self._insert("answers", self._taken)
@@ -282,25 +282,25 @@ class Spool:
         self._last = last
 
 
-def _made(folder: Path, use_case: str) -> tuple[Path, Hold]:
+def _made(folder: Path, use_case: str) -> tuple[Path, FileLock]:
     """A new spool's path, held before there is a file that somebody else could take for a dead process's."""
     (folder / "spool").mkdir(parents=True, exist_ok=True)
     while True:
         name = spool_file.name_for(use_case, socket.gethostname(), os.getpid(), os.urandom(6).hex())
         path = (folder / "spool" / f"{name}{spool_file.ENDING}").absolute()
-        hold = Hold(path)
+        hold = FileLock(path)
         if hold.take() and hold.path.exists():
             return path, hold
         hold.free()
 
 
-def size(entries: Iterable[Entry | Bulk]) -> int:
+def size(entries: Iterable[LogEntry | BatchRecord]) -> int:
     """Answers, those that are written together one by one."""
-    return sum(entry.size if type(entry) is Bulk else 1 for entry in entries)
+    return sum(entry.size if type(entry) is BatchRecord else 1 for entry in entries)
 
 
-def _holds_many(entries: Sequence[Entry | Bulk]) -> bool:
-    return any(type(entry) is Bulk for entry in entries)
+def _holds_many(entries: Sequence[LogEntry | BatchRecord]) -> bool:
+    return any(type(entry) is BatchRecord for entry in entries)
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -339,12 +339,12 @@ def _statements(table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, 
 
 def _kind(row: tuple[Any, ...]) -> object:
     """What rows share that can be written together."""
-    return (row.version, row.shadow) if type(row) is Entry else type(row)
+    return (row.version, row.shadow) if type(row) is LogEntry else type(row)
 
 
-def _bulks(kind: object, rows: Sequence[tuple[Any, ...]]) -> list[Bulk]:
+def _bulks(kind: object, rows: Sequence[tuple[Any, ...]]) -> list[BatchRecord]:
     """Rows of a kind as records of many; none where they are to be written one by one."""
-    if kind is Bulk:
-        return [row for row in rows if isinstance(row, Bulk)]
+    if kind is BatchRecord:
+        return [row for row in rows if isinstance(row, BatchRecord)]
     made = together(rows) if type(kind) is tuple and len(rows) >= MANY else None
     return [] if made is None else [made]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afterfit.errors import LogError
-from afterfit.prediction_log.entries import Record, ids_of, told_apart
+from afterfit.prediction_log.entries import Record, ids_of, unbatch
 
 ENDING = ".sqlite"
 TABLES = {
@@ -67,7 +67,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def spoken(path: Path, doing: str) -> Iterator[None]:
+def translate_errors(path: Path, doing: str) -> Iterator[None]:
     """SQLite's and the system's errors as one sentence."""
     try:
         yield
@@ -80,7 +80,7 @@ def spoken(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
-class Hold:
+class FileLock:
     """An exclusive hold on a spool: a SQLite lock on a file beside it, which ends with the process however it ends."""
 
     def __init__(self, spool: Path) -> None:
@@ -130,14 +130,14 @@ def use_case_of(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class RowRange:
     """Rows of a spool's table: after `first - 1`, up to `last`, both row numbers."""
 
     first: int
     last: int
 
 
-def backlog(connection: sqlite3.Connection, table: str = "answers") -> int:
+def unsealed_rows(connection: sqlite3.Connection, table: str = "answers") -> int:
     """Rows that are not sealed yet."""
     (left,) = connection.execute(
         f"SELECT coalesce(max(id), 0) - (SELECT upto FROM sealed WHERE name = ?) FROM {table}",  # noqa: S608 - our names
@@ -146,7 +146,7 @@ def backlog(connection: sqlite3.Connection, table: str = "answers") -> int:
     return max(int(left), 0)
 
 
-def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Range | None:
+def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> RowRange | None:
     """The next rows to seal: those of a plan that was not finished, or else the next `most` up to the row `goal`.
 
     None where none is left.
@@ -156,15 +156,15 @@ def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Ra
     (done,) = connection.execute("SELECT upto FROM sealed WHERE name = ?", (table,)).fetchone()
     planned = connection.execute("SELECT upto FROM plans WHERE name = ?", (table,)).fetchone()
     if planned is not None:
-        return Range(done + 1, int(planned[0]))
+        return RowRange(done + 1, int(planned[0]))
     if done >= goal:
         return None
     upto = min(goal, done + most)
     connection.execute("INSERT INTO plans VALUES (?, ?)", (table, upto))
-    return Range(done + 1, upto)
+    return RowRange(done + 1, upto)
 
 
-def pieces(connection: sqlite3.Connection, table: str, some: Range, most: int) -> Iterator[list[Record]]:
+def pieces(connection: sqlite3.Connection, table: str, some: RowRange, most: int) -> Iterator[list[Record]]:
     """The rows of a range in their order, without their numbers, about so many at a time.
 
     Answers that were written together come one by one, and belong to the range that has their last number.
@@ -173,7 +173,7 @@ def pieces(connection: sqlite3.Connection, table: str, some: Range, most: int) -
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
     found: list[Record] = []
     for record in connection.execute(query, (some.first, some.last)):
-        found += told_apart(record) if table == "answers" else [record]
+        found += unbatch(record) if table == "answers" else [record]
         if len(found) >= most:
             yield found
             found = []
@@ -239,11 +239,11 @@ def snapshot(spool: Path) -> Iterator[sqlite3.Connection | None]:
         yield connection
 
 
-def unsealed(connection: sqlite3.Connection, table: str) -> Range:
+def unsealed(connection: sqlite3.Connection, table: str) -> RowRange:
     """All rows that a snapshot's spool has not sealed."""
     (done,) = connection.execute("SELECT upto FROM sealed WHERE name = ?", (table,)).fetchone()
     (last,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - our names
-    return Range(int(done) + 1, int(last or 0))
+    return RowRange(int(done) + 1, int(last or 0))
 
 
 def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from afterfit.data import s3
 from afterfit.errors import SourceError
-from afterfit.prediction_log.spool_file import spoken, sync_folder
+from afterfit.prediction_log.spool_file import sync_folder, translate_errors
 
 DAY = re.compile(r"day=(-?\d+-\d\d-\d\d)")
 Kind = str
@@ -64,7 +64,7 @@ class Folder:
 
     def parts(self, kind: Kind) -> list[Part]:
         """All parts of a kind, by day and name."""
-        with spoken(self.path, "listed"):
+        with translate_errors(self.path, "listed"):
             found = [f"{kind}/{file.parent.name}/{file.name}" for file in (self.path / kind).glob("day=*/*")]
         return sorted((part for part in map(_part, found) if part), key=lambda part: (part.day, part.file))
 
@@ -72,7 +72,7 @@ class Folder:
         """Write a part under a temporary name, safely on disk, and rename it."""
         place = self.path / part.name
         draft = place.with_name(f".{place.name}.{os.getpid()}-{os.urandom(4).hex()}")
-        with spoken(place, "written"):
+        with translate_errors(place, "written"):
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("wb") as file:
@@ -95,7 +95,7 @@ class Folder:
     def remove(self, part: Part) -> None:
         """Remove a part, and its day's folder when it was the last one."""
         place = self.path / part.name
-        with spoken(place, "cleared"):
+        with translate_errors(place, "cleared"):
             place.unlink(missing_ok=True)
             if place.parent.is_dir() and not any(place.parent.iterdir()):
                 place.parent.rmdir()

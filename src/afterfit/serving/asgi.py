@@ -23,7 +23,7 @@ from afterfit.serving import payloads
 from afterfit.serving.auth import Tokens
 from afterfit.serving.batching import Batches, Job, Parsed
 from afterfit.serving.engine import Answer, fresh_id
-from afterfit.serving.http_errors import Refusal
+from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram
 from afterfit.serving.service import Service
 
@@ -58,7 +58,7 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%%03d+00:00")
 
 
-class Line:
+class AccessLine:
     """What is noted of one request."""
 
     __slots__ = ("client", "door", "identity", "method", "rows", "seconds", "status", "time")
@@ -87,7 +87,7 @@ class Line:
         )
 
 
-class Access:
+class AccessLog:
     """Collects lines, and writes them twice a second. Where nobody reads the output, lines are dropped, not answers.
 
     Args:
@@ -96,13 +96,13 @@ class Access:
 
     def __init__(self, output: IO[bytes] | None = None) -> None:
         self._output = output
-        self._lines: deque[Line] = deque(maxlen=MOST_WAITING)
+        self._lines: deque[AccessLine] = deque(maxlen=MOST_WAITING)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         if output is not None:
             self._thread.start()
 
-    def add(self, line: Line) -> None:
+    def add(self, line: AccessLine) -> None:
         """Note a request."""
         if self._output is not None:
             self._lines.append(line)
@@ -176,7 +176,7 @@ def head_of(scope: Scope) -> Head:
 
 
 @dataclass
-class Doors:
+class Endpoints:
     """/predict and /invocations as an ASGI application; everything else goes on to another one.
 
     Attributes:
@@ -188,7 +188,7 @@ class Doors:
     """
 
     service: Service
-    access: Access
+    access: AccessLog
     tokens: Tokens
     rest: App
     in_flight: int = 0
@@ -205,7 +205,7 @@ class Doors:
             return
         arrived, head, path = time.perf_counter(), head_of(scope), scope["path"]
         self.in_flight += 1
-        line = Line(scope, path, head.identity)
+        line = AccessLine(scope, path, head.identity)
         try:
             if path in QUICK and scope["method"] == "POST":
                 status, headers, body = await self._quick(head, path, receive, arrived, line)
@@ -221,7 +221,7 @@ class Doors:
             self._count(line)
             self.access.add(line)
 
-    def _count(self, line: Line) -> None:
+    def _count(self, line: AccessLine) -> None:
         tally, door = self.service.tally, line.door
         tally.counts["requests", door, str(line.status)] += 1
         found = self._times.get(door)
@@ -230,26 +230,26 @@ class Doors:
         found.observe(line.seconds)
 
     async def _quick(
-        self, head: Head, path: str, receive: Receive, arrived: float, line: Line
+        self, head: Head, path: str, receive: Receive, arrived: float, line: AccessLine
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         try:
             return 200, [JSON_TYPE], await self._answer(head, path, receive, arrived, line)
-        except Refusal as error:
+        except HttpError as error:
             refusal = error
         except AfterfitError as error:
-            refusal = Refusal(422, str(error))
+            refusal = HttpError(422, str(error))
         except Exception as error:  # noqa: BLE001 - told in the log, not to the client
             self.service.faults(head.identity.decode(), error)
-            refusal = Refusal(500, "Something unexpected happened; it was noted under the request's id.")
+            refusal = HttpError(500, "Something unexpected happened; it was noted under the request's id.")
         self.service.tally.counts["request_errors", line.door, refusal.code] += 1
         return refusal.status, [JSON_TYPE, *refusal.headers], refusal.body
 
-    async def _answer(self, head: Head, path: str, receive: Receive, arrived: float, line: Line) -> bytes:
+    async def _answer(self, head: Head, path: str, receive: Receive, arrived: float, line: AccessLine) -> bytes:
         service = self.service
         self.admit()
         self.tokens.check("predict", head.bearer)
         if service.engine is None:
-            raise Refusal(503, "No version is loaded yet.")
+            raise HttpError(503, "No version is loaded yet.")
         body = await self.body(head, receive)
         if len(body) > LONG:
             read = partial(self._parsed, head, path, body, line)
@@ -280,27 +280,27 @@ class Doors:
             Refusal: 429 or 503.
         """
         if self.service.stopping:
-            raise Refusal(503, "The server is stopping.", "stopping")
+            raise HttpError(503, "The server is stopping.", "stopping")
         if self.in_flight > self.service.limits.requests:
-            raise Refusal(429, "Too many requests at once; come again in a moment.")
+            raise HttpError(429, "Too many requests at once; come again in a moment.")
 
-    def _parsed(self, head: Head, path: str, body: bytes, line: Line) -> Parsed:
+    def _parsed(self, head: Head, path: str, body: bytes, line: AccessLine) -> Parsed:
         """The rows of a body, no more than are taken; what makes a body of their answers; and their own texts."""
         rows, render, texts = self._of_body(head, path, body)
         line.rows = len(rows)
         if len(rows) > self.service.limits.rows:
-            raise Refusal(413, f"A request may have {self.service.limits.rows} rows; this one has {len(rows)}.")
+            raise HttpError(413, f"A request may have {self.service.limits.rows} rows; this one has {len(rows)}.")
         return rows, render, texts
 
     def _of_body(self, head: Head, path: str, body: bytes) -> Parsed:
         if path == INVOCATIONS:
             if not head.kind:
-                raise Refusal(415, "The request must have a content type, such as application/json.")
+                raise HttpError(415, "The request must have a content type, such as application/json.")
             rows = payloads.invocation_rows(body, head.kind, self.service.limits.rows)
             return rows, payloads.predictions_body, body if body.startswith(RECORDS_BODY) else None
         kind = head.kind.partition(";")[0].strip().lower()
         if kind != payloads.JSON:
-            raise Refusal(415, f"The content type must be {payloads.JSON}.")
+            raise HttpError(415, f"The content type must be {payloads.JSON}.")
         rows, single = payloads.plain_rows(payloads.json_of(body))
         return (rows, _first, [body]) if single else (rows, payloads.list_body, body)
 
@@ -320,7 +320,7 @@ class Doors:
         """
         most = self.service.limits.body_bytes
         if head.length is None or head.length > most:
-            raise Refusal(413, f"A request body may have {most} bytes.")
+            raise HttpError(413, f"A request body may have {most} bytes.")
         task = self._task()
         if task is not None:
             self._reading[task] = time.monotonic()
@@ -335,19 +335,19 @@ class Doors:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > most:
-                    raise Refusal(413, f"A request body may have {most} bytes.")
+                    raise HttpError(413, f"A request body may have {most} bytes.")
             return b"".join(parts)
         except asyncio.CancelledError:
             if task is None or task not in self._late:
                 raise
             self._late.discard(task)
             getattr(task, "uncancel", int)()
-            raise Refusal(408, "The request's body did not arrive in time.") from None
+            raise HttpError(408, "The request's body did not arrive in time.") from None
         finally:
             if task is not None:
                 self._reading.pop(task, None)
 
-    async def _slow(self, scope: Scope, head: Head, receive: Receive, send: Send, line: Line) -> None:
+    async def _slow(self, scope: Scope, head: Head, receive: Receive, send: Send, line: AccessLine) -> None:
         """Hand on to the other application; its status and the request's id are noted on the way."""
 
         async def noting(message: MutableMapping[str, Any]) -> None:

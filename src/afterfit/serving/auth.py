@@ -17,7 +17,7 @@ from typing import Literal
 import orjson
 
 from afterfit.errors import SettingsError
-from afterfit.serving.http_errors import Refusal
+from afterfit.serving.http_errors import HttpError
 
 Purpose = Literal["predict", "outcomes", "webhook"]
 VARIABLES: dict[Purpose, str] = {
@@ -44,7 +44,7 @@ class Tokens:
         """
         wanted = self.predict if purpose == "predict" else self.outcomes
         if wanted is not None and not hmac.compare_digest(wanted, given):
-            raise Refusal(401, "This needs the header 'Authorization: Bearer …' with the right token.")
+            raise HttpError(401, "This needs the header 'Authorization: Bearer …' with the right token.")
 
     def check_page(self, bearer: bytes, authorization: str) -> None:
         """Let a reader in who knows the predicting token: as a program says it, or as a browser asks a person for it.
@@ -57,7 +57,7 @@ class Tokens:
         """
         try:
             self.check("predict", bearer or _password(authorization))
-        except Refusal as error:
+        except HttpError as error:
             error.asks = b'Bearer, Basic realm="any name; the token as the password", charset="UTF-8"'
             raise
 
@@ -128,18 +128,18 @@ def check(secret: bytes | None, headers: Mapping[str, str], body: bytes, now: fl
         Refusal: 404 without a secret, 401 where anything does not fit.
     """
     if secret is None:
-        raise Refusal(404, "No webhooks are taken: the server was started without AFTERFIT_WEBHOOK_SECRET.")
+        raise HttpError(404, "No webhooks are taken: the server was started without AFTERFIT_WEBHOOK_SECRET.")
     delivery, moment = headers.get(DELIVERY, ""), headers.get(TIME, "")
     given = headers.get(SIGNATURE, "").encode("latin-1", "replace")
     if not hmac.compare_digest(signature(secret, delivery, moment, body).encode(), given):
-        raise Refusal(401, "The webhook's signature is not ours.", "invalid_signature")
+        raise HttpError(401, "The webhook's signature is not ours.", "invalid_signature")
     if not moment.isascii() or not moment.isdigit() or abs(now - int(moment)) > OLDEST:
-        raise Refusal(401, "The webhook's time is not now.", "stale_delivery")
+        raise HttpError(401, "The webhook's time is not now.", "stale_delivery")
     mark = shared / f"delivery-{hashlib.sha256(delivery.encode()).hexdigest()[:32]}"
     try:
         mark.touch(exist_ok=False)
     except FileExistsError as error:
-        raise Refusal(401, "This delivery came before.", "repeated_delivery") from error
+        raise HttpError(401, "This delivery came before.", "repeated_delivery") from error
     for old in shared.glob("delivery-*"):
         with suppress(OSError):  # another worker was quicker
             if old.stat().st_mtime < now - 2 * OLDEST:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from afterfit.serving.engine import Answer, Bodies, Row
-from afterfit.serving.http_errors import Refusal
+from afterfit.serving.http_errors import HttpError
 
 Work = Callable[[list["Job"]], None]
 Render = Callable[[Sequence[Answer]], bytes]
@@ -129,7 +129,7 @@ class Batches:
         now = time.monotonic()
         for job in [*self._queue, *self._running]:
             if job.deadline < now and not job.answered.done():
-                job.answered.set_exception(Refusal(504, "The answer took longer than a request may take."))
+                job.answered.set_exception(HttpError(504, "The answer took longer than a request may take."))
 
     def close(self) -> None:
         """End the thread when the batch that it works on is done."""
@@ -141,4 +141,4 @@ def _settle(job: Job) -> None:
     if isinstance(job.outcome, bytes):
         job.answered.set_result(job.outcome)
     else:
-        job.answered.set_exception(job.outcome or Refusal(500, "No answer was made."))
+        job.answered.set_exception(job.outcome or HttpError(500, "No answer was made."))

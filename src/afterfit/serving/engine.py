@@ -19,8 +19,8 @@ from afterfit.contract.checks import Checked, CheckedRow, note
 from afterfit.model.bundle import Bundle, fresh_ids, parts
 from afterfit.model.compiled import Compiled, compile_scorer
 from afterfit.performance.predictions import Predictions
-from afterfit.prediction_log.entries import Bulk, Entry, fields, list_of, text_of
-from afterfit.prediction_log.privacy import NOTHING, Keeping
+from afterfit.prediction_log.entries import BatchRecord, LogEntry, fields, list_of, text_of
+from afterfit.prediction_log.privacy import NO_REDACTION, LogRedaction
 
 Answer = dict[str, Any]
 Column = str | Sequence[str]
@@ -31,7 +31,7 @@ BITS = 62
 """Different warnings up to which those of a row are the bits of one machine word."""
 
 
-class Answers(Sequence[Answer]):
+class AnswerBatch(Sequence[Answer]):
     """Answers to rows of one form; their ids stay the same however they are looked at.
 
     Attributes:
@@ -172,18 +172,18 @@ def _warnings(checked: Checked) -> Column:
 
 def text_of_all(answers: Any) -> bytes | None:
     """The text of answers that were made together; None of others."""
-    return answers.text if type(answers) is Answers else None
+    return answers.text if type(answers) is AnswerBatch else None
 
 
 def ids_of(answers: Sequence[Answer]) -> Sequence[str]:
     """Their prediction ids."""
-    return answers.ids if type(answers) is Answers else [answer["prediction_id"] for answer in answers]
+    return answers.ids if type(answers) is AnswerBatch else [answer["prediction_id"] for answer in answers]
 
 
 def named(answers: Sequence[Answer], ids: Sequence[str]) -> Sequence[Answer]:
     """The same answers under other ids."""
-    if type(answers) is Answers:
-        return Answers(answers.bundle, answers.checked, answers.predictions, ids)
+    if type(answers) is AnswerBatch:
+        return AnswerBatch(answers.bundle, answers.checked, answers.predictions, ids)
     return [answer | {"prediction_id": one} for answer, one in zip(answers, ids, strict=True)]
 
 
@@ -214,7 +214,7 @@ class Engine:
 
     bundle: Bundle
     compiled: Compiled | None
-    keeping: Keeping = NOTHING
+    keeping: LogRedaction = NO_REDACTION
     beside: frozenset[str] = frozenset()
     columns: frozenset[str] = frozenset()
     edges: tuple[float, ...] = ()
@@ -235,7 +235,7 @@ class Engine:
         found = self._predicted(good)
         return [self.bundle.answered({} if one.errors else next(found), one.warnings, one.errors) for one in checked]
 
-    def _framed(self, rows: Sequence[Row]) -> Answers:
+    def _framed(self, rows: Sequence[Row]) -> AnswerBatch:
         """Many rows of one form, column by column; a KeyError where they are not of one form."""
         scorer, names, size = self.bundle.scorer, tuple(rows[0]), len(rows)
         taken = (
@@ -246,7 +246,7 @@ class Engine:
         columns = {name: values for name, values in zip(names, taken, strict=True) if name not in self.beside}
         checked = scorer.contract.check_columns(columns, size)
         predictions = (self.compiled or scorer).predict(scorer.encoder.encode_frame(checked))
-        return Answers(self.bundle, checked, predictions)
+        return AnswerBatch(self.bundle, checked, predictions)
 
     def _single(self, row: Row, compiled: Compiled) -> Answer:
         bundle, checked = self.bundle, self._checked(row)
@@ -307,7 +307,7 @@ class Engine:
         *,
         bodies: Bodies = None,
         shadow: bool = False,
-    ) -> list[Entry | Bulk]:
+    ) -> list[LogEntry | BatchRecord]:
         """What the log keeps of these answers; many of them as one record.
 
         Args:
@@ -326,10 +326,10 @@ class Engine:
             each = [text_of(row) for row in kept] if texts is None or isinstance(texts, bytes) else texts
             name = keeping.name
             return [
-                Entry._make(fields(answer, time, version, shadow, name(row), text, seconds))
+                LogEntry._make(fields(answer, time, version, shadow, name(row), text, seconds))
                 for row, text, answer in zip(rows, each, answers, strict=True)
             ]
-        found: list[Entry | Bulk] = []
+        found: list[LogEntry | BatchRecord] = []
         for first in range(0, len(rows), MOST):
             some = slice(first, first + MOST)
             whole = len(rows) <= MOST
@@ -340,7 +340,7 @@ class Engine:
                 features = text_of(kept[some]) if texts is None else list_of(texts[some])
             keys = text_of([keeping.name(row) for row in rows[some]]) if keeping.key else None
             size, given = len(rows[some]), given or text_of(answers[some])
-            found.append(Bulk(size, time, version, shadow, keys, features, given, seconds))
+            found.append(BatchRecord(size, time, version, shadow, keys, features, given, seconds))
         return found
 
 
@@ -358,7 +358,7 @@ def fresh_id() -> str:
         return fresh_id()
 
 
-def engine(bundle: Bundle, keeping: Keeping = NOTHING, *, compile_trees: bool = True) -> Engine:
+def engine(bundle: Bundle, keeping: LogRedaction = NO_REDACTION, *, compile_trees: bool = True) -> Engine:
     """Make a bundle ready: compile its trees where that gives the same answers.
 
     Args:

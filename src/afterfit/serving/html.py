@@ -10,7 +10,7 @@ from typing import Any
 
 from afterfit.package import TEMPLATES
 from afterfit.serving import openapi
-from afterfit.serving.metrics import Tally
+from afterfit.serving.metrics import ServerMetrics
 from afterfit.serving.service import Service
 
 HEADERS = {
@@ -24,7 +24,7 @@ MOST_LINES = 40
 Cells = Sequence[Any]
 
 
-def front(service: Service, tally: Tally, ledger: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def front(service: Service, tally: ServerMetrics, ledger: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The first page and its content security policy: what is served, counts, decisions, a form that predicts."""
     bundle = service.engine.bundle if service.engine else None
     example = next(iter(openapi.examples(bundle)), {}) if bundle else {}
@@ -118,7 +118,7 @@ def _minute(moment: Any) -> str:
     return str(moment).replace("T", " ")[:16]
 
 
-def _counts(service: Service, tally: Tally) -> list[Cells]:
+def _counts(service: Service, tally: ServerMetrics) -> list[Cells]:
     requests = {key[1:]: value for key, value in tally.counts.items() if key[0] == "requests"}
     doors = ("/predict", "/invocations")
     good = sum(value for (door, status), value in requests.items() if status == "200" and door in doors)
@@ -144,7 +144,7 @@ def _counts(service: Service, tally: Tally) -> list[Cells]:
     return rows
 
 
-def _sum(tally: Tally, name: str) -> float:
+def _sum(tally: ServerMetrics, name: str) -> float:
     return sum(value for key, value in tally.counts.items() if key[0] == name)
 
 

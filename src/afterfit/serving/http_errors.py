@@ -25,7 +25,7 @@ RETRY = 1
 """Seconds after which a request that was turned away may come again."""
 
 
-class Refusal(AfterfitError):  # noqa: N818 - it is an answer
+class HttpError(AfterfitError):
     """A request is turned away.
 
     Args:

@@ -31,7 +31,7 @@ FILES = "tally-*.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class MetricFamily:
     """What one measure is: its kind, what it says, its labels, and how gauges of several processes become one."""
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -41,31 +41,31 @@ class Measure:
     joined: Literal["sum", "max", "min"] = "sum"
 
 
-MEASURES: Mapping[str, Measure] = {
-    "requests": Measure("counter", "Requests answered, by door and status.", ("door", "status")),
-    "request_errors": Measure("counter", "Requests turned away, by door and code.", ("door", "code")),
-    "request_seconds": Measure("histogram", "Seconds from request to answer.", ("door",), SECONDS),
-    "rows": Measure("counter", "Rows answered.", ("version",)),
-    "row_errors": Measure("counter", "Rows that got an error in place of a prediction.", ("column", "code")),
-    "warnings": Measure("counter", "Warnings in answers.", ("column", "code")),
-    "batch_rows": Measure("histogram", "Rows of a micro-batch.", (), SIZES),
-    "predictions": Measure("counter", "Predictions by class.", ("version", "prediction")),
-    "probability": Measure("histogram", "Probability of the second of two classes.", ("version",), SHARES),
-    "prediction_value": Measure("histogram", "Predicted numbers.", ("version",)),
-    "confidence": Measure("histogram", "Probability of the predicted class.", ("version",), SHARES),
-    "shadow_rows": Measure("counter", "Rows that the shadow version answered too.", ("version",)),
-    "shadow_dropped": Measure("counter", "Rows that the shadow version had no time for, or failed on."),
-    "reloads": Measure("counter", "Versions taken into service.", ("version",)),
-    "reloads_refused": Measure("counter", "Versions that failed their checks.", ("version",)),
-    "log_failures": Measure("counter", "Times the prediction log could not be written."),
-    "outcomes": Measure("counter", "Outcomes taken."),
-    "in_flight": Measure("gauge", "Requests being answered."),
-    "log_backlog": Measure("gauge", "Answers of the running processes that are not sealed yet."),
-    "model_info": Measure("gauge", "1 for what is served.", ("name", "alias", "version", "digest"), joined="max"),
-    "seconds_since_reload": Measure("gauge", "Seconds since the newest change of version.", (), joined="min"),
-    "seconds_since_registry": Measure("gauge", "Seconds since the registry last answered.", (), joined="max"),
-    "registry_up": Measure("gauge", "1 while the registry answers.", (), joined="min"),
-    "workers": Measure("gauge", "Processes that answer."),
+MEASURES: Mapping[str, MetricFamily] = {
+    "requests": MetricFamily("counter", "Requests answered, by door and status.", ("door", "status")),
+    "request_errors": MetricFamily("counter", "Requests turned away, by door and code.", ("door", "code")),
+    "request_seconds": MetricFamily("histogram", "Seconds from request to answer.", ("door",), SECONDS),
+    "rows": MetricFamily("counter", "Rows answered.", ("version",)),
+    "row_errors": MetricFamily("counter", "Rows that got an error in place of a prediction.", ("column", "code")),
+    "warnings": MetricFamily("counter", "Warnings in answers.", ("column", "code")),
+    "batch_rows": MetricFamily("histogram", "Rows of a micro-batch.", (), SIZES),
+    "predictions": MetricFamily("counter", "Predictions by class.", ("version", "prediction")),
+    "probability": MetricFamily("histogram", "Probability of the second of two classes.", ("version",), SHARES),
+    "prediction_value": MetricFamily("histogram", "Predicted numbers.", ("version",)),
+    "confidence": MetricFamily("histogram", "Probability of the predicted class.", ("version",), SHARES),
+    "shadow_rows": MetricFamily("counter", "Rows that the shadow version answered too.", ("version",)),
+    "shadow_dropped": MetricFamily("counter", "Rows that the shadow version had no time for, or failed on."),
+    "reloads": MetricFamily("counter", "Versions taken into service.", ("version",)),
+    "reloads_refused": MetricFamily("counter", "Versions that failed their checks.", ("version",)),
+    "log_failures": MetricFamily("counter", "Times the prediction log could not be written."),
+    "outcomes": MetricFamily("counter", "Outcomes taken."),
+    "in_flight": MetricFamily("gauge", "Requests being answered."),
+    "log_backlog": MetricFamily("gauge", "Answers of the running processes that are not sealed yet."),
+    "model_info": MetricFamily("gauge", "1 for what is served.", ("name", "alias", "version", "digest"), joined="max"),
+    "seconds_since_reload": MetricFamily("gauge", "Seconds since the newest change of version.", (), joined="min"),
+    "seconds_since_registry": MetricFamily("gauge", "Seconds since the registry last answered.", (), joined="max"),
+    "registry_up": MetricFamily("gauge", "1 while the registry answers.", (), joined="min"),
+    "workers": MetricFamily("gauge", "Processes that answer."),
 }
 
 
@@ -97,7 +97,7 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Tally:
+class ServerMetrics:
     """One process's counts. Not locked: the event loop's thread counts, others hand in what they counted."""
 
     counts: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
@@ -146,9 +146,9 @@ def write(folder: Path, text: bytes) -> None:
     part.replace(file)
 
 
-def joined(folder: Path, own: Tally) -> Tally:
+def joined(folder: Path, own: ServerMetrics) -> ServerMetrics:
     """The counts of all processes; this one's as they are now."""
-    whole = Tally()
+    whole = ServerMetrics()
     whole.merge(own.text(), alive=True)
     for file in sorted(folder.glob(FILES)):
         pid = int(file.stem.rpartition("-")[2])
@@ -168,7 +168,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def exposed(tally: Tally) -> bytes:
+def exposed(tally: ServerMetrics) -> bytes:
     """Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Families(tally))
@@ -177,7 +177,7 @@ def exposed(tally: Tally) -> bytes:
 
 
 class _Families(Collector):
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: ServerMetrics) -> None:
         self._tally = tally
 
     def collect(self) -> Iterable[Metric]:
@@ -200,7 +200,7 @@ def _of(values: Mapping[Key, Any], name: str) -> list[tuple[Key, Any]]:
     return sorted(((key[1:], value) for key, value in values.items() if key[0] == name), key=lambda pair: pair[0])
 
 
-def _histogram(name: str, measure: Measure, tally: Tally) -> Metric:
+def _histogram(name: str, measure: MetricFamily, tally: ServerMetrics) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
     for key, found in _of(tally.histograms, name):
         below, buckets = 0, []

@@ -9,7 +9,7 @@ from afterfit.contract.columns import PLACEHOLDERS, Column
 from afterfit.model.bundle import Bundle
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import Engine
-from afterfit.serving.http_errors import CODES, Refusal
+from afterfit.serving.http_errors import CODES, HttpError
 from afterfit.serving.payloads import CSV, FORMS, JSON, PARQUET
 
 Schema = dict[str, Any]
@@ -25,7 +25,7 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
         Refusal: 503, nothing is loaded.
     """
     if engine is None:
-        raise Refusal(503, "No version is loaded yet.")
+        raise HttpError(503, "No version is loaded yet.")
     bundle = engine.bundle
     told = asdict(bundle.manifest)
     told["window"] = {**told["window"], "name": _shown(str(told["window"].get("name", "")))}
@@ -134,7 +134,7 @@ def openapi(name: str, engine: Engine | None, tokens: Tokens) -> dict[str, Any]:
         Refusal: 503, nothing is loaded.
     """
     if engine is None:
-        raise Refusal(503, "No version is loaded yet.")
+        raise HttpError(503, "No version is loaded yet.")
     manifest = engine.bundle.manifest
     schemas = {"Row": row_schema(engine), "Answer": answer_schema(engine), "Error": _error(), **_outcome()}
     secured = {"predict": tokens.predict is not None, "outcomes": tokens.outcomes is not None}

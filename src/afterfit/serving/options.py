@@ -8,7 +8,7 @@ from afterfit.use_case import UseCase, load_use_case
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServerOptions:
     """What is served where.
 
     Attributes:
@@ -47,6 +47,6 @@ class Plan:
         return json.dumps(asdict(self))
 
 
-def plan_of(text: str) -> Plan:
+def plan_of(text: str) -> ServerOptions:
     """The inverse of `Plan.to_json`."""
-    return Plan(**json.loads(text))
+    return ServerOptions(**json.loads(text))

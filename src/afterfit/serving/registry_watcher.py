@@ -23,7 +23,7 @@ from afterfit.mlflow_store import ledger, registry
 from afterfit.mlflow_store.ledger import Decision
 from afterfit.mlflow_store.registry import Version
 from afterfit.serving.auth import LOOK_AGAIN
-from afterfit.serving.options import Plan, plan_of
+from afterfit.serving.options import ServerOptions, plan_of
 
 AGAIN, SOONER = 300.0, 30.0
 """Seconds after which a refused version is tried again while its alias stays there; the latter where nothing serves."""
@@ -115,14 +115,14 @@ PENDING = "pending-note"
 """How the files are called that hold what the ledger is to be told."""
 
 
-class Watcher:
+class RegistryWatcher:
     """Asks the registry again and again.
 
     Args:
         plan: what is served, and where the shared folder is.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ServerOptions) -> None:
         self._plan = plan
         self._name, self._shared = plan.use_case.name, Path(plan.shared)
         self._target: dict[str, Any] = {"served": None, "shadow": None, "registry": {"reachable": False}}
@@ -272,4 +272,4 @@ class Watcher:
 def main(text: str) -> None:
     """Ask until the server is gone."""
     with suppress(KeyboardInterrupt, FileNotFoundError):  # the shared folder is gone: so is the server
-        Watcher(plan_of(text)).run()
+        RegistryWatcher(plan_of(text)).run()

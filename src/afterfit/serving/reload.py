@@ -11,7 +11,7 @@ import orjson
 from afterfit.errors import AfterfitError, BundleError
 from afterfit.model.bundle import load
 from afterfit.model.safe_loading import check_code
-from afterfit.prediction_log.privacy import Keeping
+from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.engine import Engine, Row, engine
 from afterfit.serving.service import Service
 
@@ -22,7 +22,7 @@ LOADER = "served.py"
 Told = Callable[[str], None]
 
 
-class Follower:
+class Reloader:
     """Watches the file in which another process says what should be served, and loads it in a thread.
 
     Args:
@@ -35,7 +35,7 @@ class Follower:
         settled: whether it was once told what to serve, and has loaded or refused it.
     """
 
-    def __init__(self, service: Service, shared: Path, keeping: Keeping, told: Told) -> None:
+    def __init__(self, service: Service, shared: Path, keeping: LogRedaction, told: Told) -> None:
         self._service, self._shared, self._keeping, self._told = service, shared, keeping, told
         self._refused: set[tuple[str, ...]] = set()
         self._seen, self.settled = "", False
@@ -132,7 +132,7 @@ def _same(known: Engine | None, wanted: Mapping[str, str] | None) -> bool:
     return (known.bundle.version, known.bundle.digest) == (wanted["version"], wanted["digest"])
 
 
-def loaded(wanted: Mapping[str, str], keeping: Keeping) -> Engine:
+def loaded(wanted: Mapping[str, str], keeping: LogRedaction) -> Engine:
     """Load a version, held against the digest that was recorded at registration, and make it ready.
 
     Raises:

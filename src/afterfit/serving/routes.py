@@ -20,9 +20,9 @@ from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.entries import Outcome, text_of
 from afterfit.serving import auth, html, metrics, openapi, payloads
-from afterfit.serving.asgi import DOORS, Doors, head_of
+from afterfit.serving.asgi import DOORS, Endpoints, head_of
 from afterfit.serving.engine import Engine
-from afterfit.serving.http_errors import CODES, Refusal
+from afterfit.serving.http_errors import CODES, HttpError
 from afterfit.serving.service import Service
 
 FIELDS = frozenset({"prediction_id", "key", "value"})
@@ -37,10 +37,10 @@ def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
         Refusal: 422 an outcome cannot be read, 503 there is no log or it cannot be written, 413 too many.
     """
     if service.log is None or service.place is None or service.engine is None:
-        raise Refusal(503, "No prediction log is kept here, so outcomes have no place.", "no_log")
+        raise HttpError(503, "No prediction log is kept here, so outcomes have no place.", "no_log")
     given = content if isinstance(content, list) else [content]
     if len(given) > service.limits.rows:
-        raise Refusal(413, f"A request may have {service.limits.rows} outcomes; this one has {len(given)}.")
+        raise HttpError(413, f"A request may have {service.limits.rows} outcomes; this one has {len(given)}.")
     now = time.time_ns() // 1000
     found = [_outcome(one, number, service.engine, now) for number, one in enumerate(given)]
     ids = {outcome.prediction_id for outcome in found if outcome.prediction_id is not None}
@@ -49,21 +49,21 @@ def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
         unknown = prediction_log.unknown_ids(service.place, ids) if ids else set()
     except LogError as error:
         service.failed_log(error)
-        raise Refusal(503, "The outcomes cannot be logged at the moment. Try again.", "log_unavailable") from error
+        raise HttpError(503, "The outcomes cannot be logged at the moment. Try again.", "log_unavailable") from error
     service.tally.counts["outcomes",] += len(found)
     return {"taken": len(found), "unknown": sorted(unknown)}
 
 
 def _outcome(one: Any, number: int, engine: Engine, now: int) -> Outcome:
     if not isinstance(one, dict) or not FIELDS.issuperset(one) or "value" not in one:
-        raise Refusal(422, f"Outcome {number} must be an object with value, and prediction_id or key.")
+        raise HttpError(422, f"Outcome {number} must be an object with value, and prediction_id or key.")
     identity, key, value = one.get("prediction_id"), one.get("key"), one["value"]
     if (identity is None) == (key is None):
-        raise Refusal(422, f"Outcome {number} must name either prediction_id or key.")
+        raise HttpError(422, f"Outcome {number} must name either prediction_id or key.")
     if not isinstance(value, str | int | float | bool):
-        raise Refusal(422, f"The value of outcome {number} must be a text, a number or a truth value.")
+        raise HttpError(422, f"The value of outcome {number} must be a text, a number or a truth value.")
     if identity is not None and not (isinstance(identity, str) and 0 < len(identity) <= LONGEST):
-        raise Refusal(422, f"The prediction_id of outcome {number} must be a text of up to {LONGEST} characters.")
+        raise HttpError(422, f"The prediction_id of outcome {number} must be a text of up to {LONGEST} characters.")
     text = None if key is None else _key(key, number, engine)
     return Outcome(identity, text, text_of(_known(value, number, engine)), now)
 
@@ -71,12 +71,12 @@ def _outcome(one: Any, number: int, engine: Engine, now: int) -> Outcome:
 def _key(key: Any, number: int, engine: Engine) -> str:
     names = engine.keeping.key
     if not names:
-        raise Refusal(422, "This use case has no key columns: send the prediction_id.")
+        raise HttpError(422, "This use case has no key columns: send the prediction_id.")
     if not isinstance(key, Mapping) or set(key) != set(names):
-        raise Refusal(422, f"The key of outcome {number} must be an object with exactly {', '.join(names)}.")
+        raise HttpError(422, f"The key of outcome {number} must be an object with exactly {', '.join(names)}.")
     text = engine.keeping.name(key)
     if text is None:
-        raise Refusal(422, f"The key of outcome {number} has a missing value.")
+        raise HttpError(422, f"The key of outcome {number} has a missing value.")
     return text
 
 
@@ -85,20 +85,20 @@ def _known(value: Any, number: int, engine: Engine) -> Any:
     classes = engine.bundle.scorer.classes
     if classes is None:
         if isinstance(value, str) or value != value or isinstance(value, bool):  # noqa: PLR0124 - nan is not itself
-            raise Refusal(422, f"The value of outcome {number} must be a number.")
+            raise HttpError(422, f"The value of outcome {number} must be a number.")
         return value
     for label in classes:
         if label == value and isinstance(label, bool) == isinstance(value, bool):
             return label
     named = ", ".join(map(str, classes[:20]))
-    raise Refusal(422, f"The value of outcome {number} must be one of {named}.")
+    raise HttpError(422, f"The value of outcome {number} must be one of {named}.")
 
 
 JSON_TYPE = "application/json"
 PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def application(service: Service, doors: Doors, shared: Path) -> FastAPI:
+def application(service: Service, doors: Endpoints, shared: Path) -> FastAPI:
     """The web application behind the quick doors.
 
     Args:
@@ -119,36 +119,36 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _errors(app: FastAPI, service: Service) -> None:
-    def told(request: Request, refusal: Refusal) -> Response:
+    def told(request: Request, refusal: HttpError) -> Response:
         path = request.url.path
         service.tally.counts["request_errors", path if path in DOORS else "other", refusal.code] += 1
         headers = {name.decode(): value.decode() for name, value in refusal.headers}
         return Response(refusal.body, refusal.status, headers, JSON_TYPE)
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> Response:
+    @app.exception_handler(HttpError)
+    async def refused(request: Request, error: HttpError) -> Response:
         return told(request, error)
 
     @app.exception_handler(AfterfitError)
     async def known(request: Request, error: AfterfitError) -> Response:
-        return told(request, Refusal(422, str(error)))
+        return told(request, HttpError(422, str(error)))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, __: RequestValidationError) -> Response:
-        return told(request, Refusal(422, "The request is not what this door takes; see /docs."))
+        return told(request, HttpError(422, "The request is not what this door takes; see /docs."))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
         status = error.status_code if error.status_code in CODES else 400
         message = {404: "There is no such door; see /docs.", 405: "This door does not take that method; see /docs."}
-        response = told(request, Refusal(status, message.get(status, "The request cannot be read.")))
+        response = told(request, HttpError(status, message.get(status, "The request cannot be read.")))
         response.headers.update(dict(error.headers or {}))
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         service.faults(request.scope.get("state", {}).get("request_id", ""), error)
-        return told(request, Refusal(500, "Something unexpected happened; it was noted under the request's id."))
+        return told(request, HttpError(500, "Something unexpected happened; it was noted under the request's id."))
 
 
 def _health(app: FastAPI, service: Service) -> None:
@@ -201,7 +201,7 @@ def _writable(folder: Path) -> bool:
     return True
 
 
-def _facts(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
+def _facts(app: FastAPI, service: Service, doors: Endpoints, shared: Path) -> None:
     """What tells of the model needs the predicting token, where one is set; counts and health are open."""
 
     def admitted(request: Request) -> None:
@@ -225,13 +225,13 @@ def _facts(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
         return Response(await asyncio.to_thread(exposed, text), headers={"content-type": PROMETHEUS})
 
     def exposed(text: bytes) -> bytes:
-        own = metrics.Tally()
+        own = metrics.ServerMetrics()
         own.merge(text, alive=True)
         return metrics.exposed(metrics.joined(shared, own))
 
     @app.get("/", include_in_schema=False, dependencies=guarded)
     async def front() -> Response:
-        own = metrics.Tally()
+        own = metrics.ServerMetrics()
         own.merge(service.text(doors.in_flight), alive=True)
         text, policy = html.front(service, metrics.joined(shared, own), _ledger(shared))
         return Response(text, media_type="text/html", headers={"content-security-policy": policy, **html.HEADERS})
@@ -246,12 +246,12 @@ def _ledger(shared: Path) -> list[Mapping[str, Any]]:
     """The last entries of the ledger, as the process that talks to the registry wrote them down."""
     try:
         found = payloads.json_of((shared / "ledger.json").read_bytes())
-    except (OSError, Refusal):
+    except (OSError, HttpError):
         return []
     return list(found) if isinstance(found, list) else []
 
 
-def _taking(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
+def _taking(app: FastAPI, service: Service, doors: Endpoints, shared: Path) -> None:
     async def read(request: Request) -> bytes:
         return await doors.body(head_of(request.scope), request.receive)
 
@@ -260,7 +260,7 @@ def _taking(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
         doors.admit()
         doors.tokens.check("outcomes", head_of(request.scope).bearer)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
-            raise Refusal(415, f"The content type must be {JSON_TYPE}.")
+            raise HttpError(415, f"The content type must be {JSON_TYPE}.")
         told = await asyncio.to_thread(take_outcomes, service, payloads.json_of(await read(request)))
         return _json(told)
 
@@ -274,7 +274,7 @@ def _taking(app: FastAPI, service: Service, doors: Doors, shared: Path) -> None:
         return _json({"status": "taken"})
 
     async def quick(request: Request) -> Response:  # reached where this application runs without the quick doors
-        raise Refusal(404, f"{request.url.path} is answered by the quick doors.")
+        raise HttpError(404, f"{request.url.path} is answered by the quick doors.")
 
     for path in ("/predict", "/invocations"):
         app.post(path, include_in_schema=False)(quick)

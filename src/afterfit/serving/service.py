@@ -20,9 +20,9 @@ from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from afterfit.serving.batching import Job
-from afterfit.serving.engine import Answer, Answers, Bodies, Engine, Row, ids_of, named
-from afterfit.serving.http_errors import Refusal
-from afterfit.serving.metrics import Histogram, Tally
+from afterfit.serving.engine import Answer, AnswerBatch, Bodies, Engine, Row, ids_of, named
+from afterfit.serving.http_errors import HttpError
+from afterfit.serving.metrics import Histogram, ServerMetrics
 from afterfit.settings import Serving
 
 MOST_WAITING = 1_000
@@ -47,7 +47,7 @@ class Shadow:
 
     def __init__(self, log: Spool, faults: Callable[[str, BaseException], None]) -> None:
         self.engine: Engine | None = None
-        self.tally = Tally()
+        self.tally = ServerMetrics()
         self.dropped = 0
         self._log, self._faults = log, faults
         self._queue: Queue[_Batch | None] = Queue(MOST_WAITING)
@@ -138,8 +138,8 @@ class Service:
     home: str = ""
     since: float = 0.0
     recent: deque[Row] = field(default_factory=deque)
-    tally: Tally = field(default_factory=Tally)
-    behind: Tally = field(default_factory=Tally)
+    tally: ServerMetrics = field(default_factory=ServerMetrics)
+    behind: ServerMetrics = field(default_factory=ServerMetrics)
     shadow: Shadow | None = None
     backlog: int = 0
     stopping: bool = False
@@ -165,7 +165,7 @@ class Service:
         """Note that a version failed its checks."""
         self.tally.counts["reloads_refused", version] += 1
 
-    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, tally: Tally) -> Sequence[Answer]:
+    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, tally: ServerMetrics) -> Sequence[Answer]:
         """Answer rows by the current version, and log them.
 
         Raises:
@@ -173,7 +173,7 @@ class Service:
         """
         engine = self.engine
         if engine is None:
-            raise Refusal(503, "No version is loaded yet.")
+            raise HttpError(503, "No version is loaded yet.")
         answers = engine.answers(rows)
         self._log(engine, rows, answers, bodies, arrived)
         count(tally, engine, answers)
@@ -196,7 +196,7 @@ class Service:
         except LogError as error:
             self.failed_log(error)
             if self.acknowledged:
-                raise Refusal(503, NOT_WRITTEN, "log_unavailable") from error
+                raise HttpError(503, NOT_WRITTEN, "log_unavailable") from error
 
     def failed_log(self, error: LogError) -> None:
         """The log could not be written: counted, and told once in a while."""
@@ -250,7 +250,7 @@ class Service:
 
     def text(self, in_flight: int) -> bytes:
         """All counts of this worker."""
-        whole = Tally()
+        whole = ServerMetrics()
         for part in (self.tally, self.behind, *((self.shadow.tally,) if self.shadow else ())):
             whole.merge(part.text(), alive=True)
         whole.gauges = self._gauges(in_flight)
@@ -296,11 +296,11 @@ def version_of(engine: Engine) -> str:
     return engine.bundle.version or ""
 
 
-def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
+def count(tally: ServerMetrics, engine: Engine, answers: Sequence[Answer]) -> None:
     """Count answers: rows, predictions, warnings and errors by column and code."""
     version, counts = version_of(engine), tally.counts
     counts["rows", version] += len(answers)
-    if type(answers) is Answers:
+    if type(answers) is AnswerBatch:
         _count_together(tally, engine, answers)
         return
     known = engine.columns
@@ -324,7 +324,7 @@ def count(tally: Tally, engine: Engine, answers: Sequence[Answer]) -> None:
         _observe(tally.histogram("probability", version), good, "probability")
 
 
-def _count_together(tally: Tally, engine: Engine, answers: Answers) -> None:
+def _count_together(tally: ServerMetrics, engine: Engine, answers: AnswerBatch) -> None:
     """Count answers from what they were made of."""
     bad = _count_notes(tally, engine, answers.checked)
     version, counts, predictions = version_of(engine), tally.counts, answers.predictions
@@ -347,7 +347,7 @@ def _count_together(tally: Tally, engine: Engine, answers: Answers) -> None:
         tally.histogram("probability", version).observe_all(predictions.probability)
 
 
-def _count_notes(tally: Tally, engine: Engine, checked: Checked) -> npt.NDArray[np.bool_]:
+def _count_notes(tally: ServerMetrics, engine: Engine, checked: Checked) -> npt.NDArray[np.bool_]:
     """Count warnings and errors; gives which rows (n,) have an error."""
     counts, bad = tally.counts, np.zeros(checked.size, dtype=np.bool_)
     for issue in checked.issues:

@@ -23,7 +23,7 @@ import orjson
 import yaml
 
 from afterfit.errors import BundleError, SettingsError, UnknownVersionError
-from afterfit.serving.options import Plan
+from afterfit.serving.options import ServerOptions
 
 BUNDLE = Path("artifacts", "bundle")
 NOTED = "registered_model_meta"
@@ -93,7 +93,7 @@ class _Process:
 
 
 @dataclass
-class Processes:
+class Supervisor:
     """A server: its socket, its shared folder, its processes.
 
     Args:
@@ -104,7 +104,7 @@ class Processes:
         told: called once, when every worker is ready, with the address and seconds since the start.
     """
 
-    plan: Plan
+    plan: ServerOptions
     host: str
     port: int
     workers: int

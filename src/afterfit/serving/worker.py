@@ -18,12 +18,12 @@ import uvicorn
 
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
-from afterfit.prediction_log.privacy import keeping_of
+from afterfit.prediction_log.privacy import redaction_of
 from afterfit.serving import metrics
-from afterfit.serving.asgi import Access, Doors
+from afterfit.serving.asgi import AccessLog, Endpoints
 from afterfit.serving.auth import tokens_of_environment
-from afterfit.serving.options import Plan, plan_of
-from afterfit.serving.reload import Follower
+from afterfit.serving.options import ServerOptions, plan_of
+from afterfit.serving.reload import Reloader
 from afterfit.serving.routes import application
 from afterfit.serving.service import Service, Shadow
 
@@ -46,7 +46,7 @@ class Worker:
         plan: what is served.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ServerOptions) -> None:
         use_case, self.shared, self._parent = plan.use_case, Path(plan.shared), os.getppid()
         place = prediction_log.log_of(use_case)
         log = place.spool() if place is not None else None
@@ -55,10 +55,10 @@ class Worker:
         self.service.faults = _fault
         if plan.shadow and log is not None:
             self.service.shadow = Shadow(log, _fault)
-        self.access = Access(_output(plan.access))
-        self.doors = Doors(self.service, self.access, tokens_of_environment(), _nowhere)
+        self.access = AccessLog(_output(plan.access))
+        self.doors = Endpoints(self.service, self.access, tokens_of_environment(), _nowhere)
         self.doors.rest = application(self.service, self.doors, self.shared)
-        self.follower = Follower(self.service, self.shared, keeping_of(use_case), _tell)
+        self.follower = Reloader(self.service, self.shared, redaction_of(use_case), _tell)
         self._sealer = threading.Thread(target=self._seal, name="sealer", daemon=True)
         self._stop = threading.Event()
 
