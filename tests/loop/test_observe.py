@@ -7,6 +7,7 @@ import pytest
 from afterfit.loop.observe import answered, observe, past_of
 from afterfit.model.bundle import save
 from afterfit.model.training import reference, train
+from afterfit.performance.estimation import CalibrationEvidence
 from made import BOOSTER, made_table, manifest, posed, use_case
 
 CASE = use_case(
