@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import isfinite, nan
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from afterfit.loop.backtest import PolicyRun, Ranking, WindowResult
-from afterfit.package import TEMPLATES
+from afterfit.pages.template import template
 from afterfit.use_case import UseCase
 
 WIDE, HIGH, LEFT, TOP, FOOT = 1040.0, 170.0, 64.0, 16.0, 44.0
@@ -69,7 +66,7 @@ def page(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
     name = use_case.primary_metric
     ends = _ends(ranking.stories, name)
     best = ranking.stories[0]
-    return _template().render(
+    return template("backtest.html").render(
         title=f"Backtest of {use_case.name}",
         window=window,
         rows=rows,
@@ -84,18 +81,6 @@ def page(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
         left=LEFT,
         floor=TOP + HIGH,
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("backtest.html")
 
 
 def _row(story: PolicyRun, ranking: Ranking, name: str) -> dict[str, Any]:

@@ -10,15 +10,12 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from afterfit.drift.reference import Reference
 from afterfit.drift.report import ColumnReport, DriftFinding, DriftReport
-from afterfit.package import TEMPLATES
 from afterfit.pages.charts import HeatMap, NamePicture, NumberPicture, heat_map, middle, percent, picture
+from afterfit.pages.template import template
 
 MOST_CARDS, MOST_QUIET_CARDS = 60, 24
 """Pictures drawn: of changed columns, and the fewest in all where there are so many columns."""
@@ -196,7 +193,7 @@ def render(found: Compared) -> str:
     several = len(found.windows) > 1
     report = found.windows[0][1]
     columns = len(found.ranked)
-    return _template().render(
+    return template("drift.html").render(
         found=found,
         several=several,
         report=report,
@@ -215,18 +212,6 @@ def render(found: Compared) -> str:
         notes=_notes(found),
         unknown=listed(report.unknown, 20) if report.unknown else "",
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("drift.html")
 
 
 def _title(found: Compared) -> str:

@@ -10,11 +10,10 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from afterfit.loop.observation import Observation
-from afterfit.package import TEMPLATES
 from afterfit.pages.drift import by_weight, changed, shown
+from afterfit.pages.template import template
 from afterfit.performance.metrics import Measured
 
 WIDE, HIGH, LEFT, TOP, BOTTOM = 520, 210, 52, 10, 172
@@ -66,17 +65,10 @@ def render(
         notes: what else a reader should know.
     """
     names = list(seen.estimated or seen.realised)
-    found = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("monitor.html")
     shown_series = series[-MOST_WINDOWS:]
     charts = [chart(name, shown_series, seen.promise.get(name)) for name in names[:MOST_CHARTS]]
     several = any(step.metrics.get("drift_alarm") for step in shown_series)
-    return found.render(
+    return template("monitor.html").render(
         title=shown(title, 200),
         lines=[shown(line, 400) for line in lines],
         notes=[shown(note, 400) for note in notes],
