@@ -16,14 +16,15 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__", "compare_drift", "compare_performance", "load_use_case", "profile"]
 
-__getattr__, _dir = lazy(
-    __name__,
-    {
-        "drift": ("compare_drift", "profile"),
-        "performance": ("compare_performance",),
-        "use_case": ("load_use_case",),
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, _ = lazy(
+        __name__,
+        {
+            "drift": ("compare_drift", "profile"),
+            "performance": ("compare_performance",),
+            "use_case": ("load_use_case",),
+        },
+    )
 
 
 def __dir__() -> list[str]:

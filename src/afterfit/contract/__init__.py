@@ -7,11 +7,11 @@ from afterfit.package import lazy
 if TYPE_CHECKING:
     from afterfit.contract.contract import Contract, learn
     from afterfit.contract.encoder import Encoder
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "contract": ("Contract", "learn"),
-        "encoder": ("Encoder",),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "contract": ("Contract", "learn"),
+            "encoder": ("Encoder",),
+        },
+    )

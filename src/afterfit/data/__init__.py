@@ -10,10 +10,12 @@ if TYPE_CHECKING:
         Fingerprint,
         Window,
         classes,
+        describe,
         encode_target,
         fingerprint,
         kept_fingerprints,
         load,
+        missing_target,
         read,
         row_fingerprints,
         shares,
@@ -21,25 +23,27 @@ if TYPE_CHECKING:
         stream,
         window,
     )
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "loading": (
-            "BUILTIN",
-            "Fingerprint",
-            "Window",
-            "classes",
-            "encode_target",
-            "fingerprint",
-            "kept_fingerprints",
-            "load",
-            "read",
-            "row_fingerprints",
-            "shares",
-            "split",
-            "stream",
-            "window",
-        ),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "loading": (
+                "BUILTIN",
+                "Fingerprint",
+                "Window",
+                "classes",
+                "describe",
+                "encode_target",
+                "fingerprint",
+                "kept_fingerprints",
+                "load",
+                "missing_target",
+                "read",
+                "row_fingerprints",
+                "shares",
+                "split",
+                "stream",
+                "window",
+            ),
+        },
+    )

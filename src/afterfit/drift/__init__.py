@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from afterfit.drift.compare import compare_drift
     from afterfit.drift.profiles import Profile, profile
     from afterfit.drift.reference import Reference
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "compare": ("compare_drift",),
-        "profiles": ("Profile", "profile"),
-        "reference": ("Reference",),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "compare": ("compare_drift",),
+            "profiles": ("Profile", "profile"),
+            "reference": ("Reference",),
+        },
+    )

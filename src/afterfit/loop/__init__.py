@@ -7,11 +7,11 @@ from afterfit.package import lazy
 if TYPE_CHECKING:
     from afterfit.loop.policy import decide
     from afterfit.loop.stepping import World, act, step
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "policy": ("decide",),
-        "stepping": ("World", "act", "step"),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "policy": ("decide",),
+            "stepping": ("World", "act", "step"),
+        },
+    )

@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from afterfit.model.bundle import Bundle
     from afterfit.model.training import train
     from afterfit.model.tuning import search
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "bundle": ("Bundle",),
-        "training": ("train",),
-        "tuning": ("search",),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "bundle": ("Bundle",),
+            "training": ("train",),
+            "tuning": ("search",),
+        },
+    )

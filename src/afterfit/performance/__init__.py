@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from afterfit.performance.estimation import estimate
     from afterfit.performance.evaluation import evaluate
     from afterfit.performance.paired_comparison import compare_performance
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "estimation": ("estimate",),
-        "evaluation": ("evaluate",),
-        "paired_comparison": ("compare_performance",),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "estimation": ("estimate",),
+            "evaluation": ("evaluate",),
+            "paired_comparison": ("compare_performance",),
+        },
+    )

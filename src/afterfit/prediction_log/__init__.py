@@ -21,25 +21,25 @@ if TYPE_CHECKING:
         write_table,
     )
     from afterfit.prediction_log.privacy import key_of, private, salt_of
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "privacy": ("key_of", "private", "salt_of"),
-        "log": (
-            "PredictionLog",
-            "VARIABLE",
-            "features_of",
-            "known_outcomes",
-            "log_at",
-            "log_of",
-            "read",
-            "required",
-            "seal",
-            "tidy",
-            "unknown_ids",
-            "unknown_keys",
-            "write_table",
-        ),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "privacy": ("key_of", "private", "salt_of"),
+            "log": (
+                "PredictionLog",
+                "VARIABLE",
+                "features_of",
+                "known_outcomes",
+                "log_at",
+                "log_of",
+                "read",
+                "required",
+                "seal",
+                "tidy",
+                "unknown_ids",
+                "unknown_keys",
+                "write_table",
+            ),
+        },
+    )
