@@ -105,12 +105,13 @@ def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) ->
 def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> list[Seen]:
     """What the live loop does, in a store, a log and a source of its own."""
     from afterfit import data, prediction_log
+    from afterfit.data.loading import wanted
     from afterfit.loop.history import window_length
     from afterfit.use_case import load_use_case
 
     file = folder / SETTINGS
     replay = load_use_case(folder / "replayed.yaml")
-    frame = data.read(replay.source, replay.root, columns=data.wanted(replay))
+    frame = data.read(replay.source, replay.root, columns=wanted(replay))
     whole = data.window(replay, frame, "all rows", waiting=True).frame
     times, start = whole[str(replay.time)], datetime.fromisoformat(options.start)
     file.write_text(yaml.safe_dump({**told, "source": {"path": "before.parquet"}, "log": {"folder": "log"}}), "utf-8")
