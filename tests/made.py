@@ -101,3 +101,8 @@ def multiclass_bundle(tmp_path_factory):
     frame = made_table().assign(late=lambda table: np.digitize(table["delay"], [8.0, 16.0]))
     found = train(posed(case, frame, ("early", "fair", "late")), "hist_gradient_boosting", BOOSTER)
     return bundled(found, tmp_path_factory.mktemp("multiclass"), case)
+
+
+def late_money(prediction, outcome):
+    """A use case's value by a function of its own: money by row."""
+    return np.where(prediction == "late", -1.0, 0.0) - 3.0 * ((prediction == "on time") & (outcome == "late"))

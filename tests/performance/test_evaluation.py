@@ -272,13 +272,9 @@ def test_value_in_money_is_the_costs_of_the_errors_made():
     assert evaluate([own], [1, 0, 0, 1, 1], predictions) == {"value": pytest.approx(-44 / 5)}
 
 
-def late_money(prediction, outcome):
-    return np.where(prediction == "late", -1.0, 0.0) - 3.0 * ((prediction == "on time") & (outcome == "late"))
-
-
 def test_value_may_be_a_function_of_prediction_and_outcome_by_its_dotted_name():
     predictions = Predictions.of_probabilities([0.9, 0.1, 0.1], classes=("on time", "late"))
-    assert value([1, 1, 0], predictions, "test_metrics.late_money").total == -4.0
+    assert value([1, 1, 0], predictions, "made.late_money").total == -4.0
     assert value([1.0, 2.0], Predictions.of_values([1.0, 4.0]), lambda told, came: -abs(told - came)).total == -2.0
 
 

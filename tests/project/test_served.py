@@ -2,6 +2,7 @@
 
 import ast
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -133,20 +134,40 @@ def test_a_version_loads_and_answers_without_the_projects_source_on_the_path(pro
     assert not {"optuna", "matplotlib", "boto3"} & set(modules)
 
 
+def imported_by(module):
+    """Modules that one of the package's imports; of a wing that it uses by name, those that its names lie in."""
+    path = ROOT / "src" / Path(*module.split("."))
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text("utf-8"))
+    for_the_checker = {id(part) for node in tree.body if isinstance(node, ast.If) for part in ast.walk(node)}
+    used = {
+        (n.value.id, n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and id(node) not in for_the_checker:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and id(node) not in for_the_checker:
+            names.add(node.module)
+            for alias in node.names if node.module.startswith("afterfit") else ():
+                inner = f"{node.module}.{alias.name}"
+                if importlib.util.find_spec(node.module).submodule_search_locations and importlib.util.find_spec(inner):
+                    names.add(inner)
+                    wing = importlib.import_module(inner)
+                    homes = [getattr(wing, attribute) for name, attribute in used if name == alias.name]
+                    names |= {home.__module__ for home in homes if hasattr(home, "__module__")}
+    return names
+
+
 def test_a_version_requires_every_package_that_its_code_imports():
     from afterfit.model.packaging import PACKAGES
 
-    package, waiting, seen, foreign = ROOT / "src/afterfit", {"served"}, set(), set()
+    waiting, seen, foreign = {"afterfit.served"}, set(), set()
     while waiting:
         module = waiting.pop()
         seen.add(module)
-        for node in ast.walk(ast.parse((package / f"{module}.py").read_text("utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if names == ["afterfit"] and isinstance(node, ast.ImportFrom):
-                names = [f"afterfit.{a.name}" for a in node.names]
-            foreign |= {name.split(".")[0] for name in names if not name.startswith("afterfit")}
-            waiting |= {name.split(".")[1] for name in names if name.startswith("afterfit.")} - seen
+        names = imported_by(module)
+        foreign |= {name.split(".")[0] for name in names if not name.startswith("afterfit")}
+        waiting |= {name for name in names if name.startswith("afterfit")} - seen
     distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "botocore": "boto3"}
     needed = {distributions.get(name, name) for name in foreign - set(sys.stdlib_module_names)}
     assert needed <= set(PACKAGES)
