@@ -153,8 +153,8 @@ def imported_by(module):
                 if importlib.util.find_spec(node.module).submodule_search_locations and importlib.util.find_spec(inner):
                     names.add(inner)
                     wing = importlib.import_module(inner)
-                    homes = [getattr(wing, attribute) for name, attribute in used if name == alias.name]
-                    names |= {home.__module__ for home in homes if hasattr(home, "__module__")}
+                    homes = [getattr(wing, attribute, None) for name, attribute in used if name == alias.name]
+                    names |= {home.__module__ for home in homes if getattr(home, "__module__", None)}
     return names
 
 
