@@ -101,7 +101,7 @@ class DiedError(Exception):
 
 
 @pytest.mark.parametrize(
-    "place", ["journal.mark", "registry.register", "ledger.record", "journal.close", "journal.write"]
+    "place", ["step_journal.mark", "registry.register", "ledger.record", "step_journal.close", "step_journal.write"]
 )
 def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twice(store, monkeypatch, place):
     from importlib import import_module
@@ -109,7 +109,7 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
     config = settings(store)
     in_production(config)
     module, name = place.split(".")
-    owner = import_module(f"afterfit.{module}")
+    owner = import_module(f"afterfit.mlflow_store.{module}")
     real = getattr(owner, name)
     for number in range(1, 9):
         calls = []

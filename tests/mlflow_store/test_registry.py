@@ -95,7 +95,7 @@ def _append(file: Path) -> None:
         (lambda home: _append(home / "artifacts/bundle/contract.json"), "not the one that was registered"),
         (lambda home: _append(home / "artifacts/bundle/estimator.skops"), "not the one that was registered"),
         (lambda home: (home / "artifacts/bundle/encoder.json").unlink(), "encoder.json is missing"),
-        (lambda home: _append(home / "code/afterfit/scorer.py"), "not the code that it was logged with"),
+        (lambda home: _append(home / "code/afterfit/model/scorer.py"), "not the code that it was logged with"),
         (lambda home: (home / "code/afterfit/extra.py").touch(), "not the code that it was logged with"),
         (lambda home: _append(home / "served.py"), "not the code that it was logged with"),
         (lambda home: shutil.rmtree(home / "code"), "code that travels"),
