@@ -11,6 +11,7 @@ import os
 import resource
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 from afterfit.lifecycle import scoring
@@ -21,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from afterfit import data
-from afterfit.lifecycle.training_run import load_table, manifest_of
+from afterfit.lifecycle.training_run import load_table
 from afterfit.model.bundle import load, save
-from afterfit.model.packaging import example_of
+from afterfit.model.packaging import example_of, manifest_of
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
 
@@ -43,7 +44,8 @@ def trained_bundle(folder, rows):
     candidate = use_case.candidates[0]
     params = candidate.params if rows > 10_000 else {"max_iter": 10}
     trained = train(table.problem, candidate.builder, params)
-    save(trained.scorer, manifest_of(table, candidate.builder, params, trained), example_of(table), folder)
+    manifest = manifest_of(table, candidate.builder, params, trained, datetime.now(timezone.utc))
+    save(trained.scorer, manifest, example_of(table), folder)
     return use_case, load(folder)
 
 

@@ -17,6 +17,7 @@ import os
 import tempfile
 import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -31,10 +32,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from afterfit.lifecycle.smoke_test import serving
-from afterfit.lifecycle.training_run import load_table, manifest_of, requirements
+from afterfit.lifecycle.training_run import load_table, requirements
 from afterfit.mlflow_store import tracking
 from afterfit.model.bundle import save
-from afterfit.model.packaging import example_of, plain
+from afterfit.model.packaging import example_of, manifest_of, plain
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
@@ -68,7 +69,7 @@ def log_both(table, params, scratch):
         )
         trained = train(table.problem, "hist_gradient_boosting", params)
         folder = Path(scratch) / "bundle"
-        manifest = manifest_of(table, "hist_gradient_boosting", params, trained)
+        manifest = manifest_of(table, "hist_gradient_boosting", params, trained, datetime.now(timezone.utc))
         bundle = save(trained.scorer, manifest, example_of(table), folder)
         ours, _ = tracking.log_bundle(folder, bundle, requirements(), params)
     assert use_case.task == "classification"

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -27,10 +28,10 @@ import servers
 from mlflow.models import infer_signature
 
 from afterfit.lifecycle.smoke_test import serving as mlflow_serving
-from afterfit.lifecycle.training_run import load_table, manifest_of, requirements
+from afterfit.lifecycle.training_run import load_table, requirements
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import save
-from afterfit.model.packaging import example_of, plain
+from afterfit.model.packaging import example_of, manifest_of, plain
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
@@ -67,7 +68,8 @@ def register_ours(table, builder, params, alias, scratch):
     """Train a bundle, register it and give it an alias."""
     trained = train(table.problem, builder, params)
     folder = Path(scratch) / alias / "bundle"
-    bundle = save(trained.scorer, manifest_of(table, builder, params, trained), example_of(table), folder)
+    manifest = manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
+    bundle = save(trained.scorer, manifest, example_of(table), folder)
     with mlflow.start_run(experiment_id=tracking.experiment_id("bench")):
         uri, _ = tracking.log_bundle(folder, bundle, requirements(), params)
     version = registry.register(uri, table.problem.use_case.name, bundle.digest, {}, builder)

@@ -246,7 +246,7 @@ def test_over_http_versions_are_text_and_a_server_that_goes_away_is_a_sentence(
         stop(server)
         tracking.metrics({"rows": 1.0})
 
-    monkeypatch.setattr("afterfit.commands.train.load_table", stop_the_server_and_log)
+    monkeypatch.setattr("afterfit.lifecycle.training_run.load_table", stop_the_server_and_log)
     started = time.monotonic()
     code, out, err = command_line("train", config=file, builder="linear")
     assert code == 1

@@ -4,7 +4,6 @@ Each change leaves a mark first, and looks for its own mark before it is made ag
 """
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,9 +20,10 @@ from afterfit.gate.verdict import Finding, Verdict
 from afterfit.lifecycle import promotion
 from afterfit.lifecycle.promotion import GateResult, PromotionRequest
 from afterfit.lifecycle.rollback import command_for
-from afterfit.lifecycle.training_run import requirements
+from afterfit.lifecycle.training_run import TrainingResult, log_and_register
+from afterfit.lifecycle.tuning_run import log_search
 from afterfit.loop import history
-from afterfit.loop.history import TaskRunner
+from afterfit.loop.history import Model, TaskRunner
 from afterfit.loop.policy import PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, TrainedVersion, WindowObservation
 from afterfit.mlflow_store import ledger, registry, step_journal, tracking
@@ -79,23 +79,21 @@ class Live:
         if known is not None:
             return trained(known)
         model = self.work.ask(history.train, recipe)
+        trained_, table = history.trained_of(model), history.table_of(self.work.history, recipe)
         bundle = history.loaded(model.folder)
-        name = f"retrain for {self.page.window}"
-        told = {"afterfit.use_case": self.use_case.name, STEP: self.page.run_id}
-        with tempfile.TemporaryDirectory() as scratch, tracking.run(self.use_case.name, name, told):
-            folder = Path(shutil.copytree(model.folder, Path(scratch) / "bundle"))  # MLflow keeps it under its name
-            tracking.params({"builder": model.builder, **model.params})
-            means = {key: values["mean"] for key, values in bundle.manifest.promise.items()}
-            tracking.metrics({key: value for key, value in means.items() if value is not None})
-            uri, _ = tracking.log_bundle(folder, bundle, requirements(), model.params)
-        tags = {
-            "afterfit.builder": model.builder,
-            "afterfit.trained_until": bundle.manifest.window["end"] or "",
-            "afterfit.rows": str(model.rows),
-            STEP: self.page.run_id,
-        }
-        said = f"{model.builder}, retrained for {self.page.window} on {model.rows:,} rows"
-        return trained(registry.register(uri, self.use_case.name, bundle.digest, tags, said))
+        result = TrainingResult(table, model.builder, model.params, trained_, bundle, None)
+        why, step = f"retrained for {self.page.window}", {STEP: self.page.run_id}
+        told = {"afterfit.use_case": self.use_case.name, **step}
+        with tracking.run(self.use_case.name, f"retrain for {self.page.window}", told):
+            self._log_search(model)
+            return trained(log_and_register(result, model.folder, why=why, tags=step))
+
+    def _log_search(self, model: Model) -> None:
+        """The search that a model's parameters come from, where there was one, as a run below the active one."""
+        search = history.search_of(model)
+        if search is not None:
+            run_id = log_search(self.use_case, search, f"tune for {self.page.window}")
+            tracking.params({"trials": len(search.trials), "run_id": run_id}, "search")
 
     def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
         """What the gate says of it; as it was said, where it was said already."""

@@ -15,22 +15,23 @@ from tqdm import tqdm
 
 from afterfit import data
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.registry import Version
 from afterfit.model import packaging
 from afterfit.model.builders import BUILDERS, trusted_packages
-from afterfit.model.bundle import Bundle, Manifest
+from afterfit.model.bundle import Bundle
 from afterfit.model.packaging import PACKAGES, Table, finite, settings_digest
 from afterfit.model.training import Trained, TrainingData, train
 from afterfit.pages import figures
 from afterfit.performance.evaluation import evaluate, metric
-from afterfit.use_case import UseCase
+from afterfit.use_case import UseCase, load_use_case
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TrainingResult:
     """A trained model: from which table, by which builder, how good, and where it is now."""
 
     table: Table
@@ -44,6 +45,22 @@ class Result:
     def use_case(self) -> UseCase:
         """The use case it was trained for."""
         return self.table.problem.use_case
+
+
+def train_version(config: str, builder: str, params_from: str, *, register: bool) -> CommandResult:
+    """Read a use case's table, train on it, log and register.
+
+    Args:
+        config: the use case's name or file.
+        builder: which; the use case's first one where empty.
+        params_from: the run of a search that found the parameters; the use case's own where empty.
+        register: whether to make a version of it.
+    """
+    use_case = load_use_case(config)
+    chosen, params = choose(use_case, builder, params_from)
+    with tracking.run(use_case.name, f"train {chosen}", {"afterfit.use_case": use_case.name}) as active:
+        result = train_and_register(load_table(use_case), chosen, params, register=register)
+    return CommandResult(tuple(described(result)), {**_summary(result), "run_id": active.info.run_id})
 
 
 def load_table(use_case: UseCase) -> Table:
@@ -71,8 +88,10 @@ def choose(use_case: UseCase, builder: str, params_from: str) -> tuple[str, dict
     return chosen, named.get(chosen, {})
 
 
-def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *, register: bool = True) -> Result:
-    """Train inside the active run; log parameters, metrics, pictures and model; register it as a version."""
+def train_and_register(
+    table: Table, builder: str, params: Mapping[str, Any], *, register: bool = True
+) -> TrainingResult:
+    """Train inside the active run, and log and register what came of it; without `register` it is only logged."""
     use_case = table.problem.use_case
     with tqdm(total=use_case.split.folds + 1, desc=f"train {builder}", leave=False, disable=None) as bar:
 
@@ -81,39 +100,68 @@ def train_and_register(table: Table, builder: str, params: Mapping[str, Any], *,
             bar.update()
 
         trained = train(table.problem, builder, params, progress)
-    source = tracking.dataset(table.name, use_case.name, table.train, "training")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         bundle = packaging.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
-        uri, model_id = tracking.log_bundle(folder, bundle, requirements(), params)
-    result = Result(table, builder, params, trained, bundle, None)
-    _log(result, source, model_id)
-    card = figures.card(bundle)
-    tracking.text(card, "model_card.md")
-    tracking.note("\n".join(described(result)) + "\n\n" + card)
-    if not register:
-        return result
-    tags = {
-        "afterfit.builder": builder,
-        "afterfit.trained_until": table.train.end or "",
-        "afterfit.rows": str(table.train.rows),
+        result = TrainingResult(table, builder, params, trained, bundle, None)
+        if register:
+            return replace(result, version=log_and_register(result, folder))
+        _log(result, folder)
+    return result
+
+
+def log_and_register(
+    result: TrainingResult, folder: Path, *, why: str = "", tags: Mapping[str, str] | None = None
+) -> Version:
+    """Log a trained model into the active run, and register it as a version.
+
+    Args:
+        result: the model, with the table that it was trained on and what its folds showed.
+        folder: its bundle.
+        why: what it was trained for, in a few words for its description; nothing where somebody asked for it.
+        tags: of the version, beside those that each version has.
+    """
+    uri = _log(result, folder, why)
+    train_rows = result.table.train
+    known = {
+        "afterfit.builder": result.builder,
+        "afterfit.trained_until": train_rows.end or "",
+        "afterfit.rows": str(train_rows.rows),
     }
-    return replace(
-        result, version=registry.register(uri, use_case.name, bundle.digest, tags, f"{headline(result)}\n\n{card}")
-    )
+    description = f"{_headline(result)}{f', {why}' if why else ''}\n\n{figures.card(result.bundle)}"
+    return registry.register(uri, result.use_case.name, result.bundle.digest, {**known, **(tags or {})}, description)
 
 
-def headline(result: Result) -> str:
+def _log(result: TrainingResult, folder: Path, why: str = "") -> str:
+    """Data, model, parameters, metrics, pictures and card into the active run; gives the model's address."""
+    table = result.table
+    source = tracking.dataset(table.name, result.use_case.name, table.train, "training")
+    uri, model_id = tracking.log_bundle(folder, result.bundle, requirements(), result.params)
+    _log_params(result)
+    _log_metrics(result, source, model_id)
+    tracking.figures(_pictures(table.problem, result.trained))
+    card = figures.card(result.bundle)
+    tracking.text(card, "model_card.md")
+    lines = [f"{why[:1].upper()}{why[1:]}."] if why else []
+    tracking.note("\n".join([*lines, *described(result)]) + "\n\n" + card)
+    return uri
+
+
+def _headline(result: TrainingResult) -> str:
     """One line that tells a version from its neighbours."""
     name, spread = next(iter(result.trained.metrics.items()))
     return f"{result.builder}, {name} {spread.mean:.4f} ± {spread.sd:.4f} over folds, {result.table.train.rows:,} rows"
 
 
-def _log(result: Result, source: Any, model_id: str) -> None:
-    use_case, trained = result.use_case, result.trained
+def _log_params(result: TrainingResult) -> None:
+    use_case = result.use_case
     tracking.params({"builder": result.builder, **result.params})
     settings = {"settings": settings_digest(use_case), "seed": use_case.seed, "folds": use_case.split.folds}
     tracking.params(settings, "use_case")
+
+
+def _log_metrics(result: TrainingResult, source: Any, model_id: str) -> None:
+    trained = result.trained
     values: dict[str, float] = {}
     for name, spread in trained.metrics.items():
         values |= {name: spread.mean, f"{name}_sd": spread.sd, f"{name}_low": spread.low, f"{name}_high": spread.high}
@@ -124,18 +172,17 @@ def _log(result: Result, source: Any, model_id: str) -> None:
     for name, spread in trained.metrics.items():
         for fold, value in enumerate(spread.folds, start=1):
             tracking.metrics({f"fold_{name}": value}, step=fold)
-    tracking.figures(_pictures(result.table.problem, trained))
 
 
 def _pictures(problem: TrainingData, trained: Trained) -> dict[str, Any]:
     y = problem.y[trained.rows]
     draw = figures.classification if problem.classes is not None else figures.regression
-    sizes, spreads = importances(problem, trained)
+    sizes, spreads = _importances(problem, trained)
     title = f"Permutation importance ({problem.use_case.primary_metric})"
     return {**draw(y, trained.out_of_fold), "importance": figures.bars(title, "loss when shuffled", sizes, spreads)}
 
 
-def importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
+def _importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
     """Permutation importance of each feature on a bounded sample: mean and sd of the primary metric's loss."""
     judged = metric(problem.use_case.primary_metric)
     rows = np.random.default_rng(problem.use_case.seed).permutation(len(problem.frame))[:IMPORTANCE_ROWS]
@@ -159,11 +206,6 @@ def importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, floa
     return dict(zip(names, means, strict=True)), dict(zip(names, sds, strict=True))
 
 
-def manifest_of(table: Table, builder: str, params: Mapping[str, Any], trained: Trained) -> Manifest:
-    """What is known of a version besides its estimator, as of now."""
-    return packaging.manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
-
-
 def requirements() -> list[str]:
     """What a version needs to load elsewhere, pinned to what made it; its own code travels with it."""
     homes = packages_distributions()
@@ -171,7 +213,7 @@ def requirements() -> list[str]:
     return [f"{name}=={installed(name)}" for name in (*PACKAGES, *foreign)]
 
 
-def described(result: Result) -> list[str]:
+def described(result: TrainingResult) -> list[str]:
     """The answer in a few readable lines."""
     table, trained, version = result.table, result.trained, result.version
     span = f" from {table.train.start} to {table.train.end}" if table.train.start else ""
@@ -188,7 +230,7 @@ def described(result: Result) -> list[str]:
     return lines
 
 
-def summary(result: Result) -> dict[str, Any]:
+def _summary(result: TrainingResult) -> dict[str, Any]:
     """The answer as data."""
     table, version = result.table, result.version
     return {

@@ -25,6 +25,15 @@ def bounded(use_case: UseCase, trials: int, seconds: float) -> UseCase:
     return use_case.model_copy(update={"tuning": use_case.tuning.model_copy(update=changes)})
 
 
+def log_search(use_case: UseCase, found: Search, name: str) -> str:
+    """A search that is over as a run of its own, nested where one is active, with its trials below; gives its id."""
+    with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
+        for trial in found.trials:
+            _log_trial(use_case, trial)
+        _log(use_case, found)
+    return str(active.info.run_id)
+
+
 def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
     """Search inside the active run; finished trials are kept whatever happens."""
     tracking.dataset(table.name, use_case.name, table.train, "training")
@@ -33,7 +42,7 @@ def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
     with tqdm(total=use_case.tuning.trials, desc="tune", leave=False, disable=None) as bar:
 
         def report_trial(trial: Trial) -> None:
-            log_trial(use_case, trial)
+            _log_trial(use_case, trial)
             bar.update(trial.number + 1 - bar.n)
             bar.set_postfix_str(f"{trial.builder} {trial.metrics[use_case.primary_metric]:.4f}")
 
@@ -47,7 +56,7 @@ def _what_is_searched(use_case: UseCase) -> UseCase:
     return use_case.model_copy(update={"tuning": use_case.tuning.model_copy(update={"trials": 1, "seconds": 1.0})})
 
 
-def log_trial(use_case: UseCase, trial: Trial) -> None:
+def _log_trial(use_case: UseCase, trial: Trial) -> None:
     """One trial as a nested run with the same metrics' names as a training run."""
     with tracking.run(use_case.name, trial.name, {"afterfit.pruned": str(trial.pruned).lower()}):
         tracking.params({"builder": trial.builder, **trial.params})

@@ -39,8 +39,8 @@ from afterfit.loop.policy import PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, WindowObservation
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle, load
-from afterfit.model.training import TrainingData
-from afterfit.model.tuning import nearby, search
+from afterfit.model.training import Trained, TrainingData
+from afterfit.model.tuning import Search, finished, nearby, search
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import value_metric
 from afterfit.performance.paired_comparison import Comparison
@@ -53,6 +53,9 @@ FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": 
 """For processes that train: what a training needed goes back to the system when it is over (glibc; else ignored)."""
 KEPT = 4
 """Bundles and answers that a process keeps in memory."""
+TOLD, FOLDS, STUDY = "told.json", "folds.npz", "study.journal"
+"""Beside a model's bundle: what it cost, what its folds showed, and the search for its parameters, if there was one."""
+STUDY_NAME = "around the last best"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,35 +162,60 @@ def loaded(folder: Path) -> Bundle:
 def train(recipe: Recipe) -> Model:
     """Train on the rows that a recipe takes, or find the model where it was trained before."""
     history = _history[0]
-    known = history.usable(recipe.until)
-    rows = known[stepping.chosen(recipe, history.times[known], history.marks[known])]
+    rows = _rows(history, recipe)
     place = history.folder / _key(history, recipe, rows)
-    told = place / "told.json"
-    if not told.is_file():
+    if not all((place / name).is_file() for name in (TOLD, FOLDS)):  # an older release kept no folds
         _trained(history, recipe, rows, place)
         give_back()
-    found = json.loads(told.read_text("utf-8"))
+    found = json.loads((place / TOLD).read_text("utf-8"))
     until = None if found["until"] is None else datetime.fromisoformat(found["until"])
     return Model(place / place.name, found["rows"], until, found["seconds"], found["builder"], found["params"])
 
 
+def _rows(history: History, recipe: Recipe) -> npt.NDArray[np.intp]:
+    """Positions of the rows that a recipe takes."""
+    known = history.usable(recipe.until)
+    return known[stepping.chosen(recipe, history.times[known], history.marks[known])]
+
+
+def table_of(history: History, recipe: Recipe) -> packaging.Table:
+    """The rows that a recipe takes, ready to train on; rows that should have an outcome by then count as left out."""
+    left_out, due = dict(history.window.dropped), history.known(recipe.until)
+    without = due - len(history.usable(recipe.until))
+    if without:
+        left_out["target is missing"] = without
+    return packaging.table(history.use_case, replace(history.window, dropped=left_out), _rows(history, recipe))
+
+
 def _trained(history: History, recipe: Recipe, rows: npt.NDArray[np.intp], place: Path) -> None:
-    """Train on some rows, and put the bundle and what it cost into a folder when all is there."""
+    """Train on some rows, and put the bundle and what is to be known of it into a folder when all is there."""
     started = time.perf_counter()
     ready = packaging.table(history.use_case, replace(history.window, dropped={}), rows)
     history.folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=history.folder))
     try:
-        params = tuned(ready.problem, recipe, scratch / "study.journal")
-        made = stepping.made(ready, recipe, scratch / place.name, params)
+        params = tuned(ready.problem, recipe, scratch / STUDY)
+        made, trained = stepping.made(ready, recipe, scratch / place.name, params)
+        packaging.save_folds(trained, scratch / FOLDS)
         end = made.manifest.window["end"]
         saved = {"rows": len(rows), "until": end, "builder": recipe.builder, "params": params}
         saved["seconds"] = time.perf_counter() - started
-        (scratch / "told.json").write_text(json.dumps(saved), "utf-8")
+        (scratch / TOLD).write_text(json.dumps(saved), "utf-8")
         shutil.rmtree(place, ignore_errors=True)  # cut short by another process, or its twin's
         scratch.replace(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def trained_of(model: Model) -> Trained:
+    """A model with what its folds showed."""
+    return packaging.load_folds(model.folder.parent / FOLDS, loaded(model.folder).scorer)
+
+
+def search_of(model: Model) -> Search | None:
+    """The search that a model's parameters come from; None where there was none."""
+    store = model.folder.parent / STUDY
+    return finished(store, STUDY_NAME) if store.is_file() else None
 
 
 def give_back() -> None:
@@ -201,7 +229,7 @@ def tuned(problem: TrainingData, recipe: Recipe, store: Path) -> dict[str, Any]:
     near = nearby(problem.use_case, recipe.builder, recipe.params, recipe.tune)
     if near is None:
         return dict(recipe.params)
-    return dict(search(replace(problem, use_case=near), store, "around the last best").best.params)
+    return dict(search(replace(problem, use_case=near), store, STUDY_NAME).best.params)
 
 
 def _key(history: History, recipe: Recipe, rows: npt.NDArray[Any]) -> str:

@@ -22,7 +22,7 @@ from afterfit.loop.observe import AnsweredRows, observe, past_of
 from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, decide, found, remembered
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
-from afterfit.model.training import train
+from afterfit.model.training import Trained, train
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Metric, metric
 from afterfit.performance.paired_comparison import Comparison, compare_performance
@@ -305,10 +305,10 @@ def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64
     return part if len(part) >= FEWEST * recipe.minimum else rows
 
 
-def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> Bundle:
+def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> tuple[Bundle, Trained]:
     """Train on a table and write the bundle; its manifest is dated with the time of deciding."""
     trained = train(ready.problem, recipe.builder, params)
-    return packaging.bundled(ready, (recipe.builder, params), trained, folder, recipe.until)
+    return packaging.bundled(ready, (recipe.builder, params), trained, folder, recipe.until), trained
 
 
 def judged(

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -305,9 +307,12 @@ def log_bundle(
 ) -> tuple[str, str]:
     """Log a bundle as an MLflow pyfunc whose code travels with it; gives (model URI, model id).
 
+    MLflow keeps a folder under its own name, and a version's is called "bundle": one of another name is copied.
     The signature takes any value in every column, so that a bad row is answered and not refused with its batch.
     """
-    with store_errors():
+    with tempfile.TemporaryDirectory() as scratch, store_errors():
+        if folder.name != "bundle":
+            folder = Path(shutil.copytree(folder, Path(scratch) / "bundle"))
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(ROOT / "served.py"),

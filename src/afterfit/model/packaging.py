@@ -17,8 +17,11 @@ from afterfit import data
 from afterfit.contract.columns import PLACEHOLDERS
 from afterfit.model.bundle import Bundle, Manifest, OutOfFold, save
 from afterfit.model.safe_loading import code_digest
-from afterfit.model.training import Trained, TrainingData, errormap, prepare, reference
+from afterfit.model.scorer import Scorer
+from afterfit.model.training import CVScore, Trained, TrainingData, errormap, prepare, reference
 from afterfit.package import ROOT
+from afterfit.performance.evaluation import metric
+from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
 
 PACKAGES = (
@@ -27,6 +30,8 @@ PACKAGES = (
 )  # fmt: skip
 """What the code that travels with a version imports."""
 EXAMPLE_ROWS = 3
+ANSWER_PARTS = ("prediction", "probabilities", "lower", "upper")
+"""The arrays of `Predictions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,38 @@ def out_of_fold_of(made: Table, trained: Trained) -> OutOfFold | None:
     return OutOfFold(
         made.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows)))
     )
+
+
+def save_folds(trained: Trained, file: Path) -> None:
+    """Write what the folds showed, which a bundle does not hold, so that it can be logged later.
+
+    Args:
+        trained: the model.
+        file: an `.npz` file.
+    """
+    names = list(trained.metrics)
+    arrays: dict[str, Any] = {"names": np.array(names), "rows": trained.rows, "last": np.array(trained.last)}
+    for key, scores in (("metrics", trained.metrics), ("dummy", trained.dummy)):
+        arrays[key] = np.array([scores[name].folds for name in names])
+    for key, answers in (("out_of_fold", trained.out_of_fold), ("unseen", trained.unseen)):
+        parts = {f"{key}_{part}": getattr(answers, part) for part in ANSWER_PARTS}
+        arrays |= {name: values for name, values in parts.items() if values is not None}
+    np.savez(file, **arrays)
+
+
+def load_folds(file: Path, scorer: Scorer) -> Trained:
+    """A trained model again, from its scorer and the file that `save_folds` wrote."""
+    with np.load(file, allow_pickle=False) as kept:
+        names = [str(name) for name in kept["names"]]
+        metrics, dummy = (
+            {name: CVScore.of(row.tolist(), metric(name).bounds) for name, row in zip(names, kept[key], strict=True)}
+            for key in ("metrics", "dummy")
+        )
+        out_of_fold, unseen = (
+            Predictions(**{part: kept.get(f"{key}_{part}") for part in ANSWER_PARTS}, classes=scorer.classes)
+            for key in ("out_of_fold", "unseen")
+        )
+        return Trained(scorer, metrics, dummy, out_of_fold, kept["rows"], unseen, int(kept["last"]))
 
 
 def manifest_of(made: Table, builder: str, params: Mapping[str, Any], trained: Trained, created: datetime) -> Manifest:

@@ -104,6 +104,26 @@ def search(
             report(trial)
         if clock() - started > use_case.tuning.seconds:
             break
+    return _outcome(study, resumed)
+
+
+def finished(store: Path, study_name: str) -> Search:
+    """A search that was finished before, from its study; nothing is searched.
+
+    Raises:
+        SourceError: the store cannot be read, or holds no such study.
+        TrainingError: no trial of it was finished.
+    """
+    try:
+        study = optuna.load_study(study_name=study_name, storage=JournalStorage(JournalFileBackend(str(store))))
+    except OSError as error:
+        raise SourceError(f"The study store '{store}' cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"'{store}' does not hold the study '{study_name}': delete it. ({error})") from error
+    return _outcome(study, 0)
+
+
+def _outcome(study: optuna.Study, resumed: int) -> Search:
     trials = tuple(_read(trial) for trial in _done(study))
     failures = tuple(trial.user_attrs["failure"] for trial in _tried(study) if "failure" in trial.user_attrs)
     if all(trial.pruned for trial in trials):
