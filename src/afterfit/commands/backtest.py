@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from afterfit.data import files
-from afterfit.lifecycle.backtesting import chosen_policies, logged, summarised, told, tried
+from afterfit.lifecycle.backtesting import backtest_policies, chosen_policies
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop.history import delayed, window_length
-from afterfit.mlflow_store import tracking
-from afterfit.pages.backtest import page as drawn
 from afterfit.use_case import load_use_case
 
 
@@ -27,16 +25,5 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     chosen = chosen_policies(policies, use_case)
     length = window_length(every, use_case)
     place = files.writable(Path(page)) if page else None
-    with tracking.run(use_case.name, "backtest", {"afterfit.use_case": use_case.name}) as active:
-        ranking, trial, work = tried(use_case, chosen, length, (start, end), Path(folder), processes)
-        ends = [f"{end:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for end in (trial.spans[0].start, trial.spans[-1].end)]
-        window = f"{ends[0]} to {ends[1]}, {len(trial.spans)} windows"
-        rows = sum(int(entry.realised["rows"]) for entry in ranking.stories[0].entries)
-        html = drawn(use_case, ranking, window, rows)
-        lines = told(use_case, ranking, window)
-        logged(use_case, ranking, html, lines)
-    if place is not None:
-        place.write_text(html, "utf-8")
-    summary = summarised(use_case, ranking)
-    seconds = {name: round(taken, 2) for name, taken in work.seconds.items()}
-    return CommandResult(tuple(lines), {**summary, "window": window, "seconds": seconds, "run_id": active.info.run_id})
+    ends = (start, end)
+    return backtest_policies(use_case, chosen, length, ends, folder=Path(folder), processes=processes, page=place)

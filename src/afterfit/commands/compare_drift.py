@@ -5,10 +5,9 @@ from pathlib import Path
 from afterfit.data import files, windows
 from afterfit.data.windows import WindowLength, WindowSplitter
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.drift_comparison import compared, described, known_reference, log
-from afterfit.lifecycle.result import ALARM, CommandResult
-from afterfit.mlflow_store import registry, tracking
-from afterfit.pages import drift
+from afterfit.lifecycle.drift_comparison import compare_windows
+from afterfit.lifecycle.result import CommandResult
+from afterfit.mlflow_store import registry
 from afterfit.use_case import load_use_case
 
 
@@ -38,15 +37,4 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     )
     if not 0.0 < rate < 1.0:
         raise SettingsError(f"--rate must lie between 0 and 1, and came as {rate}.")
-    known = known_reference(reference, use_case, period.time)
-    found = compared(known, use_case, data, period, rate)
-    name = use_case.name if use_case else "drift"
-    with tracking.run(name, f"drift against {known.name}"[:200], {"afterfit.use_case": name}) as active:
-        html = drift.render(found)
-        log(found, html)
-    if places[0] is not None:
-        places[0].write_text(html, "utf-8")
-    if places[1] is not None:
-        places[1].write_text(found.total.to_json(), "utf-8")
-    answer = {**found.to_dict(), "run_id": active.info.run_id}
-    return CommandResult(tuple(described(found)), answer, ALARM if found.alarm else 0)
+    return compare_windows(use_case, reference, data, period, rate, page=places[0], save=places[1])

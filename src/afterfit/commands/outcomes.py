@@ -2,7 +2,7 @@
 
 from afterfit import prediction_log
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.outcomes import classes_of, load
+from afterfit.lifecycle.outcomes import load
 from afterfit.lifecycle.result import CommandResult
 from afterfit.use_case import load_use_case
 
@@ -12,4 +12,4 @@ def command(config: str, data: str = "", by: str = "", folder: str = "") -> Comm
     use_case = load_use_case(config)
     if by not in {"", "prediction_id", "key"}:
         raise SettingsError(f"--by must be prediction_id or key, and came as '{by}'.")
-    return load(use_case, data, by, prediction_log.required(use_case, folder), classes_of(use_case))
+    return load(use_case, data, by, prediction_log.required(use_case, folder))

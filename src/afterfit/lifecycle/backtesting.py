@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from afterfit.data.windows import WindowLength, parse_time
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.result import CommandResult
 from afterfit.lifecycle.training_run import choose
 from afterfit.loop import backtest, history
 from afterfit.loop.backtest import BacktestPlan, PolicyRun, Ranking
 from afterfit.loop.history import History, TaskRunner, rows_of
 from afterfit.loop.stepping import Recipe
 from afterfit.mlflow_store import tracking
+from afterfit.pages.backtest import page as render
 from afterfit.settings import Policy, TrainOn, presets
 from afterfit.use_case import UseCase
 
@@ -64,6 +66,46 @@ def _faults(error: ValidationError) -> list[str]:
     return [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
 
 
+def backtest_policies(
+    use_case: UseCase,
+    policies: Mapping[str, Policy],
+    length: WindowLength,
+    ends: tuple[str, str],
+    *,
+    folder: Path,
+    processes: int = 0,
+    page: Path | None = None,
+) -> CommandResult:
+    """Let policies live through a use case's history, rank them, log and draw it, in a run of its own.
+
+    Args:
+        use_case: its settings, with the label delay.
+        policies: by name.
+        length: of a window.
+        ends: where the windows begin and end, as text; empty: where training, or the rows, end.
+        folder: for models and answers.
+        processes: at most so many; 0 for one a core.
+        page: a file that gets the page too.
+    """
+    with tracking.run(use_case.name, "backtest", {"afterfit.use_case": use_case.name}) as active:
+        ranking, trial, work = tried(use_case, policies, length, ends, folder, processes)
+        window = _window_words(trial)
+        rows = sum(int(entry.realised["rows"]) for entry in ranking.stories[0].entries)
+        html = render(use_case, ranking, window, rows)
+        lines = _told(use_case, ranking, window)
+        _logged(use_case, ranking, html, lines)
+    if page is not None:
+        page.write_text(html, "utf-8")
+    seconds = {name: round(taken, 2) for name, taken in work.seconds.items()}
+    told = {"window": window, "seconds": seconds, "run_id": active.info.run_id}
+    return CommandResult(tuple(lines), {**_summarised(use_case, ranking), **told})
+
+
+def _window_words(trial: BacktestPlan) -> str:
+    ends = [f"{end:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for end in (trial.spans[0].start, trial.spans[-1].end)]
+    return f"{ends[0]} to {ends[1]}, {len(trial.spans)} windows"
+
+
 def tried(  # noqa: PLR0917 - one call, above
     use_case: UseCase,
     policies: Mapping[str, Policy],
@@ -78,7 +120,7 @@ def tried(  # noqa: PLR0917 - one call, above
     history.give_back()  # the rows are with the processes now
     try:
         known = work.history
-        first, over = begin(use_case, known, ends[0]), last or history.after(known.times[-1])
+        first, over = _begin(use_case, known, ends[0]), last or history.after(known.times[-1])
         spans = history.spans(known, length, first, over)
         if not spans:
             raise SettingsError(f"There is no whole window from {first} to {over}: take shorter ones with --every.")
@@ -101,7 +143,7 @@ def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
     return History.of(use_case, rows_of(use_case, last), folder / use_case.name)
 
 
-def begin(use_case: UseCase, known: History, start: str) -> datetime:
+def _begin(use_case: UseCase, known: History, start: str) -> datetime:
     """Where the first window begins: where the option says, else where training ends.
 
     Raises:
@@ -117,7 +159,7 @@ def begin(use_case: UseCase, known: History, start: str) -> datetime:
     return asked
 
 
-def told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
+def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
     """The ranking in a few readable lines."""
     name = use_case.primary_metric
     lines = [f"{len(ranking.stories)} policies on {use_case.name}, {window}."]
@@ -134,7 +176,7 @@ def told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
     return [*lines, f"Recommended: {ranking.recommended}. {ranking.reason}"]
 
 
-def logged(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) -> None:
+def _logged(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) -> None:
     """A nested run a policy with its series, and the ranking and the page on the parent."""
     for story in ranking.stories:
         with tracking.run(use_case.name, f"backtest {story.name}", {"afterfit.policy": story.name}):
@@ -192,7 +234,7 @@ def _window(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, Any]:
     }
 
 
-def summarised(use_case: UseCase, ranking: Ranking) -> dict[str, Any]:
+def _summarised(use_case: UseCase, ranking: Ranking) -> dict[str, Any]:
     """The answer as data."""
     stories = [
         {

@@ -22,6 +22,7 @@ from afterfit.drift.reference import KINDS, Reference, cleaned, compare, expecte
 from afterfit.drift.report import DriftReport
 from afterfit.drift.tabular import Kind
 from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
+from afterfit.lifecycle.result import ALARM, CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import feature_columns
@@ -47,6 +48,42 @@ class Known:
     name: str
     profiles: Reference
     bundle: Bundle | None = None
+
+
+def compare_windows(
+    use_case: UseCase | None,
+    reference: str,
+    data: str,
+    period: WindowSplitter,
+    rate: float,
+    *,
+    page: Path | None = None,
+    save: Path | None = None,
+) -> CommandResult:
+    """Compare windows with a reference and log it, in a run of its own.
+
+    Args:
+        use_case: its settings; None for two tables that are nobody's.
+        reference: a version, a table or a saved profile.
+        data: what is compared: a table, a saved profile, "log" for the prediction log, or the use case's own source
+            where empty.
+        period: which rows, and how they are cut.
+        rate: the rate of false alarms.
+        page: a file that gets the page too.
+        save: a file that gets the profile of all windows.
+    """
+    known = known_reference(reference, use_case, period.time)
+    found = compared(known, use_case, data, period, rate)
+    name = use_case.name if use_case else "drift"
+    with tracking.run(name, f"drift against {known.name}"[:200], {"afterfit.use_case": name}) as active:
+        html = drift.render(found)
+        _log(found, html)
+    if page is not None:
+        page.write_text(html, "utf-8")
+    if save is not None:
+        save.write_text(found.total.to_json(), "utf-8")
+    answer = {**found.to_dict(), "run_id": active.info.run_id}
+    return CommandResult(tuple(described(found)), answer, ALARM if found.alarm else 0)
 
 
 # What is compared with.
@@ -227,7 +264,7 @@ def _outcomes(
 # What is recorded and said.
 
 
-def log(found: Compared, html: str) -> None:
+def _log(found: Compared, html: str) -> None:
     """Findings, metrics, a table and the page into the active run."""
     tracking.params({"reference": found.reference[:400], "current": found.current[:400]}, "drift")
     tracking.params({"rate": found.windows[0][1].rate, "windows": len(found.windows)}, "drift")

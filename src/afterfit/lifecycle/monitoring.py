@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -12,13 +13,14 @@ from afterfit import prediction_log
 from afterfit.data import windows
 from afterfit.data.windows import WindowLength, WindowSplitter
 from afterfit.errors import DataError, SettingsError
+from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
 from afterfit.loop.observation import Observation
 from afterfit.loop.observe import observe, past_of
 from afterfit.loop.policy import Action
 from afterfit.loop.recorded_windows import RecordedWindow, known_by, step_of, to_do
 from afterfit.loop.window_rows import WindowRows
-from afterfit.mlflow_store import monitor_runs, registry
+from afterfit.mlflow_store import monitor_runs, registry, tracking
 from afterfit.mlflow_store.monitor_runs import MonitorRecord
 from afterfit.model.bundle import Bundle
 from afterfit.pages import monitor
@@ -27,6 +29,11 @@ from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import UseCase
 
 SOURCE = "source"
+NO_TIME = (
+    "{} names no time column, so that there are no windows of time: all rows are one window, each look takes the place "
+    "of the one before, no series is drawn, and neither late outcomes nor the dependence of rows on time are accounted "
+    "for. Name a time column to have them."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,44 @@ def period_of(
     """How rows are cut into windows."""
     marks = frozenset(use_case.columns.missing_marks)
     return WindowSplitter(WindowLength.parse(every), use_case.time, start, end, marks=marks)
+
+
+def monitor_version(
+    use_case: UseCase,
+    version: str,
+    data: str,
+    period: WindowSplitter,
+    *,
+    refresh: int = 0,
+    page: Path | None = None,
+) -> CommandResult:
+    """Look at windows of a version, record each, and say what was seen and what is to be done.
+
+    Args:
+        use_case: its settings.
+        version: a number, an alias or `latest`.
+        data: a table; "source" for the use case's own; empty for its prediction log where it keeps one.
+        period: which rows, and how they are cut.
+        refresh: look again at so many windows that were recorded, in place of those of the period.
+        page: a file that gets the last window's page.
+    """
+    target = registry.version(use_case.name, version)
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    notes = [] if use_case.time else [NO_TIME.format(use_case.name)]
+    with tracking.joined(f"monitor {use_case.name} {target.number}"):
+        if refresh:
+            looked = refreshed(use_case, data, refresh, now)
+        else:
+            bundle = registry.load_bundle(target)
+            notes += after_training(use_case, bundle, data, period)
+            looked = monitored(use_case, bundle, data, period, now)
+            notes += [f"{period.untimed:,} rows have no time in '{period.time}'."] if period.untimed else []
+    lines = [line for one in looked for line in described(use_case, one.seen, short=len(looked) > 1)]
+    told = [*lines, *notes, action_words(use_case, looked[-1].action)]
+    if page is not None:
+        page.write_text(page_of(use_case, looked[-1], notes), "utf-8")
+    looks = [as_data(one) for one in looked]
+    return CommandResult(tuple(told), {"use_case": use_case.name, "windows": looks, "notes": notes})
 
 
 def monitored(

@@ -33,7 +33,7 @@ class Count:
     without: int = 0
 
 
-def classes_of(use_case: UseCase) -> tuple[Any, ...]:
+def _classes_of(use_case: UseCase) -> tuple[Any, ...]:
     """The classes of the version in production; none where nothing is, where the store is away, and in regression."""
     if use_case.task == "regression":
         return ()
@@ -44,14 +44,21 @@ def classes_of(use_case: UseCase) -> tuple[Any, ...]:
         return ()
 
 
-def load(use_case: UseCase, data: str, by: str, log: PredictionLog, classes: Sequence[Any] = ()) -> CommandResult:
+def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> CommandResult:
     """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log.
 
+    Args:
+        use_case: its settings.
+        data: the table.
+        by: the column that joins, "prediction_id" or "key"; what the table has where empty.
+        log: the prediction log.
+
     Raises:
-        DataError: a target that is no number, or none of the classes, where these are given; of this part of the table
-            nothing is loaded.
+        DataError: a target that is no number, or none of the classes of the version in production, where there is one;
+            of this part of the table nothing is loaded.
     """
     source = Source(path=data) if data else use_case.source
+    classes = _classes_of(use_case)
     name, count = f"table-{uuid.uuid4().hex}", Count()
     for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
         table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)

@@ -1,6 +1,7 @@
 """Answer all rows of a table in batches, and measure the answers where the targets are known."""
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -17,13 +18,16 @@ from tqdm import tqdm
 
 from afterfit import prediction_log
 from afterfit.contract.datetimes import parse_datetimes
-from afterfit.data.loading import encode_target, missing_target
-from afterfit.mlflow_store import tracking
+from afterfit.data import files
+from afterfit.data.loading import encode_target, missing_target, stream
+from afterfit.lifecycle.result import CommandResult
+from afterfit.mlflow_store import registry, tracking
 from afterfit.model.answer_table import answer_table
 from afterfit.model.bundle import Bundle
 from afterfit.performance.evaluation import SliceResult, by_slice, interval
 from afterfit.performance.predictions import Predictions
 from afterfit.prediction_log import from_bundle
+from afterfit.settings import Source
 from afterfit.use_case import UseCase
 
 MOST_JUDGED = 1_000_000
@@ -74,6 +78,28 @@ class Logged:
 
     log: prediction_log.PredictionLog
     name: str
+
+
+def score_source(use_case: UseCase, version: str, data: str, out: Path) -> CommandResult:
+    """Score a table by a version into a Parquet file, in a run of its own; into the prediction log too, where one is.
+
+    Args:
+        use_case: its settings.
+        version: a number, an alias or `latest`.
+        data: the table; the use case's own source where empty.
+        out: the file.
+    """
+    chosen = registry.version(use_case.name, version)
+    bundle, place = registry.load_bundle(chosen), files.writable(out)
+    source, root = (Source(path=data), Path.cwd()) if data else (use_case.source, use_case.root)
+    log = prediction_log.log_at(os.environ.get(prediction_log.VARIABLE, ""), use_case.name)
+    with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
+        logged = None if log is None else Logged(log, f"score-{active.info.run_id}")
+        tally = score(use_case, bundle, stream(source, root), place, logged)
+        quality = _measured(use_case, tally)
+        _log(tally, quality)
+    lines = _described(place, chosen.number, tally, quality)
+    return CommandResult(tuple(lines), {**_summary(place, chosen.number, tally, quality), "run_id": active.info.run_id})
 
 
 def score(
@@ -155,7 +181,7 @@ class ScoredPerformance:
     slices: tuple[SliceResult, ...]
 
 
-def measured(use_case: UseCase, tally: ScoreCounts) -> ScoredPerformance | None:
+def _measured(use_case: UseCase, tally: ScoreCounts) -> ScoredPerformance | None:
     """The metrics of what was scored, where targets were there; None otherwise."""
     if not sum(len(part[0]) for part in tally.judged.parts):
         return None
@@ -187,7 +213,7 @@ def _slice_rows(quality: ScoredPerformance) -> list[dict[str, Any]]:
     return [{"column": s.column, "value": s.value, "rows": s.n, **s.metrics} for s in quality.slices]
 
 
-def described(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> list[str]:
+def _described(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> list[str]:
     """The answer in a few readable lines."""
     lines = [f"Scored {tally.rows:,} rows with version {version} to {place} ({tally.refused:,} refused)."]
     lines += [f"  {column}: {code} in {rows:,} rows" for (column, code), rows in tally.notes.most_common(12)]
@@ -208,7 +234,7 @@ def described(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerf
     return lines
 
 
-def summary(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> dict[str, Any]:
+def _summary(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> dict[str, Any]:
     """The answer as data."""
     notes = [{"column": column, "code": code, "rows": rows} for (column, code), rows in tally.notes.items()]
     told: dict[str, Any] = {

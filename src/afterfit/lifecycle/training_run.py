@@ -25,7 +25,7 @@ from afterfit.model.packaging import PACKAGES, Table, finite, settings_digest
 from afterfit.model.training import Trained, TrainingData, train
 from afterfit.pages import figures
 from afterfit.performance.evaluation import evaluate, metric
-from afterfit.use_case import UseCase, load_use_case
+from afterfit.use_case import UseCase
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
 
@@ -47,16 +47,15 @@ class TrainingResult:
         return self.table.problem.use_case
 
 
-def train_version(config: str, builder: str, params_from: str, *, register: bool) -> CommandResult:
-    """Read a use case's table, train on it, log and register.
+def train_version(use_case: UseCase, builder: str, params_from: str, *, register: bool) -> CommandResult:
+    """Read a use case's table, train on it, log and register, in a run of its own.
 
     Args:
-        config: the use case's name or file.
+        use_case: its settings.
         builder: which; the use case's first one where empty.
         params_from: the run of a search that found the parameters; the use case's own where empty.
         register: whether to make a version of it.
     """
-    use_case = load_use_case(config)
     chosen, params = choose(use_case, builder, params_from)
     with tracking.run(use_case.name, f"train {chosen}", {"afterfit.use_case": use_case.name}) as active:
         result = train_and_register(load_table(use_case), chosen, params, register=register)

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from afterfit.data import files
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.result import CommandResult
+from afterfit.lifecycle.training_run import load_table
 from afterfit.mlflow_store import tracking
 from afterfit.model.packaging import Table, settings_digest
 from afterfit.model.tuning import Search, Trial, importances, search
@@ -23,6 +25,19 @@ def bounded(use_case: UseCase, trials: int, seconds: float) -> UseCase:
             raise SettingsError(f"{option} must be 0 (as the settings say) or more, not {value}.")
     changes = {key: value for key, value in (("trials", trials), ("seconds", seconds)) if value}
     return use_case.model_copy(update={"tuning": use_case.tuning.model_copy(update=changes)})
+
+
+def search_parameters(use_case: UseCase, studies: Path) -> CommandResult:
+    """Read a use case's table and search on it, in a run of its own.
+
+    Args:
+        use_case: its settings, with the limits of the search.
+        studies: the folder that keeps the studies.
+    """
+    with tracking.run(use_case.name, "tune", {"afterfit.use_case": use_case.name}) as active:
+        found = tune(use_case, load_table(use_case), studies)
+    data = {**_summary(use_case, found), "run_id": active.info.run_id}
+    return CommandResult(tuple(described(use_case, found)), data)
 
 
 def log_search(use_case: UseCase, found: Search, name: str) -> str:
@@ -92,7 +107,7 @@ def described(use_case: UseCase, found: Search) -> list[str]:
     ]
 
 
-def summary(use_case: UseCase, found: Search) -> dict[str, Any]:
+def _summary(use_case: UseCase, found: Search) -> dict[str, Any]:
     """The answer as data."""
     return {
         "use_case": use_case.name,
