@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from made import BENCH, bench_module
+from made import ROOT, bench_module
 from made_loop import settings, table
 
 WEEKLY = {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"}
@@ -16,7 +16,7 @@ WEEKLY = {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"}
 
 @pytest.mark.slow
 def test_a_backtest_over_two_processes_is_measured_and_leaves_no_rows_behind(tmp_path):
-    bench = bench_module("backtest")
+    bench = bench_module("speed.backtest")
     options = argparse.Namespace(
         config=settings(tmp_path, policy=WEEKLY),
         policies="never,own",
@@ -45,7 +45,7 @@ def answer(metric, values, trained=(0, 8, 2)):
 
 
 def test_several_starts_give_a_line_each(monkeypatch, capsys):
-    bench = bench_module("backtest")
+    bench = bench_module("speed.backtest")
     found = {"2024-01-29": answer("roc_auc", (0.6, 0.7, 0.68)), "2024-02-05": answer("roc_auc", (0.6, 0.65, 0.65))}
     monkeypatch.setattr(bench, "measure", lambda _options, _folder, start: found[start])
     assert bench.main(["--start", "2024-01-29,2024-02-05", "--policies", "never,calendar,cautious"]) == 0
@@ -73,7 +73,7 @@ def test_several_starts_give_a_line_each(monkeypatch, capsys):
     ],
 )
 def test_what_is_kept_of_a_gain_does_not_depend_on_the_metrics_direction(metric, values, said):
-    bench = bench_module("backtest")
+    bench = bench_module("speed.backtest")
     assert bench.kept(answer(metric, values)) == said
 
 
@@ -81,7 +81,7 @@ def test_what_is_kept_of_a_gain_does_not_depend_on_the_metrics_direction(metric,
 @pytest.mark.parametrize(("policy", "delay"), [("calendar", 24.0), ("cautious", 240.0)])
 def test_the_live_loop_through_the_log_does_what_the_backtest_said(tmp_path, policy, delay):
     """Some outcomes never come, and those of a window come after its end."""
-    bench = bench_module("agreement")
+    bench = bench_module("quality.agreement")
     frame = table()
     frame["late"] = frame["late"].astype("boolean").mask(np.random.default_rng(0).random(len(frame)) < 0.1)
     options = argparse.Namespace(
@@ -95,7 +95,7 @@ def test_the_live_loop_through_the_log_does_what_the_backtest_said(tmp_path, pol
 
 
 def test_what_is_not_the_same_is_told_with_its_place():
-    bench = bench_module("agreement")
+    bench = bench_module("quality.agreement")
     one = bench.Seen("w", "nothing", "", [], {"drift": {"alarm": False}}, "nothing", None, "", "1")
     other = bench.replace(one, observed={"drift": {"alarm": True}}, production="2")
     assert bench.differences(one, other, last=True) == ["observed.drift.alarm: False and True"]
@@ -104,8 +104,8 @@ def test_what_is_not_the_same_is_told_with_its_place():
 
 @pytest.mark.slow
 def test_a_killed_step_is_finished_by_the_next(tmp_path):
-    words = [sys.executable, str(BENCH / "crashes_step.py"), "--kills", "1"]
-    env = {**os.environ, "PYTHONPATH": str(BENCH.parents[1] / "src"), "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-m", "bench.robustness.crashes_step", "--kills", "1"]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}", "TMPDIR": str(tmp_path)}
     done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing was done twice" in done.stdout

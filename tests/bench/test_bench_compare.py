@@ -6,11 +6,11 @@ from made import bench_module
 
 @pytest.fixture(scope="module")
 def comparison():
-    return bench_module("comparison")
+    return bench_module("quality.comparison")
 
 
 def test_the_speed_bench_measures_both_ways():
-    seconds = bench_module("gate").speed(rows=300, resamples=100)
+    seconds = bench_module("speed.gate").speed(rows=300, resamples=100)
     assert len(seconds) == 3
     assert min(seconds.values()) > 0
 
@@ -46,7 +46,7 @@ def test_hours_are_drawn_whole(comparison):
 
 
 def test_the_whole_gate_is_counted_by_verdict():
-    rates = bench_module("gate_rates")
+    rates = bench_module("quality.gate_rates")
     found = rates.line("rows", 0.0, rows=600, windows=2, seed=0, population_rows=20_000)
     assert found["PROMOTE"] + found["HOLD"] + found["REJECT"] == pytest.approx(1.0)
     assert 0 <= found["point"] <= 1

@@ -7,7 +7,7 @@ from made import bench_module
 
 @pytest.mark.slow
 def test_promotions_under_load_lose_no_request_and_every_answer_is_its_versions_own():
-    reload = bench_module("reload")
+    reload = bench_module("robustness.reload")
 
     found = reload.measure(seconds=6.0, every=2.0, workers=1, connections=2, grace=5.0, builders=("", "linear"))
     assert found["promotions"] >= 1
@@ -16,7 +16,7 @@ def test_promotions_under_load_lose_no_request_and_every_answer_is_its_versions_
 
 
 def test_answers_of_the_wrong_version_time_or_number_are_counted():
-    reload = bench_module("reload")
+    reload = bench_module("robustness.reload")
 
     held = [reload.Held("1", 0.0, 10.0), reload.Held("2", 9.0, float("inf"))]
 
@@ -31,7 +31,7 @@ def test_answers_of_the_wrong_version_time_or_number_are_counted():
 
 @pytest.mark.slow
 def test_rubbish_and_requests_made_from_the_description_neither_fail_nor_end_a_real_server():
-    fuzz = bench_module("fuzz")
+    fuzz = bench_module("robustness.fuzz")
 
     found = fuzz.measure(bodies=600, examples=3, seed=1)
     assert found["bodies"] == 600
@@ -42,7 +42,7 @@ def test_rubbish_and_requests_made_from_the_description_neither_fail_nor_end_a_r
 
 
 def test_a_fault_is_seen_as_one():
-    fuzz = bench_module("fuzz")
+    fuzz = bench_module("robustness.fuzz")
 
     assert fuzz.fault(500, b"{}", "/predict").startswith("500 at /predict")
     assert not fuzz.fault(503, b'{"code": "a", "message": "b", "detail": null}', "/predict")

@@ -7,7 +7,7 @@ from made import bench_module
 
 @pytest.mark.slow
 def test_scoring_is_measured_against_the_booster_alone():
-    scoring = bench_module("scoring")
+    scoring = bench_module("speed.scoring")
 
     found = scoring.measure(rows=3000, repeats=1)
     assert found["rows"] == 3000
@@ -18,7 +18,7 @@ def test_scoring_is_measured_against_the_booster_alone():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MLflow's advice on the plain pipeline's signature and example
 def test_both_models_are_served_and_asked(tmp_path, monkeypatch):
-    served = bench_module("served")
+    served = bench_module("speed.served")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/unused.db")
     monkeypatch.chdir(tmp_path)
@@ -30,8 +30,8 @@ def test_both_models_are_served_and_asked(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("tool", ["threads", "wrk"])
 def test_a_server_is_asked_and_every_answer_counted(tool):
-    load = bench_module("load")
-    servers = bench_module("servers")
+    load = bench_module("shared.load")
+    servers = bench_module("shared.servers")
 
     if tool == "wrk" and shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
@@ -47,8 +47,8 @@ def test_a_server_is_asked_and_every_answer_counted(tool):
 
 
 def test_ratios_stand_beside_their_targets():
-    load = bench_module("load")
-    serving = bench_module("serving")
+    load = bench_module("shared.load")
+    serving = bench_module("speed.serving")
 
     def one(rate):
         return load.Load(rate, 1.0, 100 / rate, 0, 10)

@@ -221,10 +221,10 @@ def test_a_log_on_s3_needs_a_local_folder_for_its_spools(tmp_path, write_use_cas
 
 
 def test_the_log_is_measured(tmp_path):
-    bench = ROOT / "scripts" / "bench" / "predlog.py"
-    few = [sys.executable, bench, "--rows", "2000", "--answers", "64", "--folder", tmp_path]
-    env = {**os.environ, "PYTHONPATH": str(bench.parents[2] / "src")}
-    told = subprocess.run(few, capture_output=True, text=True, check=True, env=env).stdout
+    command = [sys.executable, "-m", "bench.speed.prediction_log", "--rows", "2000", "--answers", "64"]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}"}
+    command += ["--folder", tmp_path]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
     assert told.count("µs an answer") == 8
     assert told.count("peak") == 2
 

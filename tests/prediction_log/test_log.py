@@ -257,7 +257,7 @@ def test_every_acknowledged_answer_is_there_exactly_once_wherever_a_sealing_is_k
 
 
 def test_killed_processes_leave_every_acknowledged_answer_exactly_once(monkeypatch):
-    crashes_log = bench_module("crashes_log")
+    crashes_log = bench_module("robustness.crashes_log")
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     found = crashes_log.measure(kills=3, seed=1, longest=0.3)

@@ -1,7 +1,8 @@
 """Seconds and memory of `monitor` as a process, on windows of the flights with outcomes.
 
-    python scripts/bench/loop.py                       # 30,000 and 1,000,000 rows
-    python scripts/bench/loop.py --rows 30000          # one size
+    export PYTHONPATH=src:scripts
+    python -m bench.speed.monitor               # 30,000 and 1,000,000 rows
+    python -m bench.speed.monitor --rows 30000  # one size
 
 A version is trained on January to March in a store of its own; the windows are rows of April to December, drawn with
 replacement and spread evenly over April. Reading the Parquet file, drift, estimate, realised metrics with intervals,
@@ -17,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def script(name: str, folder: Path, **options: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
 """`mlflow models serve`: our bundle against the plain scikit-learn pipeline of the same booster, in one run.
 
-    PYTHONPATH=src python scripts/bench/served.py [--seconds N] [--rows N]
+    PYTHONPATH=src:scripts python -m bench.speed.served [--seconds N] [--rows N]
 
 Both servers are MLflow's own, one worker each, asked one row a request over kept connections. The pipeline is a
 ColumnTransformer (OrdinalEncoder and passthrough) and the booster, logged with `mlflow.sklearn` and a signature. The

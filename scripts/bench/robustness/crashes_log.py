@@ -5,7 +5,7 @@ spool all the while. It is killed after a random time. Meanwhile, and after each
 left, and is killed too every other time. At the end everything is sealed and read back: an acknowledged answer that is
 absent or there twice is wrong, and so is any other answer that is there twice.
 
-    PYTHONPATH=src python scripts/bench/crashes_log.py --kills 100
+    PYTHONPATH=src:scripts python -m bench.robustness.crashes_log --kills 100
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Frame: check and encode n rows, against OrdinalEncoder (unknown values allowed) on the categories and passthrough of
 the rest. Row: check and encode one row at a time. Each time is the best of several repeats, in turn.
 
-    PYTHONPATH=src python scripts/bench/encoder.py [--rows 300000]
+    PYTHONPATH=src:scripts python -m bench.speed.encoder [--rows 300000]
 """
 
 import argparse

@@ -5,7 +5,7 @@ takes; then another command runs. Afterwards the alias must be where the ledger 
 and the numbers without a gap. Races: eight processes that have judged against the same champion record at once; one
 may win, and the others must name it. Versions are empty: judging is not what is tested here.
 
-    PYTHONPATH=src python scripts/bench/crashes.py --kills 200 --races 50
+    PYTHONPATH=src:scripts python -m bench.robustness.crashes --kills 200 --races 50
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A server with two workers answers rows over several connections, each of which n
 and seals its log all the while. Every other time one worker is killed, which the server starts again; else the whole
 server is, with no time to seal. The next one goes on in the same folder. At the end all is sealed and read back.
 
-    PYTHONPATH=src python scripts/bench/crashes_serving.py --kills 100
+    PYTHONPATH=src:scripts python -m bench.robustness.crashes_serving --kills 100
 """
 
 import argparse
@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 120
 JSON = {"Content-Type": "application/json"}
 

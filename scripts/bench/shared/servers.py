@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 120
 PEERS = {
     "BentoML": ["bentoml", "scikit-learn", "pandas<3", "pyarrow"],

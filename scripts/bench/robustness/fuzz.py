@@ -1,6 +1,6 @@
 """Rubbish at every door of a real server: whether it fails, dies or grows; then requests made from its description.
 
-    PYTHONPATH=src python scripts/bench/fuzz.py [--bodies 100000] [--examples 300] [--seed 0]
+    PYTHONPATH=src:scripts python -m bench.robustness.fuzz [--bodies 100000] [--examples 300] [--seed 0]
 
 Bodies are made from rows and then spoilt: broken JSON, deep nesting, wrong types, huge numbers, NaN, invalid UTF-8,
 half surrogate pairs, wrong content types and encodings, spoilt Parquet and CSV, and over a raw socket wrong lengths,
@@ -325,8 +325,7 @@ def described(port, examples, seed):
 
 def measure(bodies=100_000, examples=300, seed=0):
     """Send all; gives the counts."""
-    import sample
-    import servers
+    from bench.shared import sample, servers
 
     with tempfile.TemporaryDirectory() as scratch, sample.store(scratch) as config:
         maker = Maker(sample.rows(Path(scratch), 50), seed)

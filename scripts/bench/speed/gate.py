@@ -5,8 +5,8 @@ scikit-learn's roc_auc_score on rows drawn with replacement. Memory: the same co
 its own (interpreter, libraries and the arrays counted). A whole promotion: the flights of April and some of May judge
 a second version against the one in production, as `promote` does it, in a process of its own with a store of its own.
 
-    PYTHONPATH=src python scripts/bench/gate.py
-    PYTHONPATH=src python scripts/bench/gate.py --promote
+    PYTHONPATH=src:scripts python -m bench.speed.gate
+    PYTHONPATH=src:scripts python -m bench.speed.gate --promote
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from afterfit.performance.paired_comparison import compare_performance
 TARGET_SPEED = 10.0
 TARGET_MEMORY = 500.0
 TARGET_PROMOTE = 15.0
-SCRIPTS = Path(__file__).parents[1]
+SCRIPTS = Path(__file__).parents[2]
 
 
 def models(rows: int, seed: int = 0):

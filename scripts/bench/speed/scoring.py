@@ -1,6 +1,6 @@
 """Batch scoring against the booster alone, and what it costs in memory: the flights of 2013, reading not counted.
 
-    PYTHONPATH=src python scripts/bench/scoring.py [--rows N] [--repeats N]
+    PYTHONPATH=src:scripts python -m bench.speed.scoring [--rows N] [--repeats N]
 
 `score` here is all of it but reading: contract, encoding, prediction, calibration, confidence, warnings, and writing
 Parquet. The floor is `predict_proba` of the same booster on the matrix that is ready.

@@ -1,11 +1,11 @@
 """How often the whole gate is right, where the truth is known; beside it a gate that compares two point values.
 
-The populations and candidates are those of `comparison.py`: made rows, made rows that share an hour's luck, and real
+The populations and candidates are those of `comparison`: made rows, made rows that share an hour's luck, and real
 flights. Here every check of a promotion to production runs on each window (the comparison with its interval, slices,
 calibration, robustness, service and the rest), with the settings that a use case has by default, and the verdict is
 counted. Both models answer with probabilities that a logistic curve made right for the population, as training does.
 
-    PYTHONPATH=src python scripts/bench/gate_rates.py
+    PYTHONPATH=src:scripts python -m bench.quality.gate_rates
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from comparison import TRUTHS, settings, share_for
 
 from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine
 from afterfit.gate.verdict import judge
@@ -28,6 +27,7 @@ from afterfit.model.training import prepare, train
 from afterfit.performance.metrics import METRICS
 from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
+from bench.quality.comparison import TRUTHS, settings, share_for
 
 GROUPS = 6
 

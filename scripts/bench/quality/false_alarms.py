@@ -1,10 +1,11 @@
 """False alarms and hits by simulation: windows without drift, and windows with one known change each.
 
-    python scripts/bench/false_alarms.py flights              # 2,000-row windows cut from the flights of 2013
-    python scripts/bench/false_alarms.py credit               # the same on a made table with other shapes
-    python scripts/bench/false_alarms.py quiet                # no drift at 100 to 1,000,000 rows
-    python scripts/bench/false_alarms.py dependent            # no drift, rows that depend on each other in time
-    python scripts/bench/false_alarms.py flights --peers DIR  # with Evidently, NannyML and plain SciPy
+    export PYTHONPATH=src:scripts
+    python -m bench.quality.false_alarms flights              # 2,000-row windows cut from the flights of 2013
+    python -m bench.quality.false_alarms credit               # the same on a made table with other shapes
+    python -m bench.quality.false_alarms quiet                # no drift at 100 to 1,000,000 rows
+    python -m bench.quality.false_alarms dependent            # no drift, rows that depend on each other in time
+    python -m bench.quality.false_alarms flights --peers DIR  # with Evidently, NannyML and plain SciPy
 
 A change is a hit where its own column raises an alarm. `--peers DIR` makes one environment a peer in DIR, or uses it.
 """
@@ -18,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tables import credit, flights, numeric_columns, related
 
 import afterfit
+from bench.shared.tables import credit, flights, numeric_columns, related
 
 MEAN, SPREAD, MOVED = (0.1, 0.2, 0.4), (1.2, 1.5), (0.05, 0.1, 0.2)
 NEW, MISSING = (0.005, 0.02, 0.05), (0.02, 0.05, 0.1)
@@ -118,7 +119,7 @@ def detectors(reference: pd.DataFrame, peers: Path | None) -> dict[str, Detector
     found: dict[str, Detector] = {"Afterfit": afterfit_detector(reference)}
     if peers is None:
         return found
-    from peers import peer_detectors
+    from bench.shared.peers import peer_detectors
 
     return {**found, **peer_detectors(reference, peers)}
 

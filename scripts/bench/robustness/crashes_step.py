@@ -5,7 +5,7 @@ another one steps to its end. The policy retrains at each window, and alarms go 
 Afterwards every window must be done once and in order, every window must have at most one version and every version at
 most one decision for each alias, no alarm may have gone out twice, and the alias must be where the ledger says.
 
-    PYTHONPATH=src python scripts/bench/crashes_step.py --kills 100
+    PYTHONPATH=src:scripts python -m bench.robustness.crashes_step --kills 100
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from crashes import FORK, apart
+
+from bench.robustness.crashes import FORK, apart
 
 NAME, FAR = "killed", "2030-01-01"
 HOURS, ROWS = 6, 40

@@ -13,7 +13,7 @@ chosen amount. Windows are drawn from it again and again, and each is compared:
 The point-value gate promotes when the candidate's value is at least the champion's, as MLflow's
 `MetricThreshold(threshold=<the champion's value>, greater_is_better=True)` does.
 
-    PYTHONPATH=src python scripts/bench/comparison.py
+    PYTHONPATH=src:scripts python -m bench.quality.comparison
 """
 
 from __future__ import annotations

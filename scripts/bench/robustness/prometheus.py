@@ -3,7 +3,7 @@
 Single rows, twenty rows at once and bodies that are no JSON are sent over several connections. Prometheus scrapes each
 second, with the alert rules of scripts/prometheus loaded; then it is asked for the sums, and how often a sum fell.
 
-    PYTHONPATH=src python scripts/bench/prometheus.py --seconds 15
+    PYTHONPATH=src:scripts python -m bench.robustness.prometheus --seconds 15
 """
 
 import argparse
@@ -20,7 +20,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from crashes_serving import ROOT, Clients, Server, bodies_of, trained
+from bench.robustness.crashes_serving import ROOT, Clients, Server, bodies_of, trained
 
 PATIENCE = 60
 QUERIES = {
@@ -52,7 +52,7 @@ def value(address, query):
 @contextlib.contextmanager
 def prometheus(folder, port):
     """Prometheus in a folder, scraping that port; gives its address."""
-    from servers import free_port
+    from bench.shared.servers import free_port
 
     shutil.copy(ROOT / "scripts" / "prometheus" / "alerts.yaml", folder)
     targets = {"job_name": "afterfit", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}

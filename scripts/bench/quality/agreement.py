@@ -8,8 +8,9 @@ At its end one step is taken. Compared are, of each window, all that was observe
 performance, slices), the action and its reason, what came of it, the rows that were trained on by their fingerprint,
 what the folds promised, the gate's verdict, and what is in production then.
 
-    PYTHONPATH=src python scripts/bench/agreement.py                              # cautious, flights, April to December
-    PYTHONPATH=src python scripts/bench/agreement.py --policy calendar --delay 720
+    export PYTHONPATH=src:scripts
+    python -m bench.quality.agreement  # cautious, flights, April to December
+    python -m bench.quality.agreement --policy calendar --delay 720
 """
 
 import argparse

@@ -5,7 +5,7 @@ writer's thread takes of the processor in all); beside it what an fsync of 4 KB 
 rows as the flights have them, 15 features, an outcome for each by prediction id. Memory: a process of its own reads
 the whole log; its peak beside the peak of one that reads a tenth of it.
 
-    PYTHONPATH=src python scripts/bench/predlog.py --rows 5000000 --folder /var/tmp
+    PYTHONPATH=src:scripts python -m bench.speed.prediction_log --rows 5000000 --folder /var/tmp
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """Estimates of performance against what was realised, on the flights and on made data with three kinds of shift.
 
-    python scripts/bench/estimate.py                    # both tasks on the flights, and the made data
-    python scripts/bench/estimate.py --peers DIR        # NannyML's CBPE and DLE on the same rows too
-    python scripts/bench/estimate.py --bound            # how far off models are that know all the other months
-    python scripts/bench/estimate.py --made 100         # made data only, so many seeds
+    export PYTHONPATH=src:scripts
+    python -m bench.quality.estimate              # both tasks on the flights, and the made data
+    python -m bench.quality.estimate --peers DIR  # NannyML's CBPE and DLE on the same rows too
+    python -m bench.quality.estimate --bound      # how far off models are that know all the other months
+    python -m bench.quality.estimate --made 100   # made data only, so many seeds
 
 The flights: half of January to March trains, the other half is the reference of the peers, April to December are
 estimated month by month; ours knows the outcomes of the months before, the peers have no use for them. The seeds of
@@ -106,7 +107,7 @@ def _manifest(case):
 def peer(folder: Path, made, found) -> None:
     """CBPE or DLE on the same answers; their errors beside ours."""
     case, frame, y, part, trained = made
-    from peers import environment
+    from bench.shared.peers import environment
 
     python = environment(folder, "NannyML")
     if python is None:

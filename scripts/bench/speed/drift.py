@@ -1,9 +1,10 @@
 """Speed and memory of profiles and drift.
 
-    python scripts/bench/drift.py                        # 1,000,000 against 1,000,000 rows of 16 columns
-    python scripts/bench/drift.py --peers DIR            # the same data through Evidently, NannyML and SciPy
-    python scripts/bench/drift.py --stream 100000000     # a Parquet folder, streamed; at 1 million rows and up
-    python scripts/bench/drift.py --start                # `import afterfit` and a profile of 30,000 rows, as a process
+    export PYTHONPATH=src:scripts
+    python -m bench.speed.drift                     # 1,000,000 against 1,000,000 rows of 16 columns
+    python -m bench.speed.drift --peers DIR         # the same data through Evidently, NannyML and SciPy
+    python -m bench.speed.drift --stream 100000000  # a Parquet folder, streamed; at 1 million rows and up
+    python -m bench.speed.drift --start             # `import afterfit` and a profile of 30,000 rows, as a process
 
 Reading Parquet is not counted in the comparison with the peers; it is counted in the stream. The peers' time does not
 hold what they do once for a reference (NannyML's fit is shown beside it).
@@ -17,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tables import wide
+from bench.shared.tables import wide
 
 RUNS = 5
 ROW_GROUP = 250_000
@@ -56,7 +57,7 @@ def compared(rows: int, seed: int, peers: Path | None) -> dict[str, float | None
 
 
 def peer_seconds(reference, window, folder: Path | None) -> dict[str, float | None]:
-    from peers import PACKAGES, environment, run
+    from bench.shared.peers import PACKAGES, environment, run
 
     seconds: dict[str, float | None] = dict.fromkeys(PACKAGES)
     for peer in PACKAGES if folder is not None else ():

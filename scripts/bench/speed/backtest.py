@@ -5,9 +5,9 @@ predictions that it must do, each counted once, as its processes measured them. 
 gains over `never`; what `cautious` keeps of it, and with how many retrainings, is the answer that must be right. With
 several starts there is a line for each: models that two of them have in common are trained once, and no time is told.
 
-    PYTHONPATH=src python scripts/bench/backtest.py
-    PYTHONPATH=src python scripts/bench/backtest.py --start 2013-03-01,2013-04-01,2013-05-01,2013-06-01,2013-07-01
-    PYTHONPATH=src python scripts/bench/backtest.py --use-case flights-delay
+    PYTHONPATH=src:scripts python -m bench.speed.backtest
+    PYTHONPATH=src:scripts python -m bench.speed.backtest --start 2013-03-01,2013-04-01,2013-05-01,2013-06-01,2013-07-01
+    PYTHONPATH=src:scripts python -m bench.speed.backtest --use-case flights-delay
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from afterfit.performance.metrics import metric
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPARED = {"never", "calendar", "cautious"}
 
 

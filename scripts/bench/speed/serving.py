@@ -1,6 +1,6 @@
 """Our server against `mlflow models serve`, BentoML, MLServer and a route that does nothing, in one run.
 
-    PYTHONPATH=src python scripts/bench/serving.py [--seconds N] [--peers DIR]
+    PYTHONPATH=src:scripts python -m bench.speed.serving [--seconds N] [--peers DIR]
 
 The same pipeline (ColumnTransformer and HistGradientBoosting, 16 columns of flights) behind every server, one worker
 each, asked over kept connections with wrk, or with threads where it is not installed. Ours checks its contract, warns,
@@ -21,9 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
-import load
 import mlflow
-import servers
 from mlflow.models import infer_signature
 
 from afterfit.lifecycle.smoke_test import serving as mlflow_serving
@@ -34,6 +32,7 @@ from afterfit.model.packaging import example_of, plain
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
+from bench.shared import load, servers
 
 JSON_ROWS = 200
 MANY = 1_000

@@ -1,6 +1,6 @@
 """Promotions under load: whether any request fails, which version answers when, and whether it answers rightly.
 
-    PYTHONPATH=src python scripts/bench/reload.py [--seconds 60] [--every 5] [--workers 2] [--connections 8]
+    PYTHONPATH=src:scripts python -m bench.robustness.reload [--seconds 60] [--every 5] [--workers 2] [--connections 8]
 
 Three versions of a small use case (boosted trees, linear, forest) are served while `promote --force true` moves the
 alias in turn. Each promotion is the whole command: it judges, writes the ledger, then moves the alias. Another process
@@ -144,8 +144,7 @@ def wrong(answers, rows, name, versions):
 
 def measure(seconds=60.0, every=5.0, *, workers=2, connections=8, grace=1.5, builders=BUILDERS):
     """Serve, ask and promote at once; gives the counts."""
-    import sample
-    import servers
+    from bench.shared import sample, servers
 
     versions = [str(number + 1) for number in range(len(builders))]
     with tempfile.TemporaryDirectory() as scratch:
