@@ -1,4 +1,7 @@
-"""Every answer given and the outcome that came later: spooled, sealed into Parquet, read back."""
+"""Every answer that was given, and the outcome that came later: spooled, sealed into Parquet, read back.
+
+It never judges what it holds, and never drops an answer that was acknowledged. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 
