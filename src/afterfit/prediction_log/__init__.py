@@ -1,6 +1,7 @@
 """Every answer that was given, and the outcome that came later: spooled, sealed into Parquet, read back.
 
-It never judges what it holds, and never drops an answer that was acknowledged. Words: docs/glossary.md.
+It never judges what it holds, and nothing in it counts twice, however often a process is killed.
+Words: docs/glossary.md.
 """
 
 from typing import TYPE_CHECKING
