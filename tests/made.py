@@ -1,7 +1,6 @@
 """A small made table, and a bundle trained on it: two classes, numbers, categories, a date, gaps; and benchmarks."""
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,13 @@ from afterfit.model.training import prepare, train
 from afterfit.use_case import UseCase
 
 ROOT = Path(__file__).parents[1]
-FIXTURES, BENCH = ROOT / "tests" / "fixtures", ROOT / "scripts" / "bench"
+FIXTURES = ROOT / "tests" / "fixtures"
 BOOSTER = {"max_iter": 20, "min_samples_leaf": 5}
 
 
 def bench_module(name):
-    """A benchmark under a name of its own: scripts of commands have some of the same names."""
-    if str(BENCH) not in sys.path:
-        sys.path.append(str(BENCH))  # behind the commands' scripts; benchmarks import each other
-    full = f"bench_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, BENCH / f"{name}.py")
-        sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full])
-    return sys.modules[full]
+    """A benchmark by its folder and name, such as `speed.drift`."""
+    return importlib.import_module(f"bench.{name}")
 
 
 def made_table(rows=300, seed=0):

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 
 import numpy as np
@@ -9,9 +8,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from afterfit.contract.contract import learn
 from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
 from afterfit.errors import DataError
-from made import ROOT
-
-BENCH = ROOT / "scripts" / "bench" / "encoder.py"
 
 
 def table(rows=400, days=30):
@@ -181,13 +177,3 @@ def test_masking_is_the_same_for_the_same_seed_and_differs_for_another():
     one, same, other = (mask_some(matrix, encoder, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other, equal_nan=True)
-
-
-def test_the_benchmark_measures_both_sides_and_prints_a_table(capsys):
-    spec = importlib.util.spec_from_file_location("bench_encoder", BENCH)
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
-    assert bench.main(["--rows", "500", "--repeats", "1", "--singles", "20"]) == 0
-    printed = capsys.readouterr().out
-    assert "500 flights, 16 columns" in printed
-    assert "ColumnTransformer" in printed

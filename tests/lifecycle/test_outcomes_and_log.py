@@ -1,9 +1,6 @@
 """The log around a model: scored batches and served answers go in, outcomes follow, seal tidies up."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -18,7 +15,7 @@ from afterfit.model.answer_table import answer_table
 from afterfit.prediction_log import from_bundle
 from afterfit.prediction_log.from_bundle import ServedLog
 from conftest import made_table as small_table
-from made import ROOT, made_table
+from made import made_table
 from made_log import NOON, entry, ids, read
 
 
@@ -218,15 +215,6 @@ def test_a_log_on_s3_needs_a_local_folder_for_its_spools(tmp_path, write_use_cas
         load_use_case(write_use_case(tmp_path, log={"folder": "s3://bucket/log"}))
     log = prediction_log.log_of(load_use_case(write_use_case(tmp_path, log={"folder": "s3://b/log", "spool": "here"})))
     assert (log.folder, log.root) == (tmp_path / "here", "s3://b/log")
-
-
-def test_the_log_is_measured(tmp_path):
-    bench = ROOT / "scripts" / "bench" / "predlog.py"
-    few = [sys.executable, bench, "--rows", "2000", "--answers", "64", "--folder", tmp_path]
-    env = {**os.environ, "PYTHONPATH": str(bench.parents[2] / "src")}
-    told = subprocess.run(few, capture_output=True, text=True, check=True, env=env).stdout
-    assert told.count("µs an answer") == 8
-    assert told.count("peak") == 2
 
 
 def test_an_outcome_that_the_version_in_production_does_not_know_is_refused(case, log, command_line, tmp_path):

@@ -23,7 +23,6 @@ from afterfit.contract.contract import learn
 from afterfit.errors import LogError
 from afterfit.prediction_log import arrow, sealing, spool_file
 from afterfit.prediction_log.store import Folder
-from made import ROOT, bench_module
 from made_log import HOUR, NOON, entry, ids, outcome, read
 
 
@@ -254,15 +253,6 @@ def test_every_acknowledged_answer_is_there_exactly_once_wherever_a_sealing_is_k
     assert not list((folder / "spool").glob("*.sqlite"))
     assert not prediction_log.unknown_ids(log, wanted)
     shutil.rmtree(folder)
-
-
-def test_killed_processes_leave_every_acknowledged_answer_exactly_once(monkeypatch):
-    crashes_log = bench_module("crashes_log")
-
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    found = crashes_log.measure(kills=3, seed=1, longest=0.3)
-    assert found["acknowledged"] > 100
-    assert (found["absent"], found["doubled"], found["spools left"]) == (0, 0, 0)
 
 
 def test_a_lock_without_a_spool_is_cleared_when_it_is_old(log, spool):

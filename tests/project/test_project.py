@@ -77,6 +77,27 @@ def test_the_readmes_examples_use_entry_points_and_parameters_that_exist():
         assert set(re.findall(r" -P (\w+)=", command)) <= set(PROJECT[entry]["parameters"]), command
 
 
+def test_every_benchmark_is_listed_and_those_that_the_readme_names_are_there():
+    folder = ROOT / "scripts" / "bench"
+    there = {
+        f"{path.parent.name}.{path.stem}"
+        for kind in ("quality", "speed", "robustness")
+        for path in folder.glob(f"{kind}/[a-z]*.py")
+    }
+    listed = re.findall(r"^\| `bench\.(\w+\.\w+)", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(there)
+    assert set(re.findall(r"-m bench\.(\w+\.\w+)", README)) <= there
+
+
+def test_contributing_names_every_wing_and_no_module_that_is_not_there():
+    text, package = (ROOT / "CONTRIBUTING.md").read_text("utf-8"), ROOT / "src" / "afterfit"
+    wings = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == wings
+    named = [found for found in re.findall(r"`(\w+)\.(\w+)", text) if found[0] in wings]
+    assert named
+    assert not [found for found in named if not (package / found[0] / f"{found[1]}.py").exists()]
+
+
 def test_conda_pins_what_the_lock_pins():
     assert (ROOT / "conda.yaml").read_text("utf-8") == conda_pins.render(
         (ROOT / "requirements.lock").read_text("utf-8")

@@ -72,7 +72,7 @@ def kept(shared_store, write_use_case_in):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
 def test_a_real_prometheus_agrees_with_the_clients_count_over_two_workers(kept):
-    prometheus = bench_module("prometheus")
+    prometheus = bench_module("robustness.prometheus")
 
     expected, found, falls, health = prometheus.measure(*kept, seconds=3)
     assert expected["rows"] > expected["requests with 200"] > 0 < expected["requests with 400"]
@@ -83,7 +83,7 @@ def test_a_real_prometheus_agrees_with_the_clients_count_over_two_workers(kept):
 
 @pytest.mark.slow
 def test_what_was_acknowledged_before_a_kill_is_in_the_log_exactly_once(kept):
-    crashes_serving = bench_module("crashes_serving")
+    crashes_serving = bench_module("robustness.crashes_serving")
 
     found = crashes_serving.measure(*kept, kills=3, seed=1, longest=0.6)
     assert found["kills"] == 3

@@ -1,1 +1,4 @@
-"""One module an entry point: read, compute, judge, record, and return what is printed."""
+"""One module an entry point: options in, one call of `lifecycle` or `serving`, lines and data out.
+
+A command never computes or records anything by itself. Words: docs/glossary.md.
+"""

@@ -1,4 +1,7 @@
-"""What a row must look like: the kinds of columns, their values read from text, and rows made into numbers."""
+"""What a row must look like, learnt from training rows: columns by kind, values read from text, rows as numbers.
+
+It never reads a source, and knows no use case, no model and no answer. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

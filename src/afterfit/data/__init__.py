@@ -1,4 +1,7 @@
-"""Where rows come from and how they are parted: files, databases, S3, windows of time, splits, and `init`."""
+"""Where rows come from and how they are parted: files, databases, S3, windows of time, splits, fingerprints.
+
+It never looks at a model or at an answer, and decides nothing about them. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

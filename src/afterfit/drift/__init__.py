@@ -1,4 +1,7 @@
-"""How far one window's rows lie from another's: profiles, tests a column and between columns, one rate over all."""
+"""How far one window lies from another: profiles, tests of columns and relations, one false-alarm rate over all.
+
+It never loads a model, and what follows from drift is decided elsewhere. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""Whether a version may go in: findings about it, limits, and the verdict that they come to."""
+"""Whether a version may go in: findings about it, their limits, and the verdict that they come to.
+
+It never moves an alias and never writes anything down. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""One turn over one window: observe, decide, act; the same on history and live, and never MLflow."""
+"""One turn over one window: observe, decide, act; the same live and on history.
+
+It never calls MLflow and has no clock: versions, rows and the time come in through `World`. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,8 @@
-"""From training rows to a bundle that answers: builders, folds, search, calibration, files, compiled trees."""
+"""From training rows to a bundle that answers: builders, folds, search, calibration, files, compiled trees.
+
+What loads a bundle and answers never imports what searches, and nothing in a bundle is unpickled. MLflow is never
+called here. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -324,7 +324,7 @@ def train(problem: TrainingData, name: str, params: Mapping[str, Any], progress:
     first fold is measured as it is.
 
     Args:
-        problem: the training table, made ready by `pose`.
+        problem: the training table, made ready by `prepare`.
         name: the builder.
         params: its parameters.
         progress: called with a few words before each fit.

@@ -1,4 +1,7 @@
-"""How good answers are: metrics, intervals, paired comparison, and estimates before outcomes come."""
+"""How good answers are: metrics, intervals, paired comparison, and estimates before outcomes come.
+
+It works on arrays: it never reads a source, loads a model, or says what is good enough. Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,8 @@
-"""Every answer given and the outcome that came later: spooled, sealed into Parquet, read back."""
+"""Every answer that was given, and the outcome that came later: spooled, sealed into Parquet, read back.
+
+It never judges what it holds, and nothing in it counts twice, however often a process is killed.
+Words: docs/glossary.md.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -68,7 +68,7 @@ def batch(
     hidden: Collection[str],
     mode: Literal["hash", "drop"] = "hash",
 ) -> pa.Table:
-    """A scored frame of n rows and its answers (`batch.answer_table`) as a table that `predlog.write_table` takes.
+    """A scored frame of n rows and its answers (`answer_table.answer_table`) as a table that `write_table` takes.
 
     The features are the contract's columns, and the use case's time and key where the frame has them.
     """

@@ -230,7 +230,7 @@ def write_table(log: PredictionLog, name: str, kind: Literal["answers", "outcome
         log: the log.
         name: what the parts are called; the same name replaces them.
         kind: what the rows are.
-        table: the columns that parts have (see `logparts`), with `f:` before a feature's name.
+        table: the columns that parts have (see `arrow`), with `f:` before a feature's name.
 
     Raises:
         LogError: the store failed; days that were written stay.

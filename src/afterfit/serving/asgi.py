@@ -277,7 +277,7 @@ class Endpoints:
         """Turn a request away where there are too many, or where the server stops.
 
         Raises:
-            Refusal: 429 or 503.
+            HttpError: 429 or 503.
         """
         if self.service.stopping:
             raise HttpError(503, "The server is stopping.", "stopping")
@@ -316,7 +316,7 @@ class Endpoints:
         """Read a request's body, within the limits of size and time.
 
         Raises:
-            Refusal: 413 or 408.
+            HttpError: 413 or 408.
         """
         most = self.service.limits.body_bytes
         if head.length is None or head.length > most:

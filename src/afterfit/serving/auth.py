@@ -40,7 +40,7 @@ class Tokens:
         """Let in whoever knows the token.
 
         Raises:
-            Refusal: 401.
+            HttpError: 401.
         """
         wanted = self.predict if purpose == "predict" else self.outcomes
         if wanted is not None and not hmac.compare_digest(wanted, given):
@@ -53,7 +53,7 @@ class Tokens:
         that other sites make it send, which must neither predict nor bring outcomes.
 
         Raises:
-            Refusal: 401, and the browser asks.
+            HttpError: 401, and the browser asks.
         """
         try:
             self.check("predict", bearer or _password(authorization))
@@ -125,7 +125,7 @@ def check(secret: bytes | None, headers: Mapping[str, str], body: bytes, now: fl
         shared: the folder that the server's processes share.
 
     Raises:
-        Refusal: 404 without a secret, 401 where anything does not fit.
+        HttpError: 404 without a secret, 401 where anything does not fit.
     """
     if secret is None:
         raise HttpError(404, "No webhooks are taken: the server was started without AFTERFIT_WEBHOOK_SECRET.")

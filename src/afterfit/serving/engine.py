@@ -315,8 +315,8 @@ class Engine:
             answers: theirs, in that order.
             time: of the answers, microseconds since 1970.
             seconds: from request to answer.
-            bodies: the rows as JSON where they came so, one by one or as one text (see `Bulk.features`); written anew
-                where None or where columns are private.
+            bodies: the rows as JSON where they came so, one by one or as one text (see `BatchRecord.features`); written
+                anew where None or where columns are private.
             shadow: whether nobody got these answers.
         """
         keeping, version = self.keeping, self.bundle.version or ""

@@ -22,7 +22,7 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
     """What /model answers.
 
     Raises:
-        Refusal: 503, nothing is loaded.
+        HttpError: 503, nothing is loaded.
     """
     if engine is None:
         raise HttpError(503, "No version is loaded yet.")
@@ -131,7 +131,7 @@ def openapi(name: str, engine: Engine | None, tokens: Tokens) -> dict[str, Any]:
     """The OpenAPI 3.1 description of all doors, with the columns of the version that is served now.
 
     Raises:
-        Refusal: 503, nothing is loaded.
+        HttpError: 503, nothing is loaded.
     """
     if engine is None:
         raise HttpError(503, "No version is loaded yet.")

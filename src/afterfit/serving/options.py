@@ -48,5 +48,5 @@ class ServerOptions:
 
 
 def plan_of(text: str) -> ServerOptions:
-    """The inverse of `Plan.to_json`."""
+    """The inverse of `ServerOptions.to_json`."""
     return ServerOptions(**json.loads(text))

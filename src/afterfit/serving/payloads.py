@@ -28,7 +28,7 @@ def json_of(body: bytes, *, lenient: bool = False) -> Any:
         lenient: take `NaN` and `Infinity` as well, which are no JSON, but which Python's own writer writes.
 
     Raises:
-        Refusal: 400, it is no JSON.
+        HttpError: 400, it is no JSON.
     """
     try:
         return orjson.loads(body)
@@ -53,7 +53,7 @@ def plain_rows(content: Any) -> tuple[list[Row], bool]:
     """The rows of a /predict body, and whether it was a single one.
 
     Raises:
-        Refusal: 422, it is neither a row nor a list of rows.
+        HttpError: 422, it is neither a row nor a list of rows.
     """
     if type(content) is dict:
         return [content], True
@@ -64,7 +64,7 @@ def invocation_rows(body: bytes, content_type: str, most: int) -> list[Row]:
     """The rows of an /invocations body; of Parquet no more than `most` are unfolded.
 
     Raises:
-        Refusal: 400 where it cannot be read, 415 for another content type.
+        HttpError: 400 where it cannot be read, 415 for another content type.
     """
     kind, _, rest = content_type.partition(";")
     kind = kind.strip().lower()

@@ -34,7 +34,7 @@ def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
     """Write outcomes, one or many; sent again they change nothing.
 
     Raises:
-        Refusal: 422 an outcome cannot be read, 503 there is no log or it cannot be written, 413 too many.
+        HttpError: 422 an outcome cannot be read, 503 there is no log or it cannot be written, 413 too many.
     """
     if service.log is None or service.place is None or service.engine is None:
         raise HttpError(503, "No prediction log is kept here, so outcomes have no place.", "no_log")

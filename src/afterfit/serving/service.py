@@ -169,7 +169,7 @@ class Service:
         """Answer rows by the current version, and log them.
 
         Raises:
-            Refusal: 503, nothing is loaded, or the log fails and answers must be in it.
+            HttpError: 503, nothing is loaded, or the log fails and answers must be in it.
         """
         engine = self.engine
         if engine is None:
@@ -214,7 +214,7 @@ class Service:
         """Answer a batch by one version; runs in the batches' thread.
 
         Raises:
-            Refusal: of the only job of a batch, whose body cannot be read.
+            HttpError: of the only job of a batch, whose body cannot be read.
         """
         batch[0].take_in()  # one that is not read yet is alone
         rows = [row for job in batch for row in job.rows]

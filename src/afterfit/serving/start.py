@@ -2,7 +2,7 @@
 
 What is imported lives as long as the process, so that looking for garbage among it costs a quarter of a start for
 nothing. skops asks scikit-learn for all of its estimators, which imports all of its modules; a bundle's own are
-imported when it is loaded (`estimatorfile.is_estimator` says which are safe).
+imported when it is loaded (`safe_loading.is_estimator` says which are safe).
 """
 
 import gc

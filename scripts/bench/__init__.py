@@ -1,0 +1,1 @@
+"""Benchmarks: what is claimed of Afterfit, measured. README.md beside this file lists them."""
