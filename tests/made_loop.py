@@ -13,8 +13,9 @@ from afterfit.data.loading import Window, fingerprint
 from afterfit.data.windows import WindowLength
 from afterfit.loop import backtest, history
 from afterfit.loop.backtest import BacktestPlan
-from afterfit.loop.history import History, TaskRunner
+from afterfit.loop.history import History
 from afterfit.loop.stepping import Recipe
+from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import ledger, registry
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase

@@ -142,9 +142,10 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
 
     from afterfit.commands import train
     from afterfit.lifecycle.live_world import Live
-    from afterfit.loop.history import History, TaskRunner
+    from afterfit.loop.history import History
     from afterfit.loop.policy import Action, TimeWindow
     from afterfit.loop.stepping import act, begin
+    from afterfit.loop.task_runner import TaskRunner
 
     config = settings(store)
     in_production(config)

@@ -16,10 +16,11 @@ from afterfit.data.windows import WindowLength, parse_time
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.result import CommandResult
 from afterfit.lifecycle.training_run import choose
-from afterfit.loop import backtest, history
+from afterfit.loop import backtest, history, tasks
 from afterfit.loop.backtest import BacktestPlan, PolicyRun, Ranking
-from afterfit.loop.history import History, TaskRunner, rows_of
+from afterfit.loop.history import History, rows_of
 from afterfit.loop.stepping import Recipe
+from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import tracking
 from afterfit.pages.backtest import page as render
 from afterfit.settings import Policy, TrainOn, presets
@@ -117,7 +118,7 @@ def tried(  # noqa: PLR0917 - one call, above
     """Let the policies live through the windows, and rank them."""
     last = parse_time(ends[1], "--end")
     work = TaskRunner(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
-    history.give_back()  # the rows are with the processes now
+    tasks.give_back()  # the rows are with the processes now
     try:
         known = work.history
         first, over = _begin(use_case, known, ends[0]), last or history.after(known.times[-1])

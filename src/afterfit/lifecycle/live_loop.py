@@ -14,9 +14,10 @@ from afterfit.lifecycle import alarms, monitoring
 from afterfit.lifecycle.live_world import Live, rows_of, trained
 from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
 from afterfit.loop import history, stepping
-from afterfit.loop.history import History, TaskRunner, window_length
+from afterfit.loop.history import History, window_length
 from afterfit.loop.policy import Action, Cause, State, TimeWindow
 from afterfit.loop.stepping import StepPlan, StepResult
+from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION
 from afterfit.mlflow_store.step_journal import StepRun

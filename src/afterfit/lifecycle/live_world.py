@@ -22,10 +22,11 @@ from afterfit.lifecycle.promotion import GateResult, PromotionRequest
 from afterfit.lifecycle.rollback import command_for
 from afterfit.lifecycle.training_run import TrainingResult, log_and_register
 from afterfit.lifecycle.tuning_run import log_search
-from afterfit.loop import history
-from afterfit.loop.history import Model, TaskRunner
+from afterfit.loop import history, tasks
 from afterfit.loop.policy import PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, TrainedVersion, WindowObservation
+from afterfit.loop.task_runner import TaskRunner
+from afterfit.loop.tasks import Model
 from afterfit.mlflow_store import ledger, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
 from afterfit.mlflow_store.step_journal import StepRun
@@ -67,20 +68,20 @@ class Live:
         self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
     ) -> WindowObservation:
         """Observe a window of a version."""
-        return self.work.ask(history.look, self._folder(version), span, tuple(past), now)
+        return self.work.ask(tasks.look, self._folder(version), span, tuple(past), now)
 
     def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
-        return self.work.ask(history.duel, self._folder(champion), self._folder(previous), span, now)
+        return self.work.ask(tasks.duel, self._folder(champion), self._folder(previous), span, now)
 
     def train(self, recipe: Recipe) -> TrainedVersion:
         """Train and register; the version that this step has registered already, where it has."""
         known = registry.tagged(self.use_case.name, STEP, self.page.run_id)
         if known is not None:
             return trained(known)
-        model = self.work.ask(history.train, recipe)
-        trained_, table = history.trained_of(model), history.table_of(self.work.history, recipe)
-        bundle = history.loaded(model.folder)
+        model = self.work.ask(tasks.train, recipe)
+        trained_, table = tasks.trained_of(model), tasks.table_of(self.work.history, recipe)
+        bundle = tasks.loaded(model.folder)
         result = TrainingResult(table, model.builder, model.params, trained_, bundle, None)
         why, step = f"retrained for {self.page.window}", {STEP: self.page.run_id}
         told = {"afterfit.use_case": self.use_case.name, **step}
@@ -90,7 +91,7 @@ class Live:
 
     def _log_search(self, model: Model) -> None:
         """The search that a model's parameters come from, where there was one, as a run below the active one."""
-        search = history.search_of(model)
+        search = tasks.search_of(model)
         if search is not None:
             run_id = log_search(self.use_case, search, f"tune for {self.page.window}")
             tracking.params({"trials": len(search.trials), "run_id": run_id}, "search")
@@ -99,7 +100,7 @@ class Live:
         """What the gate says of it; as it was said, where it was said already."""
         if self.page.marks.get("judged") == candidate:
             return verdict_of(step_journal.read(self.page, VERDICT))
-        found = self.work.ask(history.judge, self._folder(candidate), self._folder(champion), now)
+        found = self.work.ask(tasks.judge, self._folder(candidate), self._folder(champion), now)
         version, book = self._version(candidate), ledger.entries(self.use_case.name)
         more: list[Finding] = [promotion.barred(version, book)]
         if self.use_case.gate.approval:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from afterfit.gate.verdict import Verdict
-from afterfit.loop import history, stepping
-from afterfit.loop.history import Model, TaskRunner
+from afterfit.loop import stepping, tasks
 from afterfit.loop.policy import ENDS, SURE, PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, StepPlan, StepResult, TrainedVersion, WindowObservation
+from afterfit.loop.task_runner import TaskRunner
+from afterfit.loop.tasks import Model
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured, metric
 from afterfit.settings import Policy
@@ -46,23 +47,23 @@ class Replay:
         self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
     ) -> WindowObservation:
         """Observe a window of a version."""
-        return self.work.ask(history.look, self.models[version].folder, span, tuple(past), now)
+        return self.work.ask(tasks.look, self.models[version].folder, span, tuple(past), now)
 
     def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
         folders = (self.models[champion].folder, self.models[previous].folder)
-        return self.work.ask(history.duel, *folders, span, now)
+        return self.work.ask(tasks.duel, *folders, span, now)
 
     def train(self, recipe: Recipe) -> TrainedVersion:
         """Train, or find the model that another policy has trained alike."""
         number = str(len(self.models) + 1)
-        self.models[number] = self.work.ask(history.train, recipe)
+        self.models[number] = self.work.ask(tasks.train, recipe)
         return self.trained(number)
 
     def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
         """What the gate says of it."""
         folders = [self.models[number].folder for number in (candidate, champion)]
-        return renamed(self.work.ask(history.judge, *folders, now), {folders[1].name: champion})
+        return renamed(self.work.ask(tasks.judge, *folders, now), {folders[1].name: champion})
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
         """Nothing stands in the way."""
@@ -209,7 +210,7 @@ class BacktestPlan:
 
 def run(trial: BacktestPlan, work: TaskRunner) -> list[PolicyRun]:
     """Let each policy live through the windows; policies go on side by side, and share what they have in common."""
-    first = work.ask(history.train, trial.first)
+    first = work.ask(tasks.train, trial.first)
     stop = threading.Event()
 
     def told(item: tuple[str, Policy]) -> PolicyRun:
@@ -237,7 +238,7 @@ def _story(  # noqa: PLR0917 - one call, above
         version = state.champion
         model = world.models[version]
         turn = stepping.step(state, span, policy, world)
-        realised = work.ask(history.realised, model.folder, span)
+        realised = work.ask(tasks.realised, model.folder, span)
         last = span is trial.spans[-1]  # what it would lead to lies after the history
         done = StepResult(turn.state, "over") if last else stepping.act(span, turn.action, turn.state, policy, world)
         state = done.state
@@ -290,7 +291,7 @@ def _window(mine: WindowResult, theirs: WindowResult, work: TaskRunner, *, money
     if mine.model.folder == theirs.model.folder:
         return 0.0, 0.0
     pair = sorted([mine.model.folder, theirs.model.folder])
-    found = work.ask(history.versus, *pair, mine.turn.span, money)
+    found = work.ask(tasks.versus, *pair, mine.turn.span, money)
     if found is None or not isfinite(found.difference):
         return 0.0, 0.0
     sign = 1.0 if pair[0] == mine.model.folder else -1.0

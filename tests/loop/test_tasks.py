@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from afterfit.data.loading import Window, fingerprint
-from afterfit.loop import history
-from afterfit.loop.history import History, TaskRunner
+from afterfit.loop import tasks
+from afterfit.loop.history import History
 from afterfit.loop.stepping import Recipe
+from afterfit.loop.task_runner import TaskRunner
 from afterfit.model.training import train
 from afterfit.settings import TrainOn
 from made_loop import FIRST, PARAMS, table, use_case
@@ -25,9 +26,9 @@ def known(folder, case):
 def test_a_model_that_is_found_again_has_what_its_folds_showed(tmp_path, task):
     changes = {"task": task, "target": "size", "columns": {"features": ["other"]}, "metrics": {"primary": "mae"}}
     rows = known(tmp_path, use_case(**(changes if task == "regression" else {})))
-    model = TaskRunner(rows).ask(history.train, RECIPE)
-    problem = history.table_of(rows, RECIPE).problem
-    expected, found = train(problem, RECIPE.builder, RECIPE.params), history.trained_of(model)
+    model = TaskRunner(rows).ask(tasks.train, RECIPE)
+    problem = tasks.table_of(rows, RECIPE).problem
+    expected, found = train(problem, RECIPE.builder, RECIPE.params), tasks.trained_of(model)
     assert (found.metrics, found.dummy, found.last) == (expected.metrics, expected.dummy, expected.last)
     np.testing.assert_array_equal(found.rows, expected.rows)
     for name in ("out_of_fold", "unseen"):
@@ -38,8 +39,8 @@ def test_a_model_that_is_found_again_has_what_its_folds_showed(tmp_path, task):
 
 def test_a_model_whose_folds_an_older_release_did_not_keep_is_trained_again(tmp_path):
     rows = known(tmp_path, use_case())
-    model = TaskRunner(rows).ask(history.train, RECIPE)
-    folds = model.folder.parent / history.FOLDS
+    model = TaskRunner(rows).ask(tasks.train, RECIPE)
+    folds = model.folder.parent / tasks.FOLDS
     folds.unlink()
-    assert TaskRunner(rows).ask(history.train, RECIPE).folder == model.folder
+    assert TaskRunner(rows).ask(tasks.train, RECIPE).folder == model.folder
     assert folds.is_file()
