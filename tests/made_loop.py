@@ -55,7 +55,7 @@ def table(seed=0, change="2024-02-12", weeks=WEEKS):
     )
 
 
-def lived(folder, policies, frame=None, delay=0.0, case=None):
+def lived(folder, policies, frame=None, delay=0.0, case=None, processes=1):
     """The stories of some policies; each step's decision as (window, what came of it, the reason)."""
     frame = table() if frame is None else frame
     case = use_case() if case is None else case
@@ -63,7 +63,7 @@ def lived(folder, policies, frame=None, delay=0.0, case=None):
     known = History.of(case, Window(frame, fingerprint(frame, "when"), {}, "made"), Path(folder))
     spans = history.spans(known, WindowLength(1, "w"), FIRST, BEGIN + timedelta(weeks=WEEKS))
     recipe = Recipe("hist_gradient_boosting", PARAMS, 0, TrainOn(), 100, FIRST)
-    work = TaskRunner(known)
+    work = TaskRunner(known, processes)
     return backtest.run(BacktestPlan(tuple(spans), recipe, policies), work), work
 
 

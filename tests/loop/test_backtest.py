@@ -41,6 +41,18 @@ def test_models_that_two_policies_train_alike_are_trained_once(stories):
     assert sum(story.retrainings for story in stories[0].values()) + 1 > len(asked)
 
 
+def test_two_processes_find_what_one_finds_to_the_last_digit(stories, tmp_path):
+    policies = {name: policy(name) for name in ("calendar", "cautious")}
+    apart, work = lived(tmp_path, policies, processes=2)
+    work.close()
+    for story in apart:
+        alone = stories[0][story.name]
+        assert decisions(story) == decisions(alone)
+        assert [entry.realised for entry in story.entries] == [entry.realised for entry in alone.entries]
+        seen = [[entry.turn.observation.to_dict() for entry in one.entries] for one in (story, alone)]
+        assert seen[0] == seen[1]
+
+
 def test_the_ranking_recommends_what_is_not_surely_worse_and_trains_less(stories):
     ranking = backtest.ranked(list(stories[0].values()), stories[1])
     means = [story.mean("roc_auc") for story in ranking.stories]

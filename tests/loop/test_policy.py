@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from afterfit.drift.report import ColumnReport, DriftFinding, DriftReport
 from afterfit.loop.observation import DataQuality, Observation, ServiceHealth
-from afterfit.loop.policy import PairedDifference, State, TimeWindow, decide, found, remembered, together
+from afterfit.loop.policy import PairedDifference, State, TimeWindow, causes_of, decide, remembered, together
 from afterfit.performance.metrics import Measured
 from afterfit.settings import Policy, TrainOn, presets
 
@@ -76,23 +76,23 @@ def test_a_cause_is_told_once_for_as_long_as_it_lasts_and_again_when_it_comes_ba
     for value in (0.7, 0.7, 0.8, 0.7):
         action = decide([seen(value)], now, never)
         told.append(action.kind)
-        now = remembered(now, seen(value), action, tuple(found([seen(value)], never)))
+        now = remembered(now, seen(value), action, tuple(causes_of([seen(value)], never)))
     assert told == ["alarm", "nothing", "nothing", "alarm"]
 
 
 def test_production_that_is_surely_worse_than_what_it_replaced_is_rolled_back():
-    action = decide([seen()], state(duels=(won(-0.05, 0.01),)), policy())
+    action = decide([seen()], state(comparisons=(won(-0.05, 0.01),)), policy())
     assert action.kind == "roll_back"
     assert "surely worse than version 1" in action.reason
-    assert decide([seen()], state(duels=(won(-0.05, 0.05),)), policy()).kind != "roll_back"
-    assert decide([seen()], state(duels=(won(-0.05, 0.01),)), policy(roll_back=False)).kind != "roll_back"
-    assert decide([seen()], state(duels=(won(-0.05, 0.01, n=100),)), policy()).kind != "roll_back"
+    assert decide([seen()], state(comparisons=(won(-0.05, 0.05),)), policy()).kind != "roll_back"
+    assert decide([seen()], state(comparisons=(won(-0.05, 0.01),)), policy(roll_back=False)).kind != "roll_back"
+    assert decide([seen()], state(comparisons=(won(-0.05, 0.01, n=100),)), policy()).kind != "roll_back"
 
 
 def test_retraining_goes_on_while_it_pays_and_stops_when_it_does_not():
-    assert decide([seen()], state(duels=(won(0.03, 0.01),)), policy()).kind == "retrain"
-    assert decide([seen()], state(duels=(won(0.01, 0.001),)), policy()).kind == "nothing"
-    assert decide([seen()], state(duels=(won(0.03, 0.05),)), policy()).kind == "nothing"
+    assert decide([seen()], state(comparisons=(won(0.03, 0.01),)), policy()).kind == "retrain"
+    assert decide([seen()], state(comparisons=(won(0.01, 0.001),)), policy()).kind == "nothing"
+    assert decide([seen()], state(comparisons=(won(0.03, 0.05),)), policy()).kind == "nothing"
 
 
 def test_what_newer_rows_are_worth_is_found_out_once():
@@ -127,7 +127,7 @@ def test_the_calendar_retrains_at_its_windows_whatever_was_seen():
 
 def test_drift_refused_rows_and_failed_requests_are_causes():
     bad = seen(quality=DataQuality(1_000, 80), service=ServiceHealth(1_000, 30, 5.0), drift=drifted())
-    keys = [cause.key for cause in found([bad], policy())]
+    keys = [cause.key for cause in causes_of([bad], policy())]
     assert keys == ["quality", "service", "drift"]
     assert decide([bad], state(), policy("on-drift")).reason == "1 column changed since training (temp)."
 
@@ -136,8 +136,8 @@ def test_the_begin_of_a_stretch_of_trouble_is_remembered():
     now, never = state(), policy("never")
     for value in (0.8, 0.7, 0.7, 0.8):
         one = seen(value)
-        now = remembered(now, one, decide([one], now, never), tuple(found([one], never)))
-    assert now.troubled == END - timedelta(days=7)
+        now = remembered(now, one, decide([one], now, never), tuple(causes_of([one], never)))
+    assert now.drift_since == END - timedelta(days=7)
     assert now.calm
 
 
@@ -148,12 +148,12 @@ def test_the_begin_of_a_stretch_of_trouble_is_remembered():
         max_size=6,
     )
 )
-def test_windows_taken_together_are_between_the_best_and_the_worst_and_surer_than_the_roughest(duels):
-    gain = together(duels)
-    differences = [duel.difference for duel in duels]
+def test_windows_taken_together_are_between_the_best_and_the_worst_and_surer_than_the_roughest(windows):
+    gain = together(windows)
+    differences = [window.difference for window in windows]
     assert min(differences) - 1e-9 <= gain.difference <= max(differences) + 1e-9
-    assert gain.error <= max((duel.high - duel.low) / (2 * 1.96) for duel in duels) + 1e-9
-    assert gain.n == sum(duel.n for duel in duels)
+    assert gain.error <= max((window.high - window.low) / (2 * 1.96) for window in windows) + 1e-9
+    assert gain.n == sum(window.n for window in windows)
 
 
 def test_windows_too_small_for_an_interval_say_nothing():
@@ -167,12 +167,18 @@ def test_a_state_survives_json():
     one = state(
         trained_until=END,
         retrained=(END,),
-        duels=(won(0.1, 0.1), PairedDifference("x", 0.0, -inf, inf, 3, 0.0)),
-        told=("drift",),
-        troubled=END,
+        comparisons=(won(0.1, 0.1), PairedDifference("x", 0.0, -inf, inf, 3, 0.0)),
+        alarmed=("drift",),
+        drift_since=END,
         waiting=(TimeWindow("2024-01", END, END),),
     )
     assert State.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False))) == one
+
+
+def test_a_state_is_written_under_the_keys_that_stores_have():
+    saved = state(alarmed=("drift",), drift_since=END, comparisons=(won(0.1, 0.1),)).to_dict()
+    assert (saved["told"], saved["troubled"], len(saved["duels"])) == (["drift"], END.isoformat(), 1)
+    assert not {"alarmed", "drift_since", "comparisons"} & set(saved)
 
 
 def test_every_preset_is_a_policy_and_what_is_said_beside_it_wins():

@@ -27,6 +27,8 @@ from afterfit.settings import Policy, TrainOn, presets
 from afterfit.use_case import UseCase
 
 OWN = "own"
+SECONDS = {"observe": "look", "compare_versions": "duel", "compare_in_hindsight": "versus"}
+"""What tasks are called in a backtest's answer, where programs read them, if that is not the task's name."""
 
 
 def chosen_policies(text: str, use_case: UseCase) -> dict[str, Policy]:
@@ -97,8 +99,7 @@ def backtest_policies(
         _logged(use_case, ranking, html, lines)
     if page is not None:
         page.write_text(html, "utf-8")
-    seconds = {name: round(taken, 2) for name, taken in work.seconds.items()}
-    told = {"window": window, "seconds": seconds, "run_id": active.info.run_id}
+    told = {"window": window, "seconds": _seconds(work), "run_id": active.info.run_id}
     return CommandResult(tuple(lines), {**_summarised(use_case, ranking), **told})
 
 
@@ -160,6 +161,11 @@ def _begin(use_case: UseCase, known: History, start: str) -> datetime:
     return asked
 
 
+def _seconds(work: TaskRunner) -> dict[str, float]:
+    """What each kind of task took, for the answer."""
+    return {SECONDS.get(name, name): round(taken, 2) for name, taken in work.seconds.items()}
+
+
 def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
     """The ranking in a few readable lines."""
     name = use_case.primary_metric
@@ -209,9 +215,9 @@ def _totals(use_case: UseCase, story: PolicyRun) -> dict[str, float]:
 
 def _at(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, float]:
     entry, name = story.entries[number], use_case.primary_metric
-    believed = entry.believed(name)
+    best = entry.best_estimate(name)
     realised = {f"realised_{key}": value for key, value in entry.realised.items() if key != "rows"}
-    value = nan if believed is None or believed.value is None else believed.value
+    value = nan if best is None or best.value is None else best.value
     return {**realised, f"believed_{name}": value, "version": float(entry.version)}
 
 
@@ -221,12 +227,12 @@ def _windows(use_case: UseCase, story: PolicyRun) -> list[dict[str, Any]]:
 
 def _window(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, Any]:
     entry, name = story.entries[number], use_case.primary_metric
-    believed = entry.believed(name)
+    best = entry.best_estimate(name)
     return {
         "window": entry.turn.span.name,
         "version": entry.version,
         "realised": entry.realised.get(name),
-        "believed": None if believed is None else believed.value,
+        "believed": None if best is None else best.value,
         "action": entry.turn.action.kind,
         "outcome": entry.done.outcome,
         "reason": entry.turn.action.reason,

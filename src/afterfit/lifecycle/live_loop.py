@@ -89,7 +89,7 @@ def _state(use_case: UseCase, pages: list[StepRun]) -> State:
     if open_ or state.champion == holder.number:  # a step that is under way may have moved it itself
         return state
     anew = stepping.begin(trained(holder))
-    return replace(anew, retrained=state.retrained, troubled=state.troubled, last=state.last)
+    return replace(anew, retrained=state.retrained, drift_since=state.drift_since, last=state.last)
 
 
 def _first(use_case: UseCase, pages: list[StepRun], holder: str) -> State:
@@ -136,7 +136,7 @@ def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, st
         return Stage(page, span, action, State.from_dict(saved["state"]))
     page = step_journal.mark(page, champion=state.champion)
     turn = stepping.step(state, span, use_case.policy, world)
-    seen = world.look(state.champion, span, state.pasts, span.end)
+    seen = world.observe(state.champion, span, state.pasts, span.end)
     _watch(use_case, turn, seen.past)
     step_journal.write(
         page,
@@ -154,7 +154,7 @@ def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, st
 def _watch(use_case: UseCase, turn: StepPlan, past: CalibrationEvidence) -> None:
     """The window in the monitor's series, in place of what was there for it."""
     hours = int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-    entry = monitor_runs.MonitorRecord(turn.observation, past, hours, turn.action, turn.state.told)
+    entry = monitor_runs.MonitorRecord(turn.observation, past, hours, turn.action, turn.state.alarmed)
     monitoring.record(use_case, entry, monitor_runs.windows(use_case.name))
     monitor_runs.series(use_case.name)
 
@@ -185,7 +185,7 @@ def _finished(page: StepRun, stage: Stage, done: StepResult) -> None:
     state = done.state
     if page.marks.get("alarm") == "failed":
         lost = {cause.key for cause in stage.action.causes}
-        state = replace(state, told=tuple(key for key in state.told if key not in lost))
+        state = replace(state, alarmed=tuple(key for key in state.alarmed if key not in lost))
     step_journal.write(page, STATE, state.to_dict())
     page = step_journal.mark(page, outcome=done.outcome, candidate=done.candidate, version=state.champion)
     numbers = {"alarms": float(len(stage.action.causes)), "retrained": float(bool(done.candidate))}

@@ -25,7 +25,7 @@ from afterfit.lifecycle.tuning_run import log_search
 from afterfit.loop import history, tasks
 from afterfit.loop.policy import PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, TrainedVersion, WindowObservation
-from afterfit.loop.task_runner import TaskRunner
+from afterfit.loop.task_runner import TaskRunner, loaded
 from afterfit.loop.tasks import Model
 from afterfit.mlflow_store import ledger, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
@@ -64,15 +64,15 @@ class Live:
         """What a version was trained on."""
         return trained(self._version(version))
 
-    def look(
+    def observe(
         self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
     ) -> WindowObservation:
         """Observe a window of a version."""
-        return self.work.ask(tasks.look, self._folder(version), span, tuple(past), now)
+        return self.work.ask(tasks.observe, self._folder(version), span, tuple(past), now)
 
-    def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
+    def compare_versions(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
-        return self.work.ask(tasks.duel, self._folder(champion), self._folder(previous), span, now)
+        return self.work.ask(tasks.compare_versions, self._folder(champion), self._folder(previous), span, now)
 
     def train(self, recipe: Recipe) -> TrainedVersion:
         """Train and register; the version that this step has registered already, where it has."""
@@ -81,7 +81,7 @@ class Live:
             return trained(known)
         model = self.work.ask(tasks.train, recipe)
         trained_, table = tasks.trained_of(model), tasks.table_of(self.work.history, recipe)
-        bundle = tasks.loaded(model.folder)
+        bundle = loaded(model.folder)
         result = TrainingResult(table, model.builder, model.params, trained_, bundle, None)
         why, step = f"retrained for {self.page.window}", {STEP: self.page.run_id}
         told = {"afterfit.use_case": self.use_case.name, **step}

@@ -43,16 +43,16 @@ class Replay:
         model = self.models[version]
         return TrainedVersion(version, model.rows, model.until)
 
-    def look(
+    def observe(
         self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
     ) -> WindowObservation:
         """Observe a window of a version."""
-        return self.work.ask(tasks.look, self.models[version].folder, span, tuple(past), now)
+        return self.work.ask(tasks.observe, self.models[version].folder, span, tuple(past), now)
 
-    def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
+    def compare_versions(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
         folders = (self.models[champion].folder, self.models[previous].folder)
-        return self.work.ask(tasks.duel, *folders, span, now)
+        return self.work.ask(tasks.compare_versions, *folders, span, now)
 
     def train(self, recipe: Recipe) -> TrainedVersion:
         """Train, or find the model that another policy has trained alike."""
@@ -62,8 +62,8 @@ class Replay:
 
     def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
         """What the gate says of it."""
-        folders = [self.models[number].folder for number in (candidate, champion)]
-        return renamed(self.work.ask(tasks.judge, *folders, now), {folders[1].name: champion})
+        ours, theirs = (self.models[number].folder for number in (candidate, champion))
+        return renamed(self.work.ask(tasks.judge, ours, theirs, now), {theirs.name: champion})
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
         """Nothing stands in the way."""
@@ -80,14 +80,15 @@ class Replay:
 
 
 def renamed(verdict: Verdict, names: Mapping[str, str]) -> Verdict:
-    """A verdict that was shared, with the versions' own numbers in its sentences."""
+    """A verdict that policies share, with this policy's version numbers in its sentences."""
 
-    def told(sentence: str) -> str:
+    def numbered(sentence: str) -> str:
         for folder, number in names.items():
             sentence = sentence.replace(folder, number)
         return sentence
 
-    return replace(verdict, findings=tuple(replace(one, sentence=told(one.sentence)) for one in verdict.findings))
+    findings = (replace(finding, sentence=numbered(finding.sentence)) for finding in verdict.findings)
+    return replace(verdict, findings=tuple(findings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,9 @@ class WindowResult:
     realised: Mapping[str, float]
     fell: bool
 
-    def believed(self, name: str) -> Measured | None:
-        """What was believed of a metric at the time."""
-        return self.turn.observation.believed(name)
+    def best_estimate(self, name: str) -> Measured | None:
+        """The best that was known of a metric at the time."""
+        return self.turn.observation.best_estimate(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,8 @@ class PolicyRun:
     @property
     def alarms(self) -> tuple[int, int]:
         """Windows with a new alarm: in those where performance fell, and in the others."""
-        told = [entry.fell for entry in self.entries if entry.turn.action.causes]
-        return sum(told), len(told) - sum(told)
+        fell = [entry.fell for entry in self.entries if entry.turn.action.causes]
+        return sum(fell), len(fell) - sum(fell)
 
     def mean(self, name: str) -> float:
         """The mean of a metric over the windows where it is defined."""
@@ -184,7 +185,7 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves nothing out."""
+        """Whether the interval does not hold 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -208,43 +209,43 @@ class BacktestPlan:
     progress: Callable[[str, str], None] = field(default=lambda _name, _window: None)
 
 
-def run(trial: BacktestPlan, work: TaskRunner) -> list[PolicyRun]:
-    """Let each policy live through the windows; policies go on side by side, and share what they have in common."""
-    first = work.ask(tasks.train, trial.first)
+def run(plan: BacktestPlan, work: TaskRunner) -> list[PolicyRun]:
+    """Let each policy live through the windows. Policies go on side by side, and share the tasks that are alike."""
+    first = work.ask(tasks.train, plan.first)
     stop = threading.Event()
 
-    def told(item: tuple[str, Policy]) -> PolicyRun:
-        return _story(*item, trial, work, first, stop)
+    def story(item: tuple[str, Policy]) -> PolicyRun:
+        return _story(*item, plan, work, first, stop)
 
     if not work.several:
-        return [told(item) for item in trial.policies.items()]
-    with ThreadPoolExecutor(max(len(trial.policies), 1)) as threads:
+        return [story(item) for item in plan.policies.items()]
+    with ThreadPoolExecutor(max(len(plan.policies), 1)) as threads:
         try:
-            return list(threads.map(told, trial.policies.items()))
+            return list(threads.map(story, plan.policies.items()))
         except BaseException:
             stop.set()
             raise
 
 
 def _story(  # noqa: PLR0917 - one call, above
-    name: str, policy: Policy, trial: BacktestPlan, work: TaskRunner, first: Model, stop: threading.Event
+    name: str, policy: Policy, plan: BacktestPlan, work: TaskRunner, first: Model, stop: threading.Event
 ) -> PolicyRun:
     world = Replay(work, {"1": first})
     state = stepping.begin(world.trained("1"))
     entries = []
-    for span in trial.spans:
+    for span in plan.spans:
         if stop.is_set():
             break
         version = state.champion
         model = world.models[version]
         turn = stepping.step(state, span, policy, world)
         realised = work.ask(tasks.realised, model.folder, span)
-        last = span is trial.spans[-1]  # what it would lead to lies after the history
+        last = span is plan.spans[-1]  # what it would lead to lies after the history
         done = StepResult(turn.state, "over") if last else stepping.act(span, turn.action, turn.state, policy, world)
         state = done.state
         fell = _fell(work.history.use_case, turn, realised)
         entries.append(WindowResult(turn, done, version, model, world.models.get(done.candidate), realised, fell))
-        trial.progress(name, span.name)
+        plan.progress(name, span.name)
     seconds = sum(entry.candidate.seconds for entry in entries if entry.candidate)
     return PolicyRun(name, policy, tuple(entries), seconds, _outcomes(policy, entries, work))
 
@@ -264,9 +265,9 @@ def _outcomes(policy: Policy, entries: Sequence[WindowResult], work: TaskRunner)
     looks = policy.while_it_pays or policy.roll_back or "realised" in {*policy.alarm, *policy.retrain}
     if not entries or not (looks or any(entry.candidate for entry in entries)):
         return 0
-    known = work.history
-    rows = known.between(entries[0].turn.span.start, entries[-1].turn.span.end)
-    return int(np.isfinite(known.y[rows.start : min(known.known(entries[-1].turn.span.end), rows.stop)]).sum())
+    history, end = work.history, entries[-1].turn.span.end
+    rows = history.between(entries[0].turn.span.start, end)
+    return int(np.isfinite(history.y[rows.start : min(history.known(end), rows.stop)]).sum())
 
 
 def difference(one: PolicyRun, other: PolicyRun, work: TaskRunner, *, money: bool = False) -> Difference:
@@ -290,13 +291,14 @@ def difference(one: PolicyRun, other: PolicyRun, work: TaskRunner, *, money: boo
 def _window(mine: WindowResult, theirs: WindowResult, work: TaskRunner, *, money: bool) -> tuple[float, float]:
     if mine.model.folder == theirs.model.folder:
         return 0.0, 0.0
-    pair = sorted([mine.model.folder, theirs.model.folder])
-    found = work.ask(tasks.versus, *pair, mine.turn.span, money)
-    if found is None or not isfinite(found.difference):
+    first, second = sorted([mine.model.folder, theirs.model.folder])  # one task, whichever of the two is asked first
+    comparison = work.ask(tasks.compare_in_hindsight, first, second, mine.turn.span, money=money)
+    if comparison is None or not isfinite(comparison.difference):
         return 0.0, 0.0
-    sign = 1.0 if pair[0] == mine.model.folder else -1.0
-    scale = found.n if money else 1.0
-    return sign * found.difference * scale, (found.interval[1] - found.interval[0]) / (2 * ENDS) * scale
+    sign = 1.0 if first == mine.model.folder else -1.0
+    scale = comparison.n if money else 1.0
+    low, high = comparison.interval
+    return sign * comparison.difference * scale, (high - low) / (2 * ENDS) * scale
 
 
 def ranked(stories: Sequence[PolicyRun], work: TaskRunner) -> Ranking:
@@ -328,10 +330,10 @@ def _why(
     worth = f"{best.money:,.0f} {unit}" if money else f"{best.mean(name):.4f} {name} on average"
     if chosen is best:
         return f"{best.name} is best with {worth}, with {best.retrainings} retrainings."
-    found = against[chosen.name]
+    lag = against[chosen.name]
     shown = "{:+,.0f} ({:+,.0f} to {:+,.0f})" if money else "{:+.4f} ({:+.4f} to {:+.4f})"
     return (
         f"{best.name} is best with {worth}, but {chosen.name} is not surely worse: "
-        f"{shown.format(found.value, found.low, found.high)} {unit}, with {chosen.retrainings} retrainings in place of "
+        f"{shown.format(lag.value, lag.low, lag.high)} {unit}, with {chosen.retrainings} retrainings in place of "
         f"{best.retrainings}."
     )

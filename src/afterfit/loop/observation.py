@@ -95,7 +95,7 @@ class Observation:
         """Rows that came in the window."""
         return self.quality.rows
 
-    def believed(self, metric: str) -> Measured | None:
+    def best_estimate(self, metric: str) -> Measured | None:
         """The best that is known of a metric: realised where outcomes are complete, else estimated, else realised."""
         realised, estimated = self.realised.get(metric), self.estimated.get(metric)
         if self.complete and realised is not None and realised.value is not None:
@@ -106,8 +106,8 @@ class Observation:
         """JSON-ready form."""
         quality = asdict(self.quality)
         for kind in ("warnings", "errors"):
-            found = getattr(self.quality, kind)
-            quality[kind] = [{"column": c, "code": code, "rows": rows} for (c, code), rows in found.items()]
+            counts = getattr(self.quality, kind)
+            quality[kind] = [{"column": c, "code": code, "rows": rows} for (c, code), rows in counts.items()]
         return {
             "name": self.name,
             "start": _iso(self.start),
@@ -115,8 +115,8 @@ class Observation:
             "version": self.version,
             "quality": quality,
             "drift": None if self.drift is None else self.drift.to_dict(),
-            "estimated": {name: _measured(one) for name, one in self.estimated.items()},
-            "realised": {name: _measured(one) for name, one in self.realised.items()},
+            "estimated": {name: _measured(value) for name, value in self.estimated.items()},
+            "realised": {name: _measured(value) for name, value in self.realised.items()},
             "outcomes": self.outcomes,
             "known_up_to": _iso(self.known_up_to),
             "complete": self.complete,
@@ -131,7 +131,7 @@ def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _measured(one: Measured) -> dict[str, Any]:
-    """Infinite ends, which say that nothing is known, have no number in JSON."""
-    told = asdict(one)
-    return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in told.items()}
+def _measured(measured: Measured) -> dict[str, Any]:
+    """JSON has no infinite numbers: the ends of an interval that says nothing become None."""
+    parts = asdict(measured)
+    return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in parts.items()}

@@ -25,7 +25,7 @@ from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.performance.recalibration import centre_of, thinned
 from afterfit.use_case import UseCase
 
-__all__ = ["AnsweredRows", "CalibrationEvidence", "answered", "observe", "past_of"]
+__all__ = ["AnsweredRows", "CalibrationEvidence", "PairedRows", "answered", "observe", "past_of"]
 
 RATE = 0.01
 """False-alarm rate of a window's drift, over all columns together."""
@@ -71,6 +71,35 @@ class AnsweredRows:
     def known(self) -> npt.NDArray[np.bool_]:
         """(n,) rows with an answer and a known outcome."""
         return self.sound & np.isfinite(self.y)
+
+    @property
+    def outcomes(self) -> npt.NDArray[Any]:
+        """(n,) class indices (0 where not known), or numbers."""
+        return self.y if self.predictions.classes is None else np.nan_to_num(self.y).astype(np.intp)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedRows:
+    """n rows that two versions answered and whose outcomes are known, in order of time.
+
+    Attributes:
+        outcomes: (n,) class indices as the candidate counts them, or numbers.
+        candidate: its n answers.
+        champion: its n answers.
+        times: (n,) datetime64[us], or None.
+    """
+
+    outcomes: npt.NDArray[Any]
+    candidate: Predictions
+    champion: Predictions
+    times: npt.NDArray[Any] | None
+
+    @classmethod
+    def of(cls, candidate: AnsweredRows, champion: AnsweredRows) -> "PairedRows":
+        """The rows of a window that both answered and whose outcomes are known."""
+        keep = candidate.known & champion.sound
+        times = None if candidate.times is None else candidate.times[keep]
+        return cls(candidate.outcomes[keep], candidate.predictions.take(keep), champion.predictions.take(keep), times)
 
 
 def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.NDArray[Any] | None) -> AnsweredRows:
@@ -142,7 +171,7 @@ def past_of(use_case: UseCase, bundle: Bundle, window: AnsweredRows, *, end: dat
     """What a window whose outcomes are known showed of a version, for the estimates of later windows."""
     del use_case
     rows = np.flatnonzero(window.known)
-    past = estimation.learn(_answers(bundle, window, rows), _outcomes(window)[_thinned(window, rows)], end)
+    past = estimation.learn(_answers(bundle, window, rows), window.outcomes[_thinned(window, rows)], end)
     return replace(past, rows=len(rows))
 
 
@@ -185,17 +214,10 @@ def drift(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DriftRepor
         answers = known.predictions.measure(with_time(rows, frame[sound], known.predictions))
     if known.outcomes is not None and told.any():
         labels = bundle.scorer.classes
-        y = _outcomes(window)[told]
+        y = window.outcomes[told]
         rows = pd.DataFrame({use_case.target: y if labels is None else np.asarray(labels, dtype=object)[y]})
         truth = known.outcomes.measure(with_time(rows, frame[told], known.outcomes))
     return compare(known, Reference(features, answers, truth), RATE).without(window.hidden)
-
-
-def _outcomes(window: AnsweredRows) -> npt.NDArray[Any]:
-    """(n,) class indices (0 where not known), or numbers."""
-    if window.predictions.classes is None:
-        return window.y
-    return np.nan_to_num(window.y).astype(np.intp)
 
 
 def _estimated(
@@ -252,7 +274,7 @@ def _outside(checked: Checked, hidden: frozenset[str]) -> npt.NDArray[np.bool_]:
 def _realised(use_case: UseCase, window: AnsweredRows, seed: int) -> dict[str, Measured]:
     known = window.known
     predictions = window.predictions.take(known)
-    y, blocks = _outcomes(window)[known], None if window.times is None else window.times[known]
+    y, blocks = window.outcomes[known], None if window.times is None else window.times[known]
     return {
         one.name: _measured(one, y, predictions, blocks, (RESAMPLES, seed)) for one in metrics_of(use_case, predictions)
     }
@@ -288,7 +310,7 @@ def _calibration(window: AnsweredRows) -> float | None:
     known = window.known
     if not known.any():
         return None
-    error, _ = calibration_error(_outcomes(window)[known], window.predictions.take(known))
+    error, _ = calibration_error(window.outcomes[known], window.predictions.take(known))
     return error if isfinite(error) else None
 
 
@@ -296,7 +318,7 @@ def _slices(use_case: UseCase, window: AnsweredRows, seed: int) -> Iterator[Slic
     known, named = window.known, [name for name in use_case.metrics.slices if name in window.frame.columns]
     if not named or not known.any():
         return
-    one, y = metric(use_case.primary_metric), _outcomes(window)[known]
+    one, y = metric(use_case.primary_metric), window.outcomes[known]
     predictions, blocks = window.predictions.take(known), None if window.times is None else window.times[known]
     for part in cut(window.frame.loc[known, named], len(y), smallest=use_case.metrics.smallest_slice):
         times = None if blocks is None else blocks[part.rows]

@@ -1,4 +1,4 @@
-"""From what was seen to what is done: beside the gate the one place with limits."""
+"""From what was seen to what is done. Only this module and the gate hold limits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,8 +42,8 @@ class Action:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        told = [{"kind": one.kind, "key": one.key, "sentence": one.sentence} for one in self.causes]
-        return {"kind": self.kind, "reason": self.reason, "causes": told}
+        causes = [{"kind": cause.kind, "key": cause.key, "sentence": cause.sentence} for cause in self.causes]
+        return {"kind": self.kind, "reason": self.reason, "causes": causes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class State:
         windows: windows since the last retraining, or since the beginning.
         refusals: candidates refused since the champion came.
         retrained: when retrainings were, the ends of their windows.
-        duels: the champion against what it replaced, by window.
-        told: keys of causes that were told and last on.
-        troubled: begin of the first window of the present, or last, stretch of windows with drift or a fall.
+        comparisons: the champion against the version that it replaced, by window.
+        alarmed: keys of causes that were told and last on.
+        drift_since: begin of the first window of the present, or last, stretch of windows with drift or a fall.
         calm: whether the last window had neither.
         pasts: what windows with outcomes showed of the champion, oldest first.
         waiting: windows whose outcomes are not there yet.
@@ -106,21 +106,23 @@ class State:
     windows: int = 0
     refusals: int = 0
     retrained: tuple[datetime, ...] = ()
-    duels: tuple[PairedDifference, ...] = ()
-    told: tuple[str, ...] = ()
-    troubled: datetime | None = None
+    comparisons: tuple[PairedDifference, ...] = ()
+    alarmed: tuple[str, ...] = ()
+    drift_since: datetime | None = None
     calm: bool = True
     pasts: tuple[CalibrationEvidence, ...] = ()
     waiting: tuple[TimeWindow, ...] = ()
     last: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """JSON-ready form; `told`, `troubled` and `duels` are the keys that stores have for what is named anew here."""
         plain = {name: getattr(self, name) for name in ("champion", "previous", "trained_rows", "outcomes", "windows")}
-        plain |= {"refusals": self.refusals, "told": list(self.told), "calm": self.calm, "last": self.last}
-        plain |= {name: _iso(getattr(self, name)) for name in ("trained_until", "troubled")}
+        plain |= {"refusals": self.refusals, "told": list(self.alarmed), "calm": self.calm, "last": self.last}
+        plain |= {"trained_until": _iso(self.trained_until), "troubled": _iso(self.drift_since)}
         plain["retrained"] = [_iso(moment) for moment in self.retrained]
-        plain["duels"] = [[d.window, d.difference, _finite(d.low), _finite(d.high), d.n, d.skill] for d in self.duels]
+        plain["duels"] = [
+            [d.window, d.difference, _finite(d.low), _finite(d.high), d.n, d.skill] for d in self.comparisons
+        ]
         plain["pasts"] = [past.to_dict() for past in self.pasts]
         plain["waiting"] = [[span.name, _iso(span.start), _iso(span.end)] for span in self.waiting]
         return plain
@@ -129,13 +131,14 @@ class State:
     def from_dict(cls, saved: Mapping[str, Any]) -> "State":
         """The inverse of `to_dict`."""
         given = dict(saved)
-        for name in ("trained_until", "troubled"):
-            given[name] = None if saved[name] is None else datetime.fromisoformat(saved[name])
+        for name, key in (("trained_until", "trained_until"), ("drift_since", "troubled")):
+            text = given.pop(key)
+            given[name] = None if text is None else datetime.fromisoformat(text)
         given["retrained"] = tuple(datetime.fromisoformat(moment) for moment in saved["retrained"])
-        given["told"] = tuple(saved["told"])
-        given["duels"] = tuple(
+        given["alarmed"] = tuple(given.pop("told"))
+        given["comparisons"] = tuple(
             PairedDifference(w, d, -inf if low is None else low, inf if high is None else high, n, skill)
-            for w, d, low, high, n, skill in saved["duels"]
+            for w, d, low, high, n, skill in given.pop("duels")
         )
         given["pasts"] = tuple(CalibrationEvidence.from_dict(past) for past in saved["pasts"])
         given["waiting"] = tuple(
@@ -147,7 +150,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class PooledDifference:
-    """Duels taken together: the mean difference and the mean skill by row, and the difference's standard error."""
+    """Several windows taken together: mean difference and mean skill by row, and the difference's standard error."""
 
     difference: float
     error: float
@@ -175,18 +178,18 @@ class PooledDifference:
         return self.difference + SURE * self.error
 
 
-def together(duels: Sequence[PairedDifference]) -> PooledDifference | None:
+def together(windows: Sequence[PairedDifference]) -> PooledDifference | None:
     """Several windows' differences as one, windows weighted by their rows and taken to be independent of each other.
 
     Windows too small to have an interval are left out; None where none is left.
     """
-    able = [duel for duel in duels if isfinite(duel.high - duel.low)]
-    rows = sum(duel.n for duel in able)
+    able = [window for window in windows if isfinite(window.high - window.low)]
+    rows = sum(window.n for window in able)
     if not rows:
         return None
-    parts = [(duel.n / rows, duel.difference, (duel.high - duel.low) / (2 * ENDS)) for duel in able]
+    parts = [(window.n / rows, window.difference, (window.high - window.low) / (2 * ENDS)) for window in able]
     error = sqrt(sum((share * spread) ** 2 for share, _, spread in parts))
-    skill = sum(duel.n / rows * duel.skill for duel in able)
+    skill = sum(window.n / rows * window.skill for window in able)
     return PooledDifference(sum(share * difference for share, difference, _ in parts), error, rows, skill)
 
 
@@ -194,17 +197,17 @@ def decide(history: Sequence[Observation], state: State, policy: Policy) -> Acti
     """What the last window leads to.
 
     First whether to roll back, then whether to retrain, then what to tell. Causes are told once for as long as they
-    last: those in `state.told` were told before.
+    last: those in `state.alarmed` were told before.
 
     Args:
         history: the champion's windows, the last one being the one that is decided about. With late outcomes, an
             earlier window is there as it looks now.
-        state: what the loop remembers, with the duels that are known now.
+        state: what the loop remembers, with the comparisons that are known now.
         policy: the limits.
     """
-    causes = tuple(found(history, policy))
-    fresh = tuple(one for one in causes if one.kind in policy.alarm and one.key not in state.told)
-    gain = together(state.duels)
+    causes = tuple(causes_of(history, policy))
+    fresh = tuple(cause for cause in causes if cause.kind in policy.alarm and cause.key not in state.alarmed)
+    gain = together(state.comparisons)
     back = _worse(gain, state, policy)
     if back:
         return Action("roll_back", back, fresh)
@@ -212,15 +215,15 @@ def decide(history: Sequence[Observation], state: State, policy: Policy) -> Acti
     barred = _barred(history[-1], state, policy) if wish else ""
     if wish and not barred:
         return Action("retrain", wish, fresh)
-    held = f" {wish} But {barred}" if wish else ""
+    put_off = f" {wish} But {barred}" if wish else ""
     if fresh:
-        return Action("alarm", " ".join(one.sentence for one in fresh) + held, fresh)
-    lasting = f" What was told before lasts: {', '.join(one.key for one in causes)}." if causes else ""
-    return Action("nothing", held.strip() or f"Nothing asks for an action.{lasting}")
+        return Action("alarm", " ".join(cause.sentence for cause in fresh) + put_off, fresh)
+    lasting = f" What was told before lasts: {', '.join(cause.key for cause in causes)}." if causes else ""
+    return Action("nothing", put_off.strip() or f"Nothing asks for an action.{lasting}")
 
 
-def found(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
-    """All that is wrong, told before or not."""
+def causes_of(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
+    """All that is wrong in the last window, whether it was told before or not."""
     seen = history[-1]
     if seen.rows and seen.quality.refused / seen.rows >= policy.refused:
         share = seen.quality.refused / seen.rows
@@ -229,9 +232,9 @@ def found(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
     if service is not None and service.answers and service.errors / service.answers >= policy.errors:
         yield Cause("service", "service", f"{service.errors:,} of {service.answers:,} requests failed.")
     if seen.drift is not None and seen.drift.alarm:
-        ranked = list(dict.fromkeys(one.column for one in seen.drift.ranked))
+        ranked = list(dict.fromkeys(finding.column for finding in seen.drift.ranked))
         names = f" ({', '.join(ranked[:3])})" if ranked else ""
-        count = len(ranked) + (sum(one.alarm for one in seen.drift.relations) if not ranked else 0)
+        count = len(ranked) + (sum(relation.alarm for relation in seen.drift.relations) if not ranked else 0)
         what = "columns" if ranked else "relations"
         yield Cause("drift", "drift", f"{count} {what if count > 1 else what[:-1]} changed since training{names}.")
     yield from _fallen(history, policy)
@@ -240,11 +243,11 @@ def found(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
 def _fallen(history: Sequence[Observation], policy: Policy) -> Iterator[Cause]:
     """The newest window with outcomes enough, and before its outcomes the last one's estimate."""
     name = next(iter(history[-1].promise), "")
-    told = [one for one in history if name in one.realised and one.realised[name].n >= policy.minimum_outcomes]
-    looked = [("realised", told[-1])] if told else []
-    if not told or told[-1] is not history[-1]:
-        looked.append(("estimated", history[-1]))
-    for kind, seen in looked:
+    known = [seen for seen in history if name in seen.realised and seen.realised[name].n >= policy.minimum_outcomes]
+    windows = [("realised", known[-1])] if known else []
+    if not known or known[-1] is not history[-1]:
+        windows.append(("estimated", history[-1]))
+    for kind, seen in windows:
         measured = getattr(seen, kind).get(name)
         limit = expected_at_least(seen, policy)
         if measured is not None and limit is not None and below(measured, limit, sure=policy.sure):
@@ -296,7 +299,7 @@ def _wishes(causes: Sequence[Cause], gain: PooledDifference | None, state: State
     if policy.calendar and state.windows >= policy.calendar:
         yield f"{_windows(state.windows)} passed since the last training."
     since = state.outcomes / max(state.trained_rows, 1)
-    if policy.while_it_pays and not state.duels and not state.refusals and not state.previous and since >= NEWS:
+    if policy.while_it_pays and not state.comparisons and not state.refusals and not state.previous and since >= NEWS:
         yield (
             f"{state.outcomes:,} outcomes are newer than the training, and nobody knows yet what newer rows are worth."
         )
@@ -326,12 +329,12 @@ def _barred(seen: Observation, state: State, policy: Policy) -> str:
 
 
 def remembered(state: State, seen: Observation, action: Action, causes: Sequence[Cause]) -> State:
-    """The state after a window was looked at: what was told, and since when there is trouble."""
-    keys = {one.key for one in causes}
-    told = tuple(sorted((set(state.told) | {one.key for one in action.causes}) & keys))
-    trouble = any(one.kind in {"drift", "estimated", "realised"} for one in causes)
-    began = seen.start if trouble and state.calm else state.troubled
-    return replace(state, told=told, troubled=began, calm=not trouble, last=seen.name)
+    """The state after a window was looked at: what was told, and since when there is drift or a fall."""
+    lasting = {cause.key for cause in causes}
+    alarmed = tuple(sorted((set(state.alarmed) | {cause.key for cause in action.causes}) & lasting))
+    trouble = any(cause.kind in {"drift", "estimated", "realised"} for cause in causes)
+    since = seen.start if trouble and state.calm else state.drift_since
+    return replace(state, alarmed=alarmed, drift_since=since, calm=not trouble, last=seen.name)
 
 
 def _windows(count: int) -> str:

@@ -60,11 +60,11 @@ def to_do(
         trained_rows=int(window["rows"] or 0),
         outcomes=known,
         windows=len(mine) + 1,
-        told=mine[-1].causes if mine else (),
+        alarmed=mine[-1].causes if mine else (),
     )
     history = [*(old.remembered(seen.promise) for old in mine), seen]
     action = policy.decide(history, state, use_case.policy)
-    return action, tuple(cause.key for cause in policy.found(history, use_case.policy))
+    return action, tuple(cause.key for cause in policy.causes_of(history, use_case.policy))
 
 
 def apart(windows: Sequence[RecordedWindow], begin: datetime | None) -> list[RecordedWindow]:

@@ -18,15 +18,14 @@ from afterfit import data, gate
 from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, last_fold
 from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop.observation import Observation
-from afterfit.loop.observe import AnsweredRows, observe, past_of
-from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, decide, found, remembered
+from afterfit.loop.observe import AnsweredRows, PairedRows, observe, past_of
+from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, causes_of, decide, remembered
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import Trained, train
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Metric, metric
 from afterfit.performance.paired_comparison import Comparison, compare_performance
-from afterfit.performance.predictions import Predictions
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase
 
@@ -51,8 +50,8 @@ class WindowObservation:
 class Recipe:
     """How to train: builder, parameters, trials of a search around them, and which rows.
 
-    `until` is the time of deciding; outcomes that are not known by then are not there. `troubled` is the begin of the
-    last trouble, for training on what came since.
+    `until` is the time of deciding; outcomes that are not known by then are not there. `drift_since` is the begin of
+    the last drift or fall, for training on what came since.
     """
 
     builder: str
@@ -61,7 +60,7 @@ class Recipe:
     train_on: TrainOn
     minimum: int
     until: datetime
-    troubled: datetime | None = None
+    drift_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +81,12 @@ class World(Protocol):
     def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""
 
-    def look(
+    def observe(
         self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
     ) -> WindowObservation:
         """Observe a window of a version, which answers its rows now where another one had answered them."""
 
-    def duel(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
+    def compare_versions(self, champion: str, previous: str, span: TimeWindow, now: datetime) -> PairedDifference:
         """Compare two versions on a window's known outcomes."""
 
     def train(self, recipe: Recipe) -> TrainedVersion:
@@ -135,19 +134,19 @@ def step(state: State, span: TimeWindow, policy: Policy, world: World) -> StepPl
     """Look at one window, and at earlier ones whose outcomes have come since; say what should be done."""
     history, waiting = [], []
     state = replace(state, windows=state.windows + 1)
-    for one in (*state.waiting, span):
-        looked = world.look(state.champion, one, state.pasts, span.end)
-        history.append(looked.observation)
-        if not looked.settled:
-            waiting.append(one)
+    for window in (*state.waiting, span):
+        seen = world.observe(state.champion, window, state.pasts, span.end)
+        history.append(seen.observation)
+        if not seen.settled:
+            waiting.append(window)
             continue
-        duels = state.duels
+        state = replace(state, pasts=(*state.pasts, seen.past), outcomes=state.outcomes + seen.known)
         if state.previous:
-            duels = (*duels, world.duel(state.champion, state.previous, one, span.end))
-        state = replace(state, pasts=(*state.pasts, looked.past), outcomes=state.outcomes + looked.known, duels=duels)
+            comparison = world.compare_versions(state.champion, state.previous, window, span.end)
+            state = replace(state, comparisons=(*state.comparisons, comparison))
     state = replace(state, waiting=tuple(waiting))
     action = decide(history, state, policy)
-    after = remembered(state, history[-1], action, tuple(found(history, policy)))
+    after = remembered(state, history[-1], action, tuple(causes_of(history, policy)))
     return StepPlan(span, history[-1], action, after)
 
 
@@ -162,19 +161,25 @@ def act(span: TimeWindow, action: Action, state: State, policy: Policy, world: W
 
 def _roll_back(action: Action, state: State, world: World) -> StepResult:
     if not world.roll_back(state.champion, state.previous, action.reason):
-        return StepResult(replace(state, previous="", duels=()), "not rolled back")
+        return StepResult(replace(state, previous="", comparisons=()), "not rolled back")
     back = world.trained(state.previous)
     outcomes = state.outcomes + max(state.trained_rows - back.rows, 0)
     after = replace(begin(back), outcomes=outcomes, refusals=1, retrained=state.retrained, last=state.last)
-    return StepResult(replace(after, troubled=state.troubled), "rolled back")
+    return StepResult(replace(after, drift_since=state.drift_since), "rolled back")
 
 
 def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, world: World) -> StepResult:
     builder, params = world.recipe(state.champion)
-    asked = Recipe(
-        builder, params, policy.tune, policy.train_on, policy.minimum_outcomes, until=span.end, troubled=state.troubled
+    recipe = Recipe(
+        builder,
+        params,
+        policy.tune,
+        policy.train_on,
+        policy.minimum_outcomes,
+        until=span.end,
+        drift_since=state.drift_since,
     )
-    made = world.train(asked)
+    made = world.train(recipe)
     verdict = world.judge(made.version, state.champion, span.end)
     spent = (*state.retrained, span.end)
     good = verdict.decision == "PROMOTE"
@@ -187,8 +192,8 @@ def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, wor
                 trained_rows=made.rows,
                 trained_until=made.until,
                 retrained=spent,
-                troubled=state.troubled,
-                waiting=tuple(one for one in state.waiting if made.until is None or one.end > made.until),
+                drift_since=state.drift_since,
+                waiting=tuple(window for window in state.waiting if made.until is None or window.end > made.until),
                 last=state.last,
             )
             return StepResult(after, "promoted" if good else "on trial", made.version, verdict)
@@ -206,7 +211,7 @@ def on_trial(verdict: Verdict, policy: Policy) -> bool:
 # What is measured, live and on history alike.
 
 
-def look(
+def observe_window(
     use_case: UseCase,
     bundle: Bundle,
     window: AnsweredRows,
@@ -242,7 +247,9 @@ def look(
     return WindowObservation(seen, known, past_of(use_case, bundle, window, end=span.end), settled)
 
 
-def duel(use_case: UseCase, bundle: Bundle, name: str, window: AnsweredRows, other: AnsweredRows) -> PairedDifference:
+def compare_versions(
+    use_case: UseCase, bundle: Bundle, name: str, window: AnsweredRows, other: AnsweredRows
+) -> PairedDifference:
     """A version against the one that it replaced on the rows that both answered and whose outcomes are known.
 
     Args:
@@ -252,31 +259,31 @@ def duel(use_case: UseCase, bundle: Bundle, name: str, window: AnsweredRows, oth
         window: as the version answered it.
         other: as the other one did.
     """
-    keep = window.known & other.sound
-    y, ours, theirs = window.y[keep], window.predictions.take(keep), other.predictions.take(keep)
-    seen = compared(use_case, (y, ours, theirs), None if window.times is None else window.times[keep])
-    if seen is None or not np.isfinite(seen.difference):
-        return PairedDifference(name, 0.0, -np.inf, np.inf, int(keep.sum()), 0.0)
-    low, high = (0.0, 0.0) if seen.identical else seen.interval
-    one = metric(use_case.primary_metric)
-    outcomes = y if ours.classes is None else y.astype(np.intp)
-    skill = float(one.improvement(one(outcomes, bundle.scorer.constant(len(y))), one(outcomes, ours)))
-    return PairedDifference(name, seen.difference, low, high, seen.n, skill if np.isfinite(skill) else 0.0)
+    rows = PairedRows.of(window, other)
+    n = len(rows.outcomes)
+    comparison = compared(use_case, rows)
+    if comparison is None or not np.isfinite(comparison.difference):
+        return PairedDifference(name, 0.0, -np.inf, np.inf, n, 0.0)
+    low, high = (0.0, 0.0) if comparison.identical else comparison.interval
+    primary = metric(use_case.primary_metric)
+    dummy, model = (primary(rows.outcomes, answers) for answers in (bundle.scorer.constant(n), rows.candidate))
+    skill = float(primary.improvement(dummy, model))
+    return PairedDifference(name, comparison.difference, low, high, comparison.n, skill if np.isfinite(skill) else 0.0)
 
 
-def compared(
-    use_case: UseCase,
-    sides: tuple[npt.NDArray[Any], Predictions, Predictions],
-    times: npt.NDArray[Any] | None,
-    by: Metric | None = None,
-) -> Comparison | None:
-    """Candidate against champion on (outcomes, candidate's, champion's answers); None where there are no rows."""
-    y, candidate, champion = sides
-    if not len(y):
+def compared(use_case: UseCase, rows: PairedRows, by: Metric | None = None) -> Comparison | None:
+    """Candidate against champion by a metric, the primary one where none is given; None where there are no rows."""
+    if not len(rows.outcomes):
         return None
-    y = y.astype(np.intp) if candidate.classes is not None else y
-    one = use_case.primary_metric if by is None else by
-    return compare_performance(y, champion, candidate, one, blocks=times, resamples=RESAMPLES, seed=use_case.seed)
+    return compare_performance(
+        rows.outcomes,
+        rows.champion,
+        rows.candidate,
+        use_case.primary_metric if by is None else by,
+        blocks=rows.times,
+        resamples=RESAMPLES,
+        seed=use_case.seed,
+    )
 
 
 def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -298,8 +305,8 @@ def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64
         part = rows[data.shares(marks) < chance]
     elif settings.rows == "days":
         part = rows[times >= now - np.timedelta64(int(float(settings.days or 0) * 86_400), "s")]
-    elif settings.rows == "change" and recipe.troubled is not None:
-        part = rows[times >= np.datetime64(recipe.troubled)]
+    elif settings.rows == "change" and recipe.drift_since is not None:
+        part = rows[times >= np.datetime64(recipe.drift_since)]
     else:
         return rows
     return part if len(part) >= FEWEST * recipe.minimum else rows

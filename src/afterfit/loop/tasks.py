@@ -7,14 +7,12 @@ Models and their answers are kept in a folder, and a run that was interrupted go
 import gc
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +25,18 @@ from afterfit.gate.examination import HeldOut, LoadedVersion
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import stepping
 from afterfit.loop.history import History
-from afterfit.loop.observe import AnsweredRows, metrics_of
+from afterfit.loop.observe import PairedRows, metrics_of
 from afterfit.loop.policy import PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, WindowObservation
+from afterfit.loop.task_runner import Worker, loaded
 from afterfit.model import packaging
-from afterfit.model.bundle import Bundle, load
 from afterfit.model.training import Trained, TrainingData
 from afterfit.model.tuning import Search, finished, nearby, search
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import value_metric
 from afterfit.performance.paired_comparison import Comparison
-from afterfit.performance.predictions import Predictions
 
 HINDSIGHT = datetime(9000, 1, 1)  # noqa: DTZ001 - in the time column's own clock, as all times here
-KEPT = 4
-"""Bundles and answers that a process keeps in memory."""
 TOLD, FOLDS, STUDY = "told.json", "folds.npz", "study.journal"
 """Beside a model's bundle: what it cost, what its folds showed, and the search for its parameters, if there was one."""
 STUDY_NAME = "around the last best"
@@ -59,41 +54,17 @@ class Model:
     params: Mapping[str, Any]
 
 
-# The pieces. Each runs in whichever process; `current` is what it works on.
-
-current: list[History] = []
-predicting = [0.0]
-"""Seconds that this process has spent on answers."""
-
-
-def begin(history: History) -> None:
-    """Let this process work on a history."""
-    current[:] = [history]
-    _bundle.cache_clear()
-    answers.cache_clear()
-
-
-@lru_cache(maxsize=KEPT)
-def _bundle(folder: Path) -> Bundle:
-    return load(folder, version=folder.name)
-
-
-def loaded(folder: Path) -> Bundle:
-    """A bundle in a folder; its version is the folder's name."""
-    return _bundle(folder)
-
-
-def train(recipe: Recipe) -> Model:
+def train(worker: Worker, recipe: Recipe) -> Model:
     """Train on the rows that a recipe takes, or find the model where it was trained before."""
-    history = current[0]
+    history = worker.history
     rows = _rows(history, recipe)
     place = history.folder / _key(history, recipe, rows)
     if not all((place / name).is_file() for name in (TOLD, FOLDS)):  # an older release kept no folds
         _trained(history, recipe, rows, place)
         give_back()
-    found = json.loads((place / TOLD).read_text("utf-8"))
-    until = None if found["until"] is None else datetime.fromisoformat(found["until"])
-    return Model(place / place.name, found["rows"], until, found["seconds"], found["builder"], found["params"])
+    saved = json.loads((place / TOLD).read_text("utf-8"))
+    until = None if saved["until"] is None else datetime.fromisoformat(saved["until"])
+    return Model(place / place.name, saved["rows"], until, saved["seconds"], saved["builder"], saved["params"])
 
 
 def _rows(history: History, recipe: Recipe) -> npt.NDArray[np.intp]:
@@ -159,87 +130,56 @@ def tuned(problem: TrainingData, recipe: Recipe, store: Path) -> dict[str, Any]:
 def _key(history: History, recipe: Recipe, rows: npt.NDArray[Any]) -> str:
     """Names a model by all that makes it."""
     settings = history.use_case.model_dump(mode="json", exclude={"policy", "alarms", "log", "gate", "source", "split"})
-    told = {"settings": settings, "folds": history.use_case.split.folds, "params": recipe.params, "tune": recipe.tune}
-    told |= {"builder": recipe.builder, "until": recipe.until.isoformat()}
-    whole = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+    parts = {"settings": settings, "folds": history.use_case.split.folds, "params": recipe.params, "tune": recipe.tune}
+    parts |= {"builder": recipe.builder, "until": recipe.until.isoformat()}
+    whole = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     whole.update(np.ascontiguousarray(history.marks[rows]).astype("<u8").tobytes())
     whole.update(np.ascontiguousarray(history.y[rows]).tobytes())
     return whole.hexdigest()[:20]
 
 
-@lru_cache(maxsize=KEPT)
-def answers(folder: Path, span: TimeWindow) -> tuple[npt.NDArray[np.bool_], Predictions]:
-    """What a version answers for all rows of a window, and which it refuses; kept in the history's folder."""
-    history, bundle = current[0], _bundle(folder)
-    rows = history.between(span.start, span.end)
-    told = f"{bundle.digest} {span.start} {span.end} {rows} {history.window.fingerprint.sha256}"
-    place = history.folder / f"answers-{hashlib.sha256(told.encode()).hexdigest()[:24]}.npz"
-    if not place.is_file():
-        started = time.perf_counter()
-        checked, found = bundle.scorer.score(history.window.frame.iloc[rows])
-        predicting[0] += time.perf_counter() - started
-        parts = {key: getattr(found, key) for key in ("prediction", "probabilities", "lower", "upper")}
-        history.folder.mkdir(parents=True, exist_ok=True)
-        draft = place.with_suffix(f".{os.getpid()}.npz")
-        np.savez(draft, bad=checked.bad, **{key: value for key, value in parts.items() if value is not None})
-        draft.replace(place)
-    with np.load(place, allow_pickle=False) as kept:
-        table, lower, upper = (kept.get(key) for key in ("probabilities", "lower", "upper"))
-        return kept["bad"], Predictions(kept["prediction"], table, lower, upper, bundle.scorer.classes)
-
-
-def served(folder: Path, span: TimeWindow, now: datetime) -> AnsweredRows:
-    """A window as a version answers it, with the outcomes that tell something of it at a time."""
-    history, bundle = current[0], _bundle(folder)
-    rows = history.between(span.start, span.end)
-    bad, predictions = answers(folder, span)
-    frame = history.window.frame.iloc[rows].drop(columns=[history.use_case.target])
-    return AnsweredRows(frame, predictions, bad, history.outcomes(bundle, rows, now), history.times[rows])
-
-
-def look(folder: Path, span: TimeWindow, past: tuple[CalibrationEvidence, ...], now: datetime) -> WindowObservation:
+def observe(
+    worker: Worker, folder: Path, span: TimeWindow, past: tuple[CalibrationEvidence, ...], now: datetime
+) -> WindowObservation:
     """A window as a model shows it at a time."""
-    history = current[0]
-    return stepping.look(history.use_case, _bundle(folder), served(folder, span, now), span, past, now=now)
+    bundle, rows = worker.bundle(folder), worker.answered(folder, span, now)
+    return stepping.observe_window(worker.history.use_case, bundle, rows, span, past, now=now)
 
 
-def duel(champion: Path, previous: Path, span: TimeWindow, now: datetime) -> PairedDifference:
+def compare_versions(
+    worker: Worker, champion: Path, previous: Path, span: TimeWindow, now: datetime
+) -> PairedDifference:
     """Two models on the outcomes of a window that are known at a time."""
-    sides = [served(folder, span, now) for folder in (champion, previous)]
-    return stepping.duel(current[0].use_case, _bundle(champion), span.name, sides[0], sides[1])
+    ours, theirs = (worker.answered(folder, span, now) for folder in (champion, previous))
+    return stepping.compare_versions(worker.history.use_case, worker.bundle(champion), span.name, ours, theirs)
 
 
-def judge(candidate: Path, champion: Path, now: datetime) -> Verdict:
+def judge(worker: Worker, candidate: Path, champion: Path, now: datetime) -> Verdict:
     """The gate's verdict at a time."""
-    history, sides = (
-        current[0],
-        [LoadedVersion(folder.name, _bundle(folder), folder) for folder in (candidate, champion)],
-    )
-    end = sides[1].bundle.manifest.window["end"]
+    history = worker.history
+    ours, theirs = (LoadedVersion(folder.name, worker.bundle(folder), folder) for folder in (candidate, champion))
+    end = theirs.bundle.manifest.window["end"]
     known = history.usable(now)
     rows = known if end is None else known[history.times[known] > np.datetime64(end, "us")]
     frame = history.window.frame.iloc[rows].reset_index(drop=True)
-    labels = sides[0].bundle.scorer.classes or ()
-    y = data.encode_target(history.use_case, frame[history.use_case.target], labels)
-    return stepping.judged(history.use_case, sides[0], sides[1], HeldOut(frame, y, history.times[rows]))[0]
+    y = data.encode_target(history.use_case, frame[history.use_case.target], ours.bundle.scorer.classes or ())
+    return stepping.judged(history.use_case, ours, theirs, HeldOut(frame, y, history.times[rows]))[0]
 
 
-def realised(folder: Path, span: TimeWindow) -> dict[str, float]:
+def realised(worker: Worker, folder: Path, span: TimeWindow) -> dict[str, float]:
     """Every metric of a window with all its outcomes, in hindsight; "rows" is how many rows that are."""
-    seen = served(folder, span, HINDSIGHT)
-    keep = seen.known
-    y, predictions = seen.y[keep], seen.predictions.take(keep)
-    outcomes = y if predictions.classes is None else y.astype(np.intp)
-    measured = {one.name: one(outcomes, predictions) for one in metrics_of(current[0].use_case, predictions)}
-    return {**measured, "rows": float(keep.sum())}
+    window = worker.answered(folder, span, HINDSIGHT)
+    keep = window.known
+    outcomes, predictions = window.outcomes[keep], window.predictions.take(keep)
+    metrics = metrics_of(worker.history.use_case, predictions)
+    return {**{metric.name: metric(outcomes, predictions) for metric in metrics}, "rows": float(keep.sum())}
 
 
-def versus(one: Path, other: Path, span: TimeWindow, money: bool) -> Comparison | None:  # noqa: FBT001 - a key of its memory
-    """By how much one model is better than another on a window with all its outcomes, in hindsight; or in money."""
-    sides = [served(folder, span, HINDSIGHT) for folder in (one, other)]
-    keep = sides[0].known & sides[1].sound
-    pair = (sides[0].y[keep], sides[0].predictions.take(keep), sides[1].predictions.take(keep))
-    times = sides[0].times
-    use_case = current[0].use_case
-    by = value_metric(use_case.metrics.value, pair[1].classes) if money else None
-    return stepping.compared(use_case, pair, None if times is None else times[keep], by)
+def compare_in_hindsight(
+    worker: Worker, candidate: Path, champion: Path, span: TimeWindow, *, money: bool
+) -> Comparison | None:
+    """By how much one model is better than another on a window with all its outcomes; in money where that is asked."""
+    rows = PairedRows.of(*(worker.answered(folder, span, HINDSIGHT) for folder in (candidate, champion)))
+    use_case = worker.history.use_case
+    by = value_metric(use_case.metrics.value, rows.candidate.classes) if money else None
+    return stepping.compared(use_case, rows, by)

@@ -107,8 +107,8 @@ def _row(story: PolicyRun, ranking: Ranking, name: str) -> dict[str, Any]:
 def _ends(stories: Sequence[PolicyRun], name: str) -> tuple[float, float]:
     """The range of the timelines: all realised values and what was believed, not its intervals."""
     values = [entry.realised.get(name, nan) for story in stories for entry in story.entries]
-    believed = [entry.believed(name) for story in stories for entry in story.entries]
-    values += [one.value for one in believed if one is not None and one.value is not None]
+    estimates = [entry.best_estimate(name) for story in stories for entry in story.entries]
+    values += [one.value for one in estimates if one is not None and one.value is not None]
     known = [value for value in values if isfinite(value)] or [0.0, 1.0]
     room = 0.08 * ((max(known) - min(known)) or 1.0)
     return min(known) - room, max(known) + room
@@ -152,8 +152,8 @@ def _lines(story: PolicyRun, points: Sequence[ChartPoint]) -> tuple[str, ...]:
 
 
 def _point(entry: WindowResult, x: float, name: str, ends: tuple[float, float]) -> ChartPoint:
-    value, believed = entry.realised.get(name, nan), entry.believed(name)
-    known = believed if believed is not None and believed.value is not None else None
+    value, best = entry.realised.get(name, nan), entry.best_estimate(name)
+    known = best if best is not None and best.value is not None else None
     mark, kind = MARKS.get(entry.done.outcome, ("", ""))
     told = entry.turn.action.causes
     alarm = ("true" if entry.fell else "false") if told else ""
