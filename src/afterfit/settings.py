@@ -73,6 +73,13 @@ class Columns(Settings):
 Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_utc)]
 
 
+def order_fault(start: datetime | None, end: datetime | None, names: tuple[str, str] = ("start", "end")) -> str:
+    """What is wrong where a start is not before its end, in words; empty where nothing is."""
+    if start is None or end is None or start < end:
+        return ""
+    return f"{names[0]} ({start}) must be before {names[1]} ({end})"
+
+
 class Period(Settings):
     """Rows from `start` (included) to `end` (excluded), in the time column's own clock; with a zone, read as UTC."""
 
@@ -81,8 +88,9 @@ class Period(Settings):
 
     @model_validator(mode="after")
     def _forwards(self) -> "Period":
-        if self.start and self.end and self.start >= self.end:
-            raise ValueError(f"start ({self.start}) must be before end ({self.end})")
+        fault = order_fault(self.start, self.end)
+        if fault:
+            raise ValueError(fault)
         return self
 
 

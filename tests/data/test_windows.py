@@ -16,13 +16,10 @@ DAYS = pd.DataFrame({"when": pd.date_range("2013-01-30", periods=100, freq="12h"
 FEBRUARY = parse_time("2013-02-01", "--start")
 
 
-def windows(cutter, *frames):
+def windows(splitter, *frames):
     """Each window's name and the values of x in it."""
-    found = {}
-    for frame in frames:
-        for number, rows in cutter.cut(frame):
-            found.setdefault(number, []).extend(rows["x"])
-    return {cutter.name(number): values for number, values in sorted(found.items())}
+    rows, _ = splitter.gathered(frames)
+    return {splitter.name(number): list(window["x"]) for number, window in rows.items()}
 
 
 @pytest.mark.parametrize(
@@ -72,9 +69,9 @@ def test_hours_say_the_hour():
 
 
 def test_start_is_included_and_end_is_not():
-    cutter = WindowSplitter(None, "when", parse_time("2013-02-01", "--start"), parse_time("2013-02-02", "--end"))
-    assert windows(cutter, DAYS) == {"all rows": [4, 5]}
-    assert cutter.span == ", 2013-02-01 00:00 to 2013-02-01 12:00"
+    splitter = WindowSplitter(None, "when", parse_time("2013-02-01", "--start"), parse_time("2013-02-02", "--end"))
+    assert windows(splitter, DAYS) == {"all rows": [4, 5]}
+    assert splitter.cut(DAYS)[1].span == ", 2013-02-01 00:00 to 2013-02-01 12:00"
 
 
 def test_rows_that_are_too_early_do_not_move_the_beginning_of_weeks():
@@ -94,9 +91,16 @@ def test_the_windows_do_not_depend_on_the_parts_that_rows_come_in(cuts, every):
 
 def test_times_as_text_are_read_and_rows_without_one_are_counted():
     frame = pd.DataFrame({"when": ["2013-02-01", None, "?", "2013-02-03 10:00"], "x": range(4)})
-    cutter = WindowSplitter(WindowLength(1, "d"), "when", marks=frozenset("?"))
-    assert windows(cutter, frame) == {"2013-02-01": [0], "2013-02-03": [3]}
-    assert (cutter.seen, cutter.kept, cutter.untimed) == (4, 2, 2)
+    splitter = WindowSplitter(WindowLength(1, "d"), "when", marks=frozenset("?"))
+    assert windows(splitter, frame) == {"2013-02-01": [0], "2013-02-03": [3]}
+    counts = splitter.gathered([frame[:2], frame[2:]])[1]
+    assert (counts.seen, counts.kept, counts.untimed) == (4, 2, 2)
+
+
+def test_a_splitter_that_was_used_cuts_the_next_stream_alike():
+    splitter = WindowSplitter(WindowLength(7, "rows"), "when")
+    assert windows(splitter, DAYS) == windows(splitter, DAYS)
+    assert splitter.gathered([DAYS])[1] == splitter.gathered([DAYS[:50], DAYS[50:]])[1]
 
 
 def test_a_time_that_is_none_is_named():
@@ -130,7 +134,7 @@ def test_a_moment_that_is_none_is_refused(text):
 
 def test_a_moment_with_a_zone_is_turned_to_utc():
     frame = pd.DataFrame({"when": pd.to_datetime(["2013-01-01 22:30", "2013-01-01 23:30"]), "x": [0, 1]})
-    cutter = WindowSplitter(None, "when", parse_time("2013-01-02T00:00+01:00", "--start"))
-    assert windows(cutter, frame) == {"all rows": [1]}
-    assert np.datetime64("2013-01-01T23:30") == cutter.first
+    splitter = WindowSplitter(None, "when", parse_time("2013-01-02T00:00+01:00", "--start"))
+    assert windows(splitter, frame) == {"all rows": [1]}
+    assert splitter.cut(frame)[1].first == np.datetime64("2013-01-01T23:30")
     assert parse_time("2013-01-02T00:00+01:00", "--now") == parse_time("2013-01-01T23:00", "--now")

@@ -69,7 +69,7 @@ def rehearsed(config: str, use_case: UseCase, table: Table, place: Path) -> list
     bundle = registry.load_bundle(champion)
     now = held.end + timedelta(hours=use_case.gate.label_delay_hours)
     period = monitoring.period_of(use_case, "", held.start, held.end)
-    looked = monitoring.monitored(use_case, bundle, "", period, now)
+    looked = monitoring.monitored(use_case, bundle, "", period, now).windows
     lines += ["", *(line for one in looked for line in monitoring.described(use_case, one.seen))]
     lines += ["", *_refused(use_case, table)]  # while there are rows that neither was trained on
     lines += ["", *_stepped(use_case, now)]

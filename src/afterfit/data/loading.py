@@ -17,7 +17,7 @@ from afterfit.data.column_names import absent_column, chosen_columns
 from afterfit.data.flights import flights
 from afterfit.data.splits import Rows, row_hashes
 from afterfit.errors import DataError, SettingsError
-from afterfit.settings import Period, Source
+from afterfit.settings import Period, Source, order_fault
 from afterfit.use_case import UseCase
 
 BUILTIN = {"flights": flights}
@@ -307,14 +307,14 @@ def _timed(frame: pd.DataFrame, use_case: UseCase, name: str, dropped: dict[str,
 def _between(frame: pd.DataFrame, time: str, start: datetime | None, end: datetime | None, name: str) -> pd.DataFrame:
     if start is None and end is None:
         return frame
-    if start is not None and end is not None and start >= end:
-        raise DataError(f"{name}: the start of the rows asked for, {start}, must be before their end, {end}.")
-    kept = frame[_inside(frame[time].to_numpy(), Period(start=start, end=end))]
+    fault = order_fault(start, end)
+    if fault:
+        raise DataError(f"{name}: of the rows asked for, {fault}.")
+    period = Period(start=start, end=end)
+    kept = frame[_inside(frame[time].to_numpy(), period)]
     if kept.empty:
-        asked = f"from {start or 'the beginning'} to {end or 'the end'}"
-        raise DataError(
-            f"{name}: no row is {asked}: '{time}' goes from {frame[time].iloc[0]} to {frame[time].iloc[-1]}"
-        )
+        first, last = frame[time].iloc[0], frame[time].iloc[-1]
+        raise DataError(f"{name}: no row is from {_period(period)}: '{time}' goes from {first} to {last}")
     return kept
 
 

@@ -1,8 +1,8 @@
 """Rows cut into windows: by hours, days, weeks or months of their time, or so many rows each."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, cast
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from afterfit.contract.datetimes import parse_datetimes
 from afterfit.errors import DataError, SettingsError
+from afterfit.settings import order_fault
 
 Unit: TypeAlias = Literal["h", "d", "w", "mo", "rows"]
 LENGTHS: dict[Unit, np.timedelta64] = {
@@ -41,12 +42,12 @@ class WindowLength:
         """
         if not text.strip():
             return None
-        found = WORDS.fullmatch(text.strip())
-        if not found or found[1] in {"0", "00"}:
+        match = WORDS.fullmatch(text.strip())
+        if not match or match[1] in {"0", "00"}:
             raise SettingsError(f"--every '{text}' must be a number and a unit, such as 6h, 1d, 1w, 1mo or 10000rows.")
-        word = found[2].lower()
+        word = match[2].lower()
         unit = "mo" if word.startswith("mo") else "rows" if word.startswith("row") else word[0]
-        return cls(int(found[1] or 1), cast("Unit", unit))
+        return cls(int(match[1] or 1), cast("Unit", unit))
 
     def between(self, start: datetime, end: datetime) -> Iterator[tuple[str, datetime, datetime]]:
         """The whole windows from `start` to `end`: name, begin, end. Months are those of the calendar.
@@ -82,9 +83,44 @@ class WindowLength:
         )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """What came of the rows of a stream so far.
+
+    Attributes:
+        seen, kept, untimed: rows that came, that are in a window, and that have no time.
+        first, last: the earliest and the latest time that was kept; None without times.
+    """
+
+    seen: int = 0
+    kept: int = 0
+    untimed: int = 0
+    first: np.datetime64 | None = None
+    last: np.datetime64 | None = None
+
+    @property
+    def span(self) -> str:
+        """From when to when the kept rows are, for behind a name; empty without times."""
+        if self.first is None or self.last is None:
+            return ""
+        start, end = (pd.Timestamp(time).strftime("%Y-%m-%d %H:%M") for time in (self.first, self.last))
+        return f", {start} to {end}"
+
+    def plus(self, seen: int, times: npt.NDArray[Any] | None, kept: int, untimed: int) -> "RowCounts":
+        """With those of one more frame; `times` are the (kept,) times of the rows that are kept."""
+        first, last = self.first, self.last
+        if times is not None and len(times):
+            first = times.min() if first is None else min(first, times.min())
+            last = times.max() if last is None else max(last, times.max())
+        return RowCounts(self.seen + seen, self.kept + kept, self.untimed + untimed, first, last)
+
+
+NOTHING = RowCounts()
+
+
+@dataclass(frozen=True, slots=True)
 class WindowSplitter:
-    """Cuts a stream of frames by time, or by rows, and counts what it leaves out.
+    """Cuts a stream of frames by time, or by rows.
 
     Windows of months are those of the calendar; those of weeks begin on Mondays, unless there is a start.
 
@@ -94,8 +130,6 @@ class WindowSplitter:
         start, end: only rows from start (included) to end (excluded).
         after: only rows later than this; unlike a start, it does not say where windows begin.
         marks: texts in the time column that count as missing.
-        first, last: the earliest and the latest time that was kept.
-        seen, kept, untimed: rows that came, that were kept, and that have no time.
     """
 
     every: WindowLength | None = None
@@ -104,39 +138,58 @@ class WindowSplitter:
     end: datetime | None = None
     after: datetime | None = None
     marks: frozenset[str] = frozenset()
-    first: np.datetime64 | None = field(default=None, init=False)
-    last: np.datetime64 | None = field(default=None, init=False)
-    seen: int = field(default=0, init=False)
-    kept: int = field(default=0, init=False)
-    untimed: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.start and self.end and self.start >= self.end:
-            raise SettingsError(f"--start ({self.start}) must be before --end ({self.end}).")
+        fault = order_fault(self.start, self.end, ("--start", "--end"))
+        if fault:
+            raise SettingsError(f"{fault}.")
         timed = self.start or self.end or (self.every and self.every.unit != "rows")
         if self.time is None and timed:
             raise SettingsError("--start, --end and --every by time need a time column: name it with --time.")
 
-    def cut(self, frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
-        """The frame's rows by the number of the window that they are in; the time column is parsed on the way.
+    def later_than(self, when: datetime | None) -> "WindowSplitter":
+        """One that takes only rows later than this."""
+        return replace(self, after=when)
+
+    def cut(self, frame: pd.DataFrame, before: RowCounts = NOTHING) -> tuple[dict[int, pd.DataFrame], RowCounts]:
+        """One frame's rows by the number of the window that they are in, in order; the time column is parsed.
+
+        Args:
+            frame: the next rows of a stream.
+            before: what came of the rows before these.
+
+        Returns:
+            The rows of each window, and what came of all rows up to these.
 
         Raises:
             DataError: the time column is absent, or has values that are no times.
         """
-        self.seen += len(frame)
+        seen, times, untimed = len(frame), None, 0
         if self.time is not None:
-            frame = self._timed(frame)
-        keys = self._keys(frame)
-        self.kept += len(frame)
+            frame, untimed = self._timed(frame)
+            times = frame[self.time].to_numpy()
+        keys = self._keys(frame, before.kept)
+        counts = before.plus(seen, times, len(frame), untimed)
         if not len(frame):
-            return
+            return {}, counts
         if keys.min() == keys.max():
-            yield int(keys[0]), frame
-            return
+            return {int(keys[0]): frame}, counts
         order = np.argsort(keys, kind="stable")
         numbers, starts = np.unique(keys[order], return_index=True)
-        for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-            yield number, frame.iloc[rows]
+        parts = zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)
+        return {number: frame.iloc[rows] for number, rows in parts}, counts
+
+    def gathered(
+        self, frames: Iterable[pd.DataFrame], reduced: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    ) -> tuple[dict[int, pd.DataFrame], RowCounts]:
+        """All rows of a stream by window, the windows in order; `reduced` takes of some rows what is to be kept."""
+        parts: dict[int, list[pd.DataFrame]] = {}
+        counts = NOTHING
+        for frame in frames:
+            cut, counts = self.cut(frame, counts)
+            for number, rows in cut.items():
+                parts.setdefault(number, []).append(reduced(rows))
+        return {number: pd.concat(parts.pop(number), ignore_index=True) for number in sorted(parts)}, counts
 
     def name(self, number: int) -> str:
         """What a window is called: its first day, month or hour, or its rows."""
@@ -162,14 +215,6 @@ class WindowSplitter:
             begin, end = self._anchor + number * length, self._anchor + (number + 1) * length
         return pd.Timestamp(begin).to_pydatetime(), pd.Timestamp(end).to_pydatetime()
 
-    @property
-    def span(self) -> str:
-        """From when to when the kept rows are, for behind a name; empty without times."""
-        if self.first is None or self.last is None:
-            return ""
-        ends = [pd.Timestamp(end).strftime("%Y-%m-%d %H:%M") for end in (self.first, self.last)]
-        return f", {ends[0]} to {ends[1]}"
-
     def _has_hours(self, begin: np.datetime64) -> bool:
         return (self.every is not None and self.every.unit == "h") or begin != begin.astype("datetime64[D]")
 
@@ -177,7 +222,8 @@ class WindowSplitter:
     def _anchor(self) -> np.datetime64:
         return MONDAY if self.start is None else _naive(self.start)
 
-    def _timed(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _timed(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+        """The rows that are asked for, with their times parsed, and how many rows have no time."""
         column = str(self.time)
         if column not in frame.columns:
             raise DataError(
@@ -192,7 +238,7 @@ class WindowSplitter:
             )
         times = parsed.values
         inside = ~np.isnat(times)
-        self.untimed += int((~inside).sum())
+        untimed = int((~inside).sum())
         if self.start is not None:
             inside &= times >= _naive(self.start)
         if self.after is not None:
@@ -200,17 +246,13 @@ class WindowSplitter:
         if self.end is not None:
             inside &= times < _naive(self.end)
         frame = frame.assign(**{column: times})
-        kept = times[inside]
-        if len(kept):
-            self.first = kept.min() if self.first is None else min(self.first, kept.min())
-            self.last = kept.max() if self.last is None else max(self.last, kept.max())
-        return frame if inside.all() else frame[inside]
+        return (frame if inside.all() else frame[inside]), untimed
 
-    def _keys(self, frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    def _keys(self, frame: pd.DataFrame, before: int) -> npt.NDArray[np.int64]:
         if self.every is None:
             return np.zeros(len(frame), dtype=np.int64)
         if self.every.unit == "rows":
-            return np.arange(self.kept, self.kept + len(frame)) // self.every.count
+            return np.arange(before, before + len(frame)) // self.every.count
         times: npt.NDArray[Any] = frame[str(self.time)].to_numpy()
         if self.every.unit == "mo":
             return times.astype("datetime64[M]").astype(np.int64) // self.every.count
@@ -227,12 +269,12 @@ def parse_time(text: str, option: str) -> datetime | None:
     if not text.strip():
         return None
     try:
-        found = pd.Timestamp(text.strip())
+        time = pd.Timestamp(text.strip())
     except ValueError as error:
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.") from error
-    if pd.isna(found):
+    if pd.isna(time):
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.")
-    return (found if found.tzinfo is None else found.tz_convert(None)).to_pydatetime()
+    return (time if time.tzinfo is None else time.tz_convert(None)).to_pydatetime()
 
 
 def _naive(when: datetime) -> np.datetime64:

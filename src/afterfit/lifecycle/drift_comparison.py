@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
@@ -16,13 +17,15 @@ from afterfit import data as tables
 from afterfit import prediction_log
 from afterfit.contract.contract import learn
 from afterfit.data import files, windows
-from afterfit.data.windows import WindowSplitter
-from afterfit.drift.profiles import Profile, empty, profile
-from afterfit.drift.reference import KINDS, Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.data.windows import NOTHING, RowCounts, WindowSplitter
+from afterfit.drift.profiles import empty, profile
+from afterfit.drift.reference import KINDS, Reference, cleaned, compare
 from afterfit.drift.report import DriftReport
 from afterfit.drift.tabular import Kind
 from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
 from afterfit.lifecycle.result import ALARM, CommandResult
+from afterfit.loop.observe import Part, answered, profiled
+from afterfit.loop.window_rows import after_training
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import feature_columns
@@ -133,12 +136,12 @@ def saved_profiles(path: str) -> Reference:
 
 def of_table(frames: Iterator[pd.DataFrame], use_case: UseCase | None, time: str | None) -> Reference:
     """The profile of a table: of the use case's features, or without one of all columns."""
-    cutter, first = WindowSplitter(time=time), next(frames)
+    splitter, first = WindowSplitter(time=time), next(frames)
     chosen, kinds, marks = _features(use_case, first, time)
 
     def parts() -> Iterator[pd.DataFrame]:
         for frame in chain([first], frames):
-            for _, rows in cutter.cut(frame):
+            for rows in splitter.cut(frame)[0].values():
                 yield cleaned(rows if chosen is None else rows[chosen], marks)
 
     hidden = bool(use_case and use_case.columns.private)
@@ -161,22 +164,32 @@ def _features(
 # What is compared.
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredWindows:
+    """What is compared: the profiles of each window by its number, where the rows are from, counts, and notes."""
+
+    profiles: dict[int, Reference]
+    name: str
+    counts: RowCounts = NOTHING
+    notes: tuple[str, ...] = ()
+
+
 def compared(known: Known, use_case: UseCase | None, data: str, period: WindowSplitter, rate: float) -> Compared:
     """Measure the current windows over the reference's bins, and compare each."""
     if data.endswith(".json"):
         if period.every or period.start or period.end:
             raise SettingsError("A saved profile has no rows any more: --start, --end and --every need a table.")
-        measured, name = {0: saved_profiles(data)}, f"the profile {data}"
-        notes: list[str] = []
+        current = MeasuredWindows({0: saved_profiles(data)}, f"the profile {data}")
     else:
-        measured, name, notes = _measured(known, use_case, data, period)
-    names = {number: period.name(number) if period.every else f"{name}{period.span}" for number in measured}
+        current = _measured(known, use_case, data, period)
+    measured, whole = current.profiles, f"{current.name}{current.counts.span}"
+    names = {number: period.name(number) if period.every else whole for number in measured}
     hidden = use_case.columns.private if use_case and data == LOG else ()  # the log holds hashes of these, or nothing
     reports = [
         (names[number], compare(known.profiles, measured[number], rate).without(hidden)) for number in sorted(measured)
     ]
     total = sum((measured[number] for number in sorted(measured)[1:]), measured[min(measured)])
-    return Compared(name, known.name, known.profiles, tuple(reports), total, tuple(notes))
+    return Compared(current.name, known.name, known.profiles, tuple(reports), total, current.notes)
 
 
 def _rows(use_case: UseCase | None, data: str, period: WindowSplitter) -> tuple[Iterator[pd.DataFrame], str]:
@@ -198,15 +211,16 @@ def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
     return frame.assign(**{use_case.target: table["outcome"].to_pandas()})
 
 
-def _measured(
-    known: Known, use_case: UseCase | None, data: str, period: WindowSplitter
-) -> tuple[dict[int, Reference], str, list[str]]:
+def _measured(known: Known, use_case: UseCase | None, data: str, period: WindowSplitter) -> MeasuredWindows:
     frames, name = _rows(use_case, data, period)
-    notes = [] if data else _after_training(known, period)
+    notes: list[str] = []
+    if not data:
+        period, notes = after_training(period, known.bundle, known.name)
     measured: dict[int, Reference] = {}
-    refused = 0
+    counts, refused = NOTHING, 0
     for frame in tqdm(frames, desc="measure", unit=" batches", leave=False, disable=None):
-        for number, rows in period.cut(frame):
+        cut, counts = period.cut(frame, counts)
+        for number, rows in cut.items():
             part, bad = _part(known, use_case, rows)
             refused += bad
             measured[number] = measured[number] + part if number in measured else part
@@ -214,51 +228,35 @@ def _measured(
                 raise SettingsError(f"--every gives more than {windows.MOST:,} windows: choose longer ones.")
     if not measured:
         measured[0] = Reference(empty(known.profiles.features.layout))
-        notes.append(f"No row of the {period.seen:,} is in the window asked for.")
-    if period.untimed:
-        notes.append(f"{period.untimed:,} rows have no time in '{period.time}'.")
+        notes.append(f"No row of the {counts.seen:,} is in the window asked for.")
+    if counts.untimed:
+        notes.append(f"{counts.untimed:,} rows have no time in '{period.time}'.")
     if refused:
         notes.append(f"{refused:,} rows were refused by the version's contract and have no prediction.")
-    return measured, name, notes
-
-
-def _after_training(known: Known, period: WindowSplitter) -> list[str]:
-    """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
-    end = known.bundle.manifest.window["end"] if known.bundle else None
-    if end is None or period.time is None or period.start is not None:
-        return []
-    period.after = windows.parse_time(end, "the training window's end")
-    return [f"Only rows after {end}, where the training of {known.name} ended; --start says otherwise."]
+    return MeasuredWindows(measured, name, counts, tuple(notes))
 
 
 def _part(known: Known, use_case: UseCase | None, frame: pd.DataFrame) -> tuple[Reference, int]:
     """Profiles of some rows over the reference's bins, and how many rows the version refused to answer."""
     profiles, bundle = known.profiles, known.bundle
-    marks = use_case.columns.missing_marks if use_case else ()
-    features = profiles.features.measure(cleaned(expected(profiles.features, use_case, frame), marks))
-    answered, bad = None, 0
-    if bundle is not None and profiles.predictions is not None:
-        checked, predictions = bundle.scorer.score(frame)
-        good = np.flatnonzero(~checked.bad)
-        bad = len(frame) - len(good)
-        rows = renamed(predicted(predictions.take(good)), profiles.predictions)
-        answered = profiles.predictions.measure(with_time(rows, frame.iloc[good], profiles.predictions))
-    return Reference(features, answered, _outcomes(profiles.outcomes, bundle, use_case, frame)), bad
+    outcomes = _outcomes(bundle, use_case, frame)
+    if bundle is None or profiles.predictions is None:
+        return profiled(profiles, use_case, frame, outcomes=outcomes), 0
+    rows = answered(bundle, frame, np.full(len(frame), np.nan), None)
+    answers = Part(rows.predictions.take(rows.sound), rows.sound)
+    return profiled(profiles, use_case, frame, answers=answers, outcomes=outcomes), int(rows.bad.sum())
 
 
-def _outcomes(
-    over: Profile | None, bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFrame
-) -> Profile | None:
-    """The profile of the outcomes that are known; None where the table has none of them."""
-    if over is None or bundle is None or use_case is None or use_case.target not in frame.columns:
+def _outcomes(bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFrame) -> Part[npt.NDArray[Any]] | None:
+    """The outcomes that are known; a label that the version does not know is among them, for it is a change."""
+    if bundle is None or use_case is None or use_case.target not in frame.columns:
         return None
-    known = frame[~tables.missing_target(use_case, frame[use_case.target]).to_numpy()]
-    classes = bundle.scorer.classes
-    values = known[use_case.target]
+    known = ~tables.missing_target(use_case, frame[use_case.target]).to_numpy()
+    values, classes = frame.loc[known, use_case.target], bundle.scorer.classes
     if classes is not None:
-        texts = {str(label): label for label in classes}
-        values = values.astype(object).map(lambda value: texts.get(str(value), value))
-    return over.measure(with_time(pd.DataFrame({use_case.target: values.to_numpy()}), known, over))
+        labels = {str(label): label for label in classes}
+        values = values.astype(object).map(lambda value: labels.get(str(value), value))
+    return Part(values.to_numpy(), known)
 
 
 # What is recorded and said.

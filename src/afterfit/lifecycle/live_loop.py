@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
 from afterfit.loop import history, stepping
 from afterfit.loop.history import History, window_length
 from afterfit.loop.policy import Action, Cause, State, TimeWindow
+from afterfit.loop.recorded_windows import step_of
 from afterfit.loop.stepping import StepPlan, StepResult
 from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION
 from afterfit.mlflow_store.step_journal import StepRun
-from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.use_case import UseCase
 
 LEASE = 6 * 3600.0
@@ -136,8 +136,7 @@ def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, st
         return Stage(page, span, action, State.from_dict(saved["state"]))
     page = step_journal.mark(page, champion=state.champion)
     turn = stepping.step(state, span, use_case.policy, world)
-    seen = world.observe(state.champion, span, state.pasts, span.end)
-    _watch(use_case, turn, seen.past)
+    _watch(use_case, turn)
     step_journal.write(
         page,
         TURN,
@@ -151,10 +150,11 @@ def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, st
     return Stage(page, span, turn.action, turn.state)
 
 
-def _watch(use_case: UseCase, turn: StepPlan, past: CalibrationEvidence) -> None:
+def _watch(use_case: UseCase, turn: StepPlan) -> None:
     """The window in the monitor's series, in place of what was there for it."""
-    hours = int(turn.span.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
-    entry = monitor_runs.MonitorRecord(turn.observation, past, hours, turn.action, turn.state.alarmed)
+    entry = monitor_runs.MonitorRecord(
+        turn.observation, turn.past, step_of(turn.span.start), turn.action, turn.state.alarmed
+    )
     monitoring.record(use_case, entry, monitor_runs.windows(use_case.name))
     monitor_runs.series(use_case.name)
 

@@ -1,7 +1,7 @@
 """Look at windows of the prediction log or of a table, decide what is to be done, and record each in MLflow."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,16 +10,15 @@ from typing import Any
 from tqdm import tqdm
 
 from afterfit import prediction_log
-from afterfit.data import windows
-from afterfit.data.windows import WindowLength, WindowSplitter
+from afterfit.data.windows import RowCounts, WindowLength, WindowSplitter
 from afterfit.errors import DataError, SettingsError
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
 from afterfit.loop.observation import Observation
 from afterfit.loop.observe import observe, past_of
 from afterfit.loop.policy import Action
-from afterfit.loop.recorded_windows import RecordedWindow, known_by, step_of, to_do
-from afterfit.loop.window_rows import WindowRows
+from afterfit.loop.recorded_windows import RecordedWindow, due, known_by, step_of, to_do
+from afterfit.loop.window_rows import ReadWindows, WindowRows
 from afterfit.mlflow_store import monitor_runs, registry, tracking
 from afterfit.mlflow_store.monitor_runs import MonitorRecord
 from afterfit.model.bundle import Bundle
@@ -43,6 +42,14 @@ class MonitoredWindow:
     seen: Observation
     action: Action
     run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoredWindows:
+    """The windows that were looked at, in order, and the counts of the rows that were read."""
+
+    windows: tuple[MonitoredWindow, ...]
+    counts: RowCounts
 
 
 def period_of(
@@ -80,20 +87,19 @@ def monitor_version(
             looked = refreshed(use_case, data, refresh, now)
         else:
             bundle = registry.load_bundle(target)
-            notes += after_training(use_case, bundle, data, period)
-            looked = monitored(use_case, bundle, data, period, now)
-            notes += [f"{period.untimed:,} rows have no time in '{period.time}'."] if period.untimed else []
-    lines = [line for one in looked for line in described(use_case, one.seen, short=len(looked) > 1)]
-    told = [*lines, *notes, action_words(use_case, looked[-1].action)]
+            period, left_out = after_training(use_case, bundle, data, period)
+            read = monitored(use_case, bundle, data, period, now)
+            looked, untimed = list(read.windows), read.counts.untimed
+            notes += [*left_out, *([f"{untimed:,} rows have no time in '{period.time}'."] if untimed else [])]
+    lines = [line for window in looked for line in described(use_case, window.seen, short=len(looked) > 1)]
+    words = [*lines, *notes, action_words(use_case, looked[-1].action)]
     if page is not None:
         page.write_text(page_of(use_case, looked[-1], notes), "utf-8")
-    looks = [as_data(one) for one in looked]
-    return CommandResult(tuple(told), {"use_case": use_case.name, "windows": looks, "notes": notes})
+    looks = [as_data(window) for window in looked]
+    return CommandResult(tuple(words), {"use_case": use_case.name, "windows": looks, "notes": notes})
 
 
-def monitored(
-    use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter, now: datetime
-) -> list[MonitoredWindow]:
+def monitored(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter, now: datetime) -> MonitoredWindows:
     """Look at each window and record it.
 
     Args:
@@ -106,41 +112,42 @@ def monitored(
     Raises:
         DataError: there is no row.
     """
-    before, found = monitor_runs.windows(use_case.name), _windows(use_case, bundle, data, period)
-    bar = tqdm(found, desc="monitor", unit=" windows", leave=False, disable=None)
-    looked = [look(use_case, bundle, one, before, now) for one in bar]
-    if not looked and not period.seen and log_of(use_case, data):
+    before, read = monitor_runs.windows(use_case.name), _windows(use_case, bundle, data, period)
+    counts = read.counts
+    bar = tqdm(read.windows, desc="monitor", unit=" windows", leave=False, disable=None)
+    looked = [look(use_case, bundle, window, before, now) for window in bar]
+    if not looked and not counts.seen and log_of(use_case, data):
         raise DataError(
             f"Version {bundle.version} of {use_case.name} has no answers in the prediction log in that window; "
             "--version names another one."
         )
     if not looked:
         raise DataError(
-            f"No row of {use_case.name} is in the window asked for{period.span}; {period.seen:,} were read."
+            f"No row of {use_case.name} is in the window asked for{counts.span}; {counts.seen:,} were read."
         )
     if use_case.time is not None:
         monitor_runs.series(use_case.name)
-    return looked
+    return MonitoredWindows(tuple(looked), counts)
 
 
 def look(
-    use_case: UseCase, bundle: Bundle, one: WindowRows, before: list[RecordedWindow], now: datetime
+    use_case: UseCase, bundle: Bundle, window: WindowRows, before: list[RecordedWindow], now: datetime
 ) -> MonitoredWindow:
     """Look at one window and record it; `before` gets what it showed."""
     delay = timedelta(hours=use_case.gate.label_delay_hours)
-    complete = bool(one.rows.known.sum() == one.rows.sound.sum()) or (one.end is not None and one.end + delay <= now)
+    complete = bool(window.rows.known.sum() == window.rows.sound.sum()) or due(window.end, delay, now)
     seen = observe(
         use_case,
         bundle,
-        one.rows,
-        name=one.name,
-        start=one.start,
-        end=one.end,
+        window.rows,
+        name=window.name,
+        start=window.start,
+        end=window.end,
         complete=complete,
-        past=known_by(before, str(bundle.version), one, delay),
+        past=known_by(before, str(bundle.version), window, delay),
         seed=use_case.seed,
     )
-    past, step = past_of(use_case, bundle, one.rows, end=one.end), step_of(one)
+    past, step = past_of(use_case, bundle, window.rows, end=window.end), step_of(window.start, window.number)
     action, causes = to_do(use_case, bundle, seen, [old for old in before if old.step < step])
     return MonitoredWindow(seen, action, record(use_case, MonitorRecord(seen, past, step, action, causes), before))
 
@@ -172,8 +179,8 @@ def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[M
         if old.version not in bundles:
             bundles[old.version] = registry.load_bundle(registry.version(use_case.name, old.version))
         period = period_of(use_case, "", old.start, old.end)
-        for one in _windows(use_case, bundles[old.version], data, period):
-            same = WindowRows(one.number, old.name, old.start, old.end, one.rows)
+        for window in _windows(use_case, bundles[old.version], data, period).windows:
+            same = WindowRows(window.number, old.name, old.start, old.end, window.rows)
             looked.append(look(use_case, bundles[old.version], same, before, now))
     if use_case.time is not None:
         monitor_runs.series(use_case.name)
@@ -182,12 +189,11 @@ def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[M
     return looked
 
 
-def _windows(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> Iterator[WindowRows]:
+def _windows(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> ReadWindows:
     log = log_of(use_case, data)
     if log is None:
-        yield from window_rows.from_table(use_case, bundle, "" if data == SOURCE else data, period)
-    else:
-        yield from window_rows.from_log(use_case, bundle, log, period)
+        return window_rows.from_table(use_case, bundle, "" if data == SOURCE else data, period)
+    return window_rows.from_log(use_case, bundle, log, period)
 
 
 def log_of(use_case: UseCase, data: str) -> PredictionLog | None:
@@ -195,13 +201,13 @@ def log_of(use_case: UseCase, data: str) -> PredictionLog | None:
     return None if data else prediction_log.log_of(use_case)
 
 
-def after_training(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> list[str]:
-    """The use case's own source holds the training rows too: a window begins after them, unless it is said where."""
-    end = bundle.manifest.window["end"]
-    if data not in {"", SOURCE} or log_of(use_case, data) or end is None or period.time is None or period.start:
-        return []
-    period.after = windows.parse_time(str(end), "the training window's end")
-    return [f"Only rows after {end}, where the training of version {bundle.version} ended; --start says otherwise."]
+def after_training(
+    use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter
+) -> tuple[WindowSplitter, list[str]]:
+    """The use case's own source holds the training rows too: only later rows are looked at, and a note says so."""
+    if data not in {"", SOURCE} or log_of(use_case, data):
+        return period, []
+    return window_rows.after_training(period, bundle, f"version {bundle.version}")
 
 
 # What is said.
@@ -218,11 +224,12 @@ def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> l
     if promise and promise.get("low") is not None:
         lines.append(f"  promised: {promise['mean']:.3f} [{promise['low']:.3f}, {promise['high']:.3f}]")
     lines.append(f"  {outcomes_words(seen)}")
-    reasons = dict.fromkeys(one.reason for one in [*seen.estimated.values(), *seen.realised.values()] if one.reason)
+    measured = [*seen.estimated.values(), *seen.realised.values()]
+    reasons = dict.fromkeys(value.reason for value in measured if value.reason)
     lines += [f"  {reason}" for reason in reasons]
     lines += [
-        f"  {name}: estimated {said(one)}, realised {said(seen.realised.get(name))}"
-        for name, one in seen.estimated.items()
+        f"  {name}: estimated {said(value)}, realised {said(seen.realised.get(name))}"
+        for name, value in seen.estimated.items()
         if name != main
     ]
     lines += [f"  {drift_words(seen)}", f"  {quality_words(seen)}"]
@@ -249,13 +256,13 @@ def page_of(use_case: UseCase, looked: MonitoredWindow, notes: Sequence[str]) ->
 def _page(
     use_case: UseCase, seen: Observation, action: Action, series: Sequence[RecordedWindow], notes: Sequence[str] = ()
 ) -> str:
-    until = [one for one in series if seen.end is None or one.end is None or one.end <= seen.end]
+    until = [old for old in series if seen.end is None or old.end is None or old.end <= seen.end]
     first, *_ = described(use_case, seen)
     lines = [first, outcomes_words(seen), action_words(use_case, action)]
-    steps = [Step(one.name, one.metrics) for one in until]
+    steps = [Step(old.name, old.metrics) for old in until]
     return monitor.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
 
 
-def as_data(one: MonitoredWindow) -> dict[str, Any]:
+def as_data(window: MonitoredWindow) -> dict[str, Any]:
     """A window as a program reads it."""
-    return {**one.seen.to_dict(), "action": one.action.to_dict(), "run_id": one.run_id}
+    return {**window.seen.to_dict(), "action": window.action.to_dict(), "run_id": window.run_id}

@@ -1,8 +1,5 @@
 """Compare two versions on rows that neither was trained on, or on the rows that one answered in the other's shadow."""
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 
 from afterfit import prediction_log
@@ -12,9 +9,9 @@ from afterfit.gate.examination import HeldOut, held_out
 from afterfit.gate.robustness import defined
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
+from afterfit.loop.observe import PairedRows
 from afterfit.mlflow_store import registry
 from afterfit.performance.paired_comparison import Comparison, compare_performance
-from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
 
 SHADOW = "shadow"
@@ -28,39 +25,44 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         DataError: the log has no such answers whose outcomes are known.
     """
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
-    bundles = registry.load_bundle(ours), registry.load_bundle(theirs)
-    ends = parse_time(period[0], "--start"), parse_time(period[1], "--end")
-    found = window_rows.from_shadow(use_case, bundles, prediction_log.required(use_case), ends)
-    if not len(found.y):
+    shadowed = window_rows.from_shadow(
+        use_case,
+        registry.load_bundle(ours),
+        registry.load_bundle(theirs),
+        prediction_log.required(use_case),
+        start=parse_time(period[0], "--start"),
+        end=parse_time(period[1], "--end"),
+    )
+    rows, times = shadowed.rows, shadowed.rows.times
+    if times is None or not len(times):
         raise DataError(
             f"The prediction log of {use_case.name} has no request that version {theirs.number} answered with version "
-            f"{ours.number} as its shadow and whose outcome is known ({found.left:,} without one). Serve with "
+            f"{ours.number} as its shadow and whose outcome is known ({shadowed.left:,} without one). Serve with "
             "--shadow, and load the outcomes."
         )
-    y = found.y if bundles[1].scorer.classes is None else found.y.astype(np.intp)
-    held = HeldOut(pd.DataFrame(index=range(len(y))), y, found.times)
-    compared = _compared(use_case, (y, found.times), (found.candidate, found.champion))
+    held = HeldOut(pd.DataFrame(index=range(len(times))), rows.outcomes, times)
+    compared = _compared(use_case, rows)
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,
         "champion": theirs.number,
-        "window": {"rows": len(y), "start": str(found.times[0]), "end": str(found.times[-1])},
-        "left_out": {"not answered by both, or without an outcome": found.left},
-        "comparisons": [one.to_dict() for one in compared],
+        "window": {"rows": len(times), "start": str(times[0]), "end": str(times[-1])},
+        "left_out": {"not answered by both, or without an outcome": shadowed.left},
+        "comparisons": [comparison.to_dict() for comparison in compared],
     }
     return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
 
 
-def _compared(use_case: UseCase, rows: tuple[Any, Any], sides: tuple[Predictions, Predictions]) -> list[Comparison]:
-    """(outcomes, times) and the answers of (candidate, champion), by each metric of the use case."""
+def _compared(use_case: UseCase, rows: PairedRows) -> list[Comparison]:
+    """Candidate against champion by each metric of the use case."""
     names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
     return [
         compare_performance(
-            rows[0],
-            sides[1],
-            sides[0],
+            rows.outcomes,
+            rows.champion,
+            rows.candidate,
             name,
-            blocks=rows[1],
+            blocks=rows.times,
             confidence=use_case.gate.confidence,
             seed=use_case.seed,
         )
@@ -88,27 +90,28 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
             f"{held.inside:,} rows lie before the end of their training. Name a later window with --start and --end."
         )
     judged = held.take(keep)
-    found = _compared(use_case, (judged.y, judged.times), (scored[0][1].take(keep), scored[1][1].take(keep)))
+    answers = [predictions.take(keep) for _, predictions in scored]
+    compared = _compared(use_case, PairedRows(judged.y, answers[0], answers[1], judged.times))
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,
         "champion": theirs.number,
         "window": held.window(use_case),
         "left_out": {"inside a training window": held.inside, "not answered": int((~keep).sum())},
-        "comparisons": [one.to_dict() for one in found],
+        "comparisons": [comparison.to_dict() for comparison in compared],
     }
-    return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), judged, found)), data)
+    return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), judged, compared)), data)
 
 
-def _described(use_case: UseCase, numbers: tuple[str, str], held: HeldOut, found: list[Comparison]) -> list[str]:
+def _described(use_case: UseCase, numbers: tuple[str, str], held: HeldOut, compared: list[Comparison]) -> list[str]:
     lines = [
         f"Version {numbers[0]} of {use_case.name} against version {numbers[1]} on {len(held.y):,} rows ({held.name}):"
     ]
     lines += [
-        f"  {one.metric:<18} {one.candidate:9.4f} against {one.champion:9.4f}: {one.outcome}, {one.difference:+.4f} "
-        f"(from {one.interval[0]:+.4f} to {one.interval[1]:+.4f})"
-        for one in found
+        f"  {by.metric:<18} {by.candidate:9.4f} against {by.champion:9.4f}: {by.outcome}, {by.difference:+.4f} "
+        f"(from {by.interval[0]:+.4f} to {by.interval[1]:+.4f})"
+        for by in compared
     ]
-    primary = found[0]
+    primary = compared[0]
     blocks = f"{primary.blocks} blocks" + (f" of {primary.block_length}" if primary.block_length else "")
     return [*lines, f"{primary.reason} {primary.confidence:.0%} intervals over {blocks}."]

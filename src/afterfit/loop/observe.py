@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,9 @@ from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.performance.recalibration import centre_of, thinned
 from afterfit.use_case import UseCase
 
-__all__ = ["AnsweredRows", "CalibrationEvidence", "PairedRows", "answered", "observe", "past_of"]
+__all__ = ["AnsweredRows", "CalibrationEvidence", "PairedRows", "Part", "answered", "observe", "past_of", "profiled"]
 
+Values = TypeVar("Values")
 RATE = 0.01
 """False-alarm rate of a window's drift, over all columns together."""
 CONFIDENCE = 0.9
@@ -188,9 +189,9 @@ def quality(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DataQual
     unknown: dict[str, None] = {}
     for some in _chunks(len(window.frame)):
         checked = bundle.scorer.contract.check_frame(window.frame.iloc[some])
-        for issue in (one for one in checked.issues if one.column.name not in window.hidden):
+        for issue in (issue for issue in checked.issues if issue.column.name not in window.hidden):
             counts[issue.error][issue.column.name, issue.code] += len(issue.rows)
-        unknown |= dict.fromkeys(str(one["column"]) for one in checked.unknown)
+        unknown |= dict.fromkeys(str(note["column"]) for note in checked.unknown)
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore, *use_case.metrics.slices}
     key = [name for name in use_case.key if name in window.frame.columns]
     doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
@@ -200,24 +201,57 @@ def quality(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DataQual
 
 def drift(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DriftReport | None:
     """The window against the version's reference; None where the version has none or the window no rows."""
-    known = bundle.reference
-    if known is None or not len(window.frame):
+    reference, classes = bundle.reference, bundle.scorer.classes
+    if reference is None or not len(window.frame):
         return None
-    frame = window.frame
-    features = known.features.measure(
-        cleaned(expected(known.features, use_case, frame), use_case.columns.missing_marks)
+    sound, known = window.sound, window.known
+    y = window.outcomes[known]
+    outcomes = y if classes is None else np.asarray(classes, dtype=object)[y]
+    profiles = profiled(
+        reference,
+        use_case,
+        window.frame,
+        answers=Part(window.predictions.take(sound), sound),
+        outcomes=Part(outcomes, known) if len(y) else None,
     )
-    answers = truth = None
-    sound, told = window.sound, window.known
-    if known.predictions is not None:
-        rows = renamed(predicted(window.predictions.take(sound)), known.predictions)
-        answers = known.predictions.measure(with_time(rows, frame[sound], known.predictions))
-    if known.outcomes is not None and told.any():
-        labels = bundle.scorer.classes
-        y = window.outcomes[told]
-        rows = pd.DataFrame({use_case.target: y if labels is None else np.asarray(labels, dtype=object)[y]})
-        truth = known.outcomes.measure(with_time(rows, frame[told], known.outcomes))
-    return compare(known, Reference(features, answers, truth), RATE).without(window.hidden)
+    return compare(reference, profiles, RATE).without(window.hidden)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part(Generic[Values]):
+    """What some of n rows have: m values, and (n,) which rows those are."""
+
+    values: Values
+    rows: npt.NDArray[np.bool_]
+
+
+def profiled(
+    reference: Reference,
+    use_case: UseCase | None,
+    frame: pd.DataFrame,
+    *,
+    answers: Part[Predictions] | None = None,
+    outcomes: Part[npt.NDArray[Any]] | None = None,
+) -> Reference:
+    """Profiles of n rows over a reference's bins, to be compared with it.
+
+    Args:
+        reference: what they will be compared with. What it has no profile of is not profiled.
+        use_case: its settings; None where a table is compared with a table.
+        frame: the rows as received.
+        answers: those that count, or None.
+        outcomes: those that are known, as labels or numbers, or None.
+    """
+    marks = use_case.columns.missing_marks if use_case else ()
+    features = reference.features.measure(cleaned(expected(reference.features, use_case, frame), marks))
+    given = truth = None
+    if reference.predictions is not None and answers is not None:
+        rows = renamed(predicted(answers.values), reference.predictions)
+        given = reference.predictions.measure(with_time(rows, frame[answers.rows], reference.predictions))
+    if reference.outcomes is not None and outcomes is not None and use_case is not None:
+        rows = pd.DataFrame({use_case.target: outcomes.values})
+        truth = reference.outcomes.measure(with_time(rows, frame[outcomes.rows], reference.outcomes))
+    return Reference(features, given, truth)
 
 
 def _estimated(
@@ -275,35 +309,34 @@ def _realised(use_case: UseCase, window: AnsweredRows, seed: int) -> dict[str, M
     known = window.known
     predictions = window.predictions.take(known)
     y, blocks = window.outcomes[known], None if window.times is None else window.times[known]
-    return {
-        one.name: _measured(one, y, predictions, blocks, (RESAMPLES, seed)) for one in metrics_of(use_case, predictions)
-    }
+    return {by.name: _measured(by, y, predictions, blocks, RESAMPLES, seed) for by in metrics_of(use_case, predictions)}
 
 
-def _measured(
-    one: Metric, y: npt.NDArray[Any], predictions: Predictions, blocks: Any, draws: tuple[int, int]
+def _measured(  # noqa: PLR0917 - two calls, here
+    by: Metric, y: npt.NDArray[Any], predictions: Predictions, blocks: Any, resamples: int, seed: int
 ) -> Measured:
+    name = by.name
     if not len(y):
-        return Measured(one.name, None, reason="No outcome is known yet.")
-    if one.needs in {"score", "probability"} and predictions.probabilities is None:
-        return Measured(one.name, None, n=len(y), reason=f"{one.name} needs probabilities, and the model answers none.")
+        return Measured(name, None, reason="No outcome is known yet.")
+    if by.needs in {"score", "probability"} and predictions.probabilities is None:
+        return Measured(name, None, n=len(y), reason=f"{name} needs probabilities, and the model answers none.")
     kept = thinned(len(y), MOST_RESAMPLED)
     value, low, high = interval(
-        one,
+        by,
         y[kept],
         predictions.take(np.arange(len(y))[kept]),
         blocks=None if blocks is None else blocks[kept],
-        resamples=draws[0],
-        seed=draws[1],
+        resamples=resamples,
+        seed=seed,
         confidence=CONFIDENCE,
     )
     if kept.step > 1:  # the interval's width from a sample of the rows, its place from all
-        whole = one(y, predictions)
+        whole = by(y, predictions)
         value, low, high = whole, low + whole - value, high + whole - value
     if not isfinite(value):
-        return Measured(one.name, None, n=len(y), reason=f"{one.name} is not defined on the {len(y):,} outcomes.")
+        return Measured(name, None, n=len(y), reason=f"{name} is not defined on the {len(y):,} outcomes.")
     few = "" if np.isfinite([low, high]).all() else f"The {len(y):,} outcomes lie too close in time for an interval."
-    return Measured(one.name, value, low, high, len(y), few)
+    return Measured(name, value, low, high, len(y), few)
 
 
 def _calibration(window: AnsweredRows) -> float | None:
@@ -318,9 +351,9 @@ def _slices(use_case: UseCase, window: AnsweredRows, seed: int) -> Iterator[Slic
     known, named = window.known, [name for name in use_case.metrics.slices if name in window.frame.columns]
     if not named or not known.any():
         return
-    one, y = metric(use_case.primary_metric), window.outcomes[known]
+    by, y = metric(use_case.primary_metric), window.outcomes[known]
     predictions, blocks = window.predictions.take(known), None if window.times is None else window.times[known]
     for part in cut(window.frame.loc[known, named], len(y), smallest=use_case.metrics.smallest_slice):
         times = None if blocks is None else blocks[part.rows]
-        found = _measured(one, y[part.rows], predictions.take(part.rows), times, (SLICE_RESAMPLES, seed))
-        yield SliceSeen(part.column, part.value, found)
+        measured = _measured(by, y[part.rows], predictions.take(part.rows), times, SLICE_RESAMPLES, seed)
+        yield SliceSeen(part.column, part.value, measured)

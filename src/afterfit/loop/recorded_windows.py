@@ -13,6 +13,9 @@ from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured
 from afterfit.use_case import UseCase
 
+ENOUGH = 0.9
+"""A window whose outcomes are known to this share is settled: what is missing is its last days, not its bad ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedWindow:
@@ -69,30 +72,51 @@ def to_do(
 
 def apart(windows: Sequence[RecordedWindow], begin: datetime | None) -> list[RecordedWindow]:
     """Those that have no row in common with each other, and end by a time: of windows that overlap the latest."""
-    found: list[RecordedWindow] = []
+    kept: list[RecordedWindow] = []
     for old in sorted(windows, key=lambda old: (old.end or datetime.min, old.start or datetime.min), reverse=True):  # noqa: DTZ901
         if begin is None or old.start is None or old.end is None:
-            found.insert(0, old)
+            kept.insert(0, old)
         elif old.end <= begin:
-            found.insert(0, old)
+            kept.insert(0, old)
             begin = old.start
-    return found
+    return kept
+
+
+def due(end: datetime | None, delay: timedelta, now: datetime) -> bool:
+    """Whether the outcomes of all rows before `end` have come by `now`, as far as the label delay tells."""
+    return end is not None and end + delay <= now
+
+
+def settled(end: datetime | None, delay: timedelta, now: datetime, *, known: int = 0, sound: int = 0) -> bool:
+    """Whether a window counts for what comes after it: all its outcomes are due, or nearly all are known.
+
+    The loop asks at the end of each window with the outcomes that were known then. The monitor asks afterwards, when
+    nobody can tell any more how many were known at an earlier time: it goes by the delay alone.
+
+    Args:
+        end: where the window ends.
+        delay: hours from a row to its outcome.
+        now: the time in question.
+        known: rows with an answer whose outcome was known then.
+        sound: rows with an answer.
+    """
+    return due(end, delay, now) or (sound > 0 and known >= ENOUGH * sound)
 
 
 def known_by(
-    before: Sequence[RecordedWindow], version: str, one: WindowRows, delay: timedelta
+    before: Sequence[RecordedWindow], version: str, window: WindowRows, delay: timedelta
 ) -> list[CalibrationEvidence]:
     """What earlier windows of a version showed, of those whose outcomes were there when this one ended.
 
     Oldest first; of windows that overlap the latest.
     """
-    if one.end is None or one.start is None:
+    if window.end is None or window.start is None:
         return []
-    due = [old for old in before if old.version == version and old.end and old.end + delay <= one.end]
-    told = [old for old in due if old.past is not None and old.start is not None]
-    return [old.past for old in apart(told, one.start) if old.past is not None]
+    mine = [old for old in before if old.version == version and old.past is not None and old.start is not None]
+    counted = [old for old in mine if settled(old.end, delay, window.end)]
+    return [old.past for old in apart(counted, window.start) if old.past is not None]
 
 
-def step_of(one: WindowRows) -> int:
+def step_of(start: datetime | None, number: int = 0) -> int:
     """A window's place in the series: hours since 1970 at its begin; its number where there are no times."""
-    return one.number if one.start is None else int(one.start.replace(tzinfo=timezone.utc).timestamp() // 3_600)
+    return number if start is None else int(start.replace(tzinfo=timezone.utc).timestamp() // 3_600)

@@ -20,6 +20,7 @@ from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop.observation import Observation
 from afterfit.loop.observe import AnsweredRows, PairedRows, observe, past_of
 from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, causes_of, decide, remembered
+from afterfit.loop.recorded_windows import due, settled
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import Trained, train
@@ -29,8 +30,6 @@ from afterfit.performance.paired_comparison import Comparison, compare_performan
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase
 
-ENOUGH = 0.9
-"""A window whose outcomes are known to this share is settled: what is missing is its last days, not its bad ones."""
 RESAMPLES = 500
 FEWEST = 5
 """Training on part of the rows takes at least so many times `minimum_outcomes`; else it takes all."""
@@ -107,12 +106,13 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What was seen in a window and what is to be done: nothing has been done yet."""
+    """What was seen in a window, what it teaches, and what is to be done: nothing has been done yet."""
 
     span: TimeWindow
     observation: Observation
     action: Action
     state: State
+    past: CalibrationEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,7 @@ def step(state: State, span: TimeWindow, policy: Policy, world: World) -> StepPl
     """Look at one window, and at earlier ones whose outcomes have come since; say what should be done."""
     history, waiting = [], []
     state = replace(state, windows=state.windows + 1)
+    seen: WindowObservation
     for window in (*state.waiting, span):
         seen = world.observe(state.champion, window, state.pasts, span.end)
         history.append(seen.observation)
@@ -147,7 +148,7 @@ def step(state: State, span: TimeWindow, policy: Policy, world: World) -> StepPl
     state = replace(state, waiting=tuple(waiting))
     action = decide(history, state, policy)
     after = remembered(state, history[-1], action, tuple(causes_of(history, policy)))
-    return StepPlan(span, history[-1], action, after)
+    return StepPlan(span, seen.observation, action, after, seen.past)
 
 
 def act(span: TimeWindow, action: Action, state: State, policy: Policy, world: World) -> StepResult:
@@ -231,8 +232,8 @@ def observe_window(
         now: the time, in the clock of the time column.
     """
     known, sound = int(window.known.sum()), int(window.sound.sum())
-    due = span.end + timedelta(hours=use_case.gate.label_delay_hours) <= now
-    settled = due or (sound > 0 and known >= ENOUGH * sound)
+    delay = timedelta(hours=use_case.gate.label_delay_hours)
+    counts = settled(span.end, delay, now, known=known, sound=sound)
     seen = observe(
         use_case,
         bundle,
@@ -240,11 +241,11 @@ def observe_window(
         name=span.name,
         start=span.start,
         end=span.end,
-        complete=due,
+        complete=due(span.end, delay, now),
         past=past,
         seed=use_case.seed,
     )
-    return WindowObservation(seen, known, past_of(use_case, bundle, window, end=span.end), settled)
+    return WindowObservation(seen, known, past_of(use_case, bundle, window, end=span.end), counts)
 
 
 def compare_versions(

@@ -1,8 +1,9 @@
 """The rows of windows, from a table or from the prediction log, as one version answered them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pyarrow as pa
 
 from afterfit import data as tables
 from afterfit import prediction_log
-from afterfit.data.windows import WindowSplitter
+from afterfit.data.windows import RowCounts, WindowSplitter, parse_time
 from afterfit.loop.observation import ServiceHealth
-from afterfit.loop.observe import AnsweredRows, answered
+from afterfit.loop.observe import AnsweredRows, PairedRows, answered
 from afterfit.model.bundle import Bundle
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.prediction_log.log import PredictionLog
@@ -47,18 +48,48 @@ class WindowRows:
     rows: AnsweredRows
 
 
-def from_table(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> Iterator[WindowRows]:
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadWindows:
+    """The windows that were read, in order, and the counts of the rows; a window is answered when its turn comes."""
+
+    windows: Iterator[WindowRows]
+    counts: RowCounts
+
+
+def after_training(period: WindowSplitter, bundle: Bundle | None, name: str) -> tuple[WindowSplitter, list[str]]:
+    """A period without the rows that a version was trained on, which its own source holds too, and a note of that.
+
+    A period with a start of its own, or without times, stays as it is.
+
+    Args:
+        period: which rows, and how they are cut.
+        bundle: the version, or None.
+        name: the version in words, for the note.
+    """
+    end = None if bundle is None else bundle.manifest.window["end"]
+    if end is None or period.time is None or period.start is not None:
+        return period, []
+    note = f"Only rows after {end}, where the training of {name} ended; --start says otherwise."
+    return period.later_than(parse_time(str(end), "the training window's end")), [note]
+
+
+def from_table(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> ReadWindows:
     """The windows of a table, or of the use case's own source where `data` is empty, answered by a version now.
 
     Only the columns that are needed are kept, and each window's rows in order of time.
     """
     source = Source(path=data) if data else use_case.source
-    parts: dict[int, list[pd.DataFrame]] = {}
-    for frame in tables.stream(source, Path.cwd() if data else use_case.root):
-        for number, rows in period.cut(frame):
-            parts.setdefault(number, []).append(rows[_needed(use_case, bundle, rows)])
-    for number in sorted(parts):
-        frame = pd.concat(parts.pop(number), ignore_index=True)
+    frames = tables.stream(source, Path.cwd() if data else use_case.root)
+    parts, counts = period.gathered(frames, lambda rows: rows[_needed(use_case, bundle, rows)])
+    return ReadWindows(_answered(use_case, bundle, period, parts), counts)
+
+
+def _answered(
+    use_case: UseCase, bundle: Bundle, period: WindowSplitter, parts: dict[int, pd.DataFrame]
+) -> Iterator[WindowRows]:
+    """Each window's rows as the version answers them; they are taken out of `parts`, so that memory is given back."""
+    for number in list(parts):
+        frame = parts.pop(number)
         times = None
         if period.time is not None:
             frame = frame.sort_values(period.time, kind="stable", ignore_index=True)
@@ -66,25 +97,25 @@ def from_table(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplit
         y = np.full(len(frame), np.nan)
         if use_case.target in frame.columns:
             y = outcomes(use_case, bundle.scorer.classes, frame[use_case.target])
-        start, end = span(period, number, times)
-        yield WindowRows(number, named(period, number, times), start, end, answered(bundle, frame, y, times))
+        yield _window(period, number, answered(bundle, frame, y, times))
 
 
-def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: WindowSplitter) -> Iterator[WindowRows]:
+def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: WindowSplitter) -> ReadWindows:
     """The windows of the prediction log, with the answers that were given and the outcomes that came since."""
     clock = use_case.time or "served"
-    read = prediction_log.read(log, start=period.start, end=period.end, time=clock, version=bundle.version)
-    parts: dict[int, list[pd.DataFrame]] = {}
-    for table in read:
-        frame = _joined(table, clock)
-        for number, rows in period.cut(frame):
-            parts.setdefault(number, []).append(rows)
-    for number in sorted(parts):
-        whole = pd.concat(parts.pop(number), ignore_index=True)
-        whole = whole.sort_values(str(period.time), kind="stable", ignore_index=True)
-        given = _logged(use_case, bundle, whole, str(period.time))
-        start, end = span(period, number, given.times)
-        yield WindowRows(number, named(period, number, given.times), start, end, given)
+    tables_read = prediction_log.read(log, start=period.start, end=period.end, time=clock, version=bundle.version)
+    parts, counts = period.gathered(_joined(table, clock) for table in tables_read)
+    return ReadWindows(_given(use_case, bundle, period, parts), counts)
+
+
+def _given(
+    use_case: UseCase, bundle: Bundle, period: WindowSplitter, parts: dict[int, pd.DataFrame]
+) -> Iterator[WindowRows]:
+    """Each window's rows as they were answered; they are taken out of `parts`, so that memory is given back."""
+    clock = period.time or "\0clock"
+    for number in list(parts):
+        rows = parts.pop(number).sort_values(clock, kind="stable", ignore_index=True)
+        yield _window(period, number, _logged(use_case, bundle, rows, clock))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,52 +123,51 @@ class ShadowedRows:
     """What two versions answered to the same requests: the champion to those who asked, the candidate behind it.
 
     Attributes:
-        y: (n,) outcomes, of rows that both answered and whose outcome is known.
-        times: (n,) their times, in order.
-        candidate: its n answers.
-        champion: its n answers.
-        left: rows that both were asked and that are not among these.
+        rows: those that both answered and whose outcome is known.
+        left: how many rows both were asked that are not among these.
     """
 
-    y: FloatArray
-    times: npt.NDArray[Any]
-    candidate: Predictions
-    champion: Predictions
+    rows: PairedRows
     left: int
 
 
 def from_shadow(
-    use_case: UseCase, bundles: tuple[Bundle, Bundle], log: PredictionLog, ends: tuple[datetime | None, datetime | None]
+    use_case: UseCase,
+    candidate: Bundle,
+    champion: Bundle,
+    log: PredictionLog,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> ShadowedRows:
-    """Rows of the log that the second version answered, with the first one as its shadow.
+    """Rows of the log that the champion answered, with the candidate as its shadow.
 
     Args:
         use_case: its time and target.
-        bundles: candidate and champion.
+        candidate: the version that answered in the shadow.
+        champion: the version whose answers went out.
         log: where their answers are.
-        ends: from when (included) to when (excluded), by the use case's time; by that of serving where it has none.
+        start: from when (included), by the use case's time; by that of serving where it has none.
+        end: to when (excluded), by the same time.
     """
-    ours, theirs = _own(use_case, bundles[0], log, ends, shadow=True), _own(use_case, bundles[1], log, ends)
+    clock = use_case.time or "served"
+    read = partial(prediction_log.read, log, start=start, end=end, time=clock)
+    ours = _own(read(version=candidate.version, shadow=True), clock)
+    theirs = _own(read(version=champion.version, shadow=False), clock)
     both = theirs.sort_values("\0clock", kind="stable").index.intersection(ours.index, sort=False)
     ours, theirs = ours.loc[both], theirs.loc[both]
-    found = [_predictions(own, one.scorer.classes) for own, one in zip((ours, theirs), bundles, strict=True)]
-    y = outcomes(use_case, bundles[1].scorer.classes, theirs["\0outcome"])
-    keep = found[0][1] & found[1][1] & np.isfinite(y)
+    (behind, behind_sound), (given, given_sound) = (
+        _predictions(own, bundle.scorer.classes) for own, bundle in ((ours, candidate), (theirs, champion))
+    )
+    y = outcomes(use_case, champion.scorer.classes, theirs["\0outcome"])
+    keep = behind_sound & given_sound & np.isfinite(y)
+    known = y[keep] if champion.scorer.classes is None else y[keep].astype(np.intp)
     times = theirs["\0clock"].to_numpy().astype("datetime64[us]")[keep]
-    return ShadowedRows(y[keep], times, found[0][0].take(keep), found[1][0].take(keep), int((~keep).sum()))
+    return ShadowedRows(PairedRows(known, behind.take(keep), given.take(keep), times), int((~keep).sum()))
 
 
-def _own(
-    use_case: UseCase,
-    bundle: Bundle,
-    log: PredictionLog,
-    ends: tuple[datetime | None, datetime | None],
-    *,
-    shadow: bool = False,
-) -> pd.DataFrame:
+def _own(read: Iterable[pa.Table], clock: str) -> pd.DataFrame:
     """The log's own columns of one version's answers, by prediction id, with the clock beside them."""
-    clock = use_case.time or "served"
-    read = prediction_log.read(log, start=ends[0], end=ends[1], time=clock, version=bundle.version, shadow=shadow)
     names = [*OWN, "prediction_id"]
     parts = [pd.DataFrame({f"\0{name}": [] for name in [*names, "clock"]}, dtype=object)]
     for table in read:
@@ -149,27 +179,18 @@ def _own(
     return whole.drop_duplicates("\0prediction_id", keep="last").set_index("\0prediction_id")
 
 
-def span(
-    period: WindowSplitter, number: int, times: npt.NDArray[Any] | None = None
-) -> tuple[datetime | None, datetime | None]:
-    """Where a window begins and ends: by its unit, else as asked, else where its rows (with these times) lie."""
-    edges = period.edges(number)
-    if edges is not None:
-        return edges
-    if times is None or not len(times):
-        return period.start, period.end
-    first, last = pd.Timestamp(times[0]).to_pydatetime(), (pd.Timestamp(times[-1]) + MICROSECOND).to_pydatetime()
-    if period.every is not None:
-        return first, last
-    return period.start or first, period.end or last
-
-
-def named(period: WindowSplitter, number: int, times: npt.NDArray[Any] | None = None) -> str:
-    """A window in words."""
-    start, end = span(period, number, times)
+def _window(period: WindowSplitter, number: int, rows: AnsweredRows) -> WindowRows:
+    """A window with its name and ends: those of its unit, else as asked for, else where its rows lie."""
+    edges, times = period.edges(number), rows.times
+    start, end = (period.start, period.end) if edges is None else edges
+    if edges is None and times is not None and len(times):
+        first, last = pd.Timestamp(times[0]).to_pydatetime(), (pd.Timestamp(times[-1]) + MICROSECOND).to_pydatetime()
+        start, end = (first, last) if period.every is not None else (start or first, end or last)
     if period.every is not None or start is None or end is None:
-        return period.name(number)
-    return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}".replace(" 00:00", "")
+        name = period.name(number)
+    else:
+        name = f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}".replace(" 00:00", "")
+    return WindowRows(number, name, start, end, rows)
 
 
 def outcomes(use_case: UseCase, classes: tuple[Any, ...] | None, target: "pd.Series[Any]") -> FloatArray:
@@ -258,5 +279,5 @@ def service_of(times: "pd.Series[Any]", seconds: "pd.Series[Any]", errors: int) 
     """Rate, errors and latency of answers given at these times."""
     length = (times.max() - times.min()).total_seconds() if len(times) else 0.0
     known = seconds.dropna().to_numpy(np.float64)
-    late: list[float | None] = [float(one) for one in np.quantile(known, QUANTILES)] if len(known) else [None] * 3
+    late: list[float | None] = [float(value) for value in np.quantile(known, QUANTILES)] if len(known) else [None] * 3
     return ServiceHealth(len(times), errors, len(times) / length if length > 0 else float(len(times)), *late)
