@@ -75,60 +75,61 @@ def items(path: str, root: Path) -> list[Item]:
         SourceError: nothing is there, or nothing that can be read.
     """
     if path.startswith("s3://"):
-        found: list[Item] = [Item(stored) for stored in s3.listed(path)]
-        single = len(found) == 1 and found[0].text == path
+        listing: list[Item] = [Item(stored) for stored in s3.listed(path)]
+        single = len(listing) == 1 and listing[0].text == path
         inside = path if path.endswith("/") else f"{path}/"
     else:
         place = root / Path(path).expanduser()
         single, inside = not place.is_dir(), f"{place}{os.sep}"
-        found = [Item(place)] if single else [Item(file) for file in sorted(place.rglob("*")) if file.is_file()]
+        listing = [Item(place)] if single else [Item(file) for file in sorted(place.rglob("*")) if file.is_file()]
         if single and not place.exists():
             raise SourceError(f"There is no file or folder {place}{_near(place)}")
-    if single and not found[0].text.lower().endswith(ENDINGS):
-        raise SourceError(f"{found[0].text}: cannot tell how to read this file: its name must end in {listed(ENDINGS)}")
-    readable = [item for item in found if item.text.lower().endswith(ENDINGS)]
+    if single and not listing[0].text.lower().endswith(ENDINGS):
+        name = listing[0].text
+        raise SourceError(f"{name}: cannot tell how to read this file: its name must end in {listed(ENDINGS)}")
+    readable = [item for item in listing if item.text.lower().endswith(ENDINGS)]
     plain = [item for item in readable if single or not _hidden(item.text.removeprefix(inside))]
     if not plain:
         raise SourceError(f"{path}: the folder has no file that ends in {listed(ENDINGS)}")
     return plain
 
 
-def frames(found: Sequence[Item], columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pd.DataFrame]:
+def frames(listing: Sequence[Item], columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pd.DataFrame]:
     """The files' rows in order, in frames of at most `rows` rows, with the columns in the first file's order.
 
     Raises:
         DataError: a file is empty, has duplicate columns, lacks one that was asked for, or files differ in columns.
         SourceError: a file is broken; the message names the row where that is known.
     """
-    names = header(found)
-    chosen = chosen_columns(names, columns, found[0].text)
-    texts = [item for item in found if not item.is_parquet]
+    names = header(listing)
+    chosen = chosen_columns(names, columns, listing[0].text)
+    texts = [item for item in listing if not item.is_parquet]
     types = _scanned(texts, chosen) if texts else {}
     empty = True
-    for item in found:
+    for item in listing:
         for table in _parquet(item, chosen, rows) if item.is_parquet else _csv(item, chosen):
             converted = table if item.is_parquet else _typed(table, types)
             for start in range(0, converted.num_rows, rows):
                 empty = False
                 yield to_frame(converted.slice(start, rows))
     if empty:
-        raise DataError(f"{found[0].text}: there is a header ({listed(names)}) and no row below it")
+        raise DataError(f"{listing[0].text}: there is a header ({listed(names)}) and no row below it")
 
 
-def header(found: Sequence[Item]) -> list[str]:
+def header(listing: Sequence[Item]) -> list[str]:
     """The column names that all the files share.
 
     Raises:
         DataError: duplicates, or files that differ.
     """
-    first = names_of(found[0])
-    for item in found[1:]:
+    first = names_of(listing[0])
+    for item in listing[1:]:
         names = names_of(item)
         absent, added = [n for n in first if n not in names], [n for n in names if n not in first]
         if absent or added:
             said = [f"lacks {listed(absent)}"] * bool(absent) + [f"has {listed(added)} more"] * bool(added)
             raise DataError(
-                f"{item.text}: its columns are not those of {found[0].text}: it {' and '.join(said)}. "
+                f"{item.text}: its columns are not those of {listing[0].text}: it {' and '.join(said)}. "
                 "Keep tables of one kind in one folder"
             )
     return first

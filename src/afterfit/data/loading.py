@@ -194,8 +194,8 @@ def split(use_case: UseCase, frame: pd.DataFrame) -> tuple[Rows, Rows]:
     """
     if use_case.time is None:
         columns = list(use_case.key) or [str(column) for column in frame.columns]
-        held = row_hashes(frame, columns) < np.uint64(int(use_case.split.share * 2.0**64))
-        train, holdout = np.flatnonzero(~held), np.flatnonzero(held)
+        chosen = row_hashes(frame, columns) < np.uint64(int(use_case.split.share * 2.0**64))
+        train, holdout = np.flatnonzero(~chosen), np.flatnonzero(chosen)
     elif use_case.split.train or use_case.split.holdout:
         train, holdout = _by_windows(use_case, frame[use_case.time].to_numpy())
     else:
@@ -229,25 +229,25 @@ def classes(use_case: UseCase, target: "pd.Series[Any]") -> tuple[Scalar, ...]:
         DataError: fewer than two classes, or so many that it is no classification.
         SettingsError: `positive` is none of the labels, or there are more than two.
     """
-    found = sorted({_label(value) for value in target.dropna().unique().tolist()}, key=_sorting)
-    if len(found) < 2:
-        raise DataError(f"The target '{use_case.target}' is always {found[0]!r}: a classification needs two classes")
-    if len(found) > MOST_CLASSES:
+    labels = sorted({_label(value) for value in target.dropna().unique().tolist()}, key=_sorting)
+    if len(labels) < 2:
+        raise DataError(f"The target '{use_case.target}' is always {labels[0]!r}: a classification needs two classes")
+    if len(labels) > MOST_CLASSES:
         raise DataError(
-            f"The target '{use_case.target}' has {len(found):,} different values, and at most {MOST_CLASSES} classes "
+            f"The target '{use_case.target}' has {len(labels):,} different values, and at most {MOST_CLASSES} classes "
             "are possible: is it a regression?"
         )
     if use_case.positive is None:
-        return tuple(found)
-    said = ", ".join(repr(label) for label in found[:12])
-    if len(found) > 2:
-        raise SettingsError(f"positive is for two classes; the target '{use_case.target}' has {len(found)}: {said}")
-    positive = [label for label in found if label == use_case.positive] or [
-        label for label in found if str(label).strip().lower() == str(use_case.positive).lower()
+        return tuple(labels)
+    said = ", ".join(repr(label) for label in labels[:12])
+    if len(labels) > 2:
+        raise SettingsError(f"positive is for two classes; the target '{use_case.target}' has {len(labels)}: {said}")
+    positive = [label for label in labels if label == use_case.positive] or [
+        label for label in labels if str(label).strip().lower() == str(use_case.positive).lower()
     ]
     if not positive:
         raise SettingsError(f"positive: {use_case.positive!r} is no class of the target '{use_case.target}' ({said})")
-    return (*(label for label in found if label != positive[0]), positive[0])
+    return (*(label for label in labels if label != positive[0]), positive[0])
 
 
 def encode_target(

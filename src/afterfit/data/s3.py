@@ -74,10 +74,10 @@ def listed(address: str) -> list[Stored]:
         SourceError: bucket or key absent, refused, no credentials, or the endpoint does not answer.
     """
     bucket, key = parts(address)
-    found = below(address)
-    exact = [stored for stored in found if stored.key == key]
+    objects = below(address)
+    exact = [stored for stored in objects if stored.key == key]
     folder = key if key.endswith("/") or not key else f"{key}/"
-    inside = [stored for stored in found if stored.key.startswith(folder) and not stored.key.endswith("/")]
+    inside = [stored for stored in objects if stored.key.startswith(folder) and not stored.key.endswith("/")]
     if not exact and not inside:
         raise SourceError(f"{address}: the bucket '{bucket}' has no object of this name and none below it")
     return exact or inside

@@ -312,10 +312,10 @@ def _identifier(series: "pd.Series[Any]", column: _Seen) -> str | None:
     return "an identifier: it numbers the rows" if consecutive else None
 
 
-def _gives_away(found: float, task: str) -> str | None:
-    if math.isnan(found) or found < GIVES_AWAY:
+def _gives_away(value: float, task: str) -> str | None:
+    if math.isnan(value) or value < GIVES_AWAY:
         return None
-    return f"gives the target away: alone it predicts it almost perfectly ({_measure(task)} {found:.4f})"
+    return f"gives the target away: alone it predicts it almost perfectly ({_measure(task)} {value:.4f})"
 
 
 def _measure(task: str) -> str:
@@ -331,28 +331,29 @@ def _note_suspicious(strengths: dict[str, float], task: str, notes: list[Note]) 
 
 def _remarks(column: _Seen, notes: list[Note]) -> list[str]:
     """What is worth knowing about a column that is kept."""
-    found: list[tuple[str, str]] = []
+    decisions: list[tuple[str, str]] = []
     missing = 1 - len(column.known) / column.rows
     if column.marks:
         shown = ", ".join(repr(mark) for mark in column.marks)
-        found.append((f"read as {column.kind}; {shown} counts as missing", "nearly all of its texts are of this kind"))
+        read = f"read as {column.kind}; {shown} counts as missing"
+        decisions.append((read, "nearly all of its texts are of this kind"))
     if missing >= 0.5:
-        found.append(("kept, mostly missing", f"{missing:.0%} of its values are missing"))
+        decisions.append(("kept, mostly missing", f"{missing:.0%} of its values are missing"))
     most = column.known.value_counts(normalize=True)
     if most.iloc[0] >= 0.95 and len(most) > 1:
-        found.append(("kept, hardly varies", f"{most.iloc[0]:.0%} of its values are {str(most.index[0])[:40]!r}"))
+        decisions.append(("kept, hardly varies", f"{most.iloc[0]:.0%} of its values are {str(most.index[0])[:40]!r}"))
     if column.kind == "category" and len(most) > MANY_CATEGORIES:
         reason = f"{len(most):,} categories, of which the {MANY_CATEGORIES} most frequent are told apart"
-        found.append(("kept, many categories", reason))
+        decisions.append(("kept, many categories", reason))
     words = _missing_words(column.known) if column.kind == "category" else []
     if words:
         shown = ", ".join(map(repr, words))
-        found.append((f"{shown} is a category", "if it stands for missing, add it to missing_marks"))
+        decisions.append((f"{shown} is a category", "if it stands for missing, add it to missing_marks"))
     if column.kind == "datetime":
         how = column.date_note or "all of its values read as dates or times"
-        found.append(("read as datetime", how))
-    notes += [Note(column.name, decision, reason) for decision, reason in found]
-    return [f"{decision}: {reason}" for decision, reason in found]
+        decisions.append(("read as datetime", how))
+    notes += [Note(column.name, decision, reason) for decision, reason in decisions]
+    return [f"{decision}: {reason}" for decision, reason in decisions]
 
 
 def _slices(seen: dict[str, _Seen], entries: Sequence[ColumnEntry]) -> list[str]:

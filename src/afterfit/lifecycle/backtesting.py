@@ -37,16 +37,16 @@ def chosen_policies(text: str, use_case: UseCase) -> dict[str, Policy]:
     Raises:
         SettingsError: there is no such preset or file, one is named twice, or a file holds what no policy has.
     """
-    found: dict[str, Policy] = {}
+    policies: dict[str, Policy] = {}
     costs = {name: getattr(use_case.policy, name) for name in ("retraining_cost", "outcome_cost")}
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, policy = _policy(word, use_case, costs)
-        if name in found:
+        if name in policies:
             raise SettingsError(f"--policies names '{name}' twice.")
-        found[name] = policy
-    if not found:
+        policies[name] = policy
+    if not policies:
         raise SettingsError(f"--policies is empty: give some of {', '.join(presets())}, own, or files.")
-    return found
+    return policies
 
 
 def _policy(word: str, use_case: UseCase, costs: Mapping[str, float]) -> tuple[str, Policy]:
@@ -171,9 +171,9 @@ def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
     name = use_case.primary_metric
     lines = [f"{len(ranking.stories)} policies on {use_case.name}, {window}."]
     for story in ranking.stories:
-        found = ranking.against_best[story.name]
+        lag = ranking.against_best[story.name]
         shown = "{:+,.0f} ({:+,.0f} to {:+,.0f})" if story.money is not None else "{:+.4f} ({:+.4f} to {:+.4f})"
-        against = "best" if story is ranking.stories[0] else shown.format(found.value, found.low, found.high)
+        against = "best" if story is ranking.stories[0] else shown.format(lag.value, lag.low, lag.high)
         worth = "" if story.money is None else f"  {story.money:,.0f} net"
         lines.append(
             f"  {story.name:<15} {name} {story.mean(name):.4f}{worth}  {against:<30} {story.retrainings} trained,"
@@ -199,7 +199,7 @@ def _logged(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) ->
 def _totals(use_case: UseCase, story: PolicyRun) -> dict[str, float]:
     name = use_case.primary_metric
     alarms = story.alarms
-    found = {
+    totals = {
         f"mean_{name}": story.mean(name),
         "retrainings": float(story.retrainings),
         "promotions": float(story.count("promoted", "on trial")),
@@ -210,7 +210,7 @@ def _totals(use_case: UseCase, story: PolicyRun) -> dict[str, float]:
         "training_seconds": story.seconds,
         "outcomes_used": float(story.outcomes),
     }
-    return found if story.money is None else {**found, "net_value": story.money}
+    return totals if story.money is None else {**totals, "net_value": story.money}
 
 
 def _at(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, float]:

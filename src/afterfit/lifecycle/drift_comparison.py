@@ -262,17 +262,17 @@ def _outcomes(bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFra
 # What is recorded and said.
 
 
-def _log(found: Compared, html: str) -> None:
+def _log(result: Compared, html: str) -> None:
     """Findings, metrics, a table and the page into the active run."""
-    tracking.params({"reference": found.reference[:400], "current": found.current[:400]}, "drift")
-    tracking.params({"rate": found.windows[0][1].rate, "windows": len(found.windows)}, "drift")
-    tracking.tags({"afterfit.alarm": str(found.alarm).lower()})
-    named = drift.metric_names(found.ranked[:MOST_METRICS])
-    tracking.histories([metrics_of(report, named) for _, report in found.windows])
-    tracking.table(table_of(found), "drift_table.json")
-    tracking.text(json.dumps(found.to_dict(), indent=1), "drift.json")
+    tracking.params({"reference": result.reference[:400], "current": result.current[:400]}, "drift")
+    tracking.params({"rate": result.windows[0][1].rate, "windows": len(result.windows)}, "drift")
+    tracking.tags({"afterfit.alarm": str(result.alarm).lower()})
+    named = drift.metric_names(result.ranked[:MOST_METRICS])
+    tracking.histories([metrics_of(report, named) for _, report in result.windows])
+    tracking.table(table_of(result), "drift_table.json")
+    tracking.text(json.dumps(result.to_dict(), indent=1), "drift.json")
     tracking.text(html, "drift.html")
-    tracking.note("```\n" + "\n".join(described(found))[:MOST_NOTE] + "\n```")
+    tracking.note("```\n" + "\n".join(described(result))[:MOST_NOTE] + "\n```")
 
 
 def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
@@ -286,7 +286,7 @@ def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
     return values
 
 
-def table_of(found: Compared) -> list[dict[str, Any]]:
+def table_of(result: Compared) -> list[dict[str, Any]]:
     """One row a finding that is an alarm, the largest first; without an alarm one row that says so."""
     rows = [
         {
@@ -299,40 +299,40 @@ def table_of(found: Compared) -> list[dict[str, Any]]:
             "smallest of interest": finding.smallest,
             "familywise p": finding.familywise,
         }
-        for name, report in found.windows
+        for name, report in result.windows
         for finding in report.ranked
     ]
     nothing = dict.fromkeys(("column", "change", "in words", "effect", "unit", "smallest of interest", "familywise p"))
     return rows[:MOST_TABLE] or [{"window": "all", **nothing, "in words": "no alarm"}]
 
 
-def described(found: Compared) -> list[str]:
+def described(result: Compared) -> list[str]:
     """The answer in a few readable lines: the most important first."""
-    if len(found.windows) == 1:
-        report = found.windows[0][1]
-        lines = [f"{headline(found)}", *(f"  {line}" for line in ranked_lines(report))]
+    if len(result.windows) == 1:
+        report = result.windows[0][1]
+        lines = [f"{headline(result)}", *(f"  {line}" for line in ranked_lines(report))]
         quiet = [column.name for column in report.columns.values() if not column.alarm]
         if report.alarm and quiet:
             lines.append(f"  no change that matters: {drift.listed(quiet, 12)}")
     else:
-        lines = [headline(found)]
-        width = max(len(name) for name, _ in found.windows)
-        for name, report in found.windows:
+        lines = [headline(result)]
+        width = max(len(name) for name, _ in result.windows)
+        for name, report in result.windows:
             lines.append(f"  {name:<{width}}  {report.rows:>9,} rows  {drift.in_short(report)}")
-    return [drift.shown(line, 400) for line in [*lines, *found.notes, *found.windows[-1][1].notes]]
+    return [drift.shown(line, 400) for line in [*lines, *result.notes, *result.windows[-1][1].notes]]
 
 
-def headline(found: Compared) -> str:
+def headline(result: Compared) -> str:
     """One line: alarm or not, of what against what."""
-    against = f"{found.current} against {found.reference}"
-    if len(found.windows) == 1:
-        name, report = found.windows[0]
+    against = f"{result.current} against {result.reference}"
+    if len(result.windows) == 1:
+        name, report = result.windows[0]
         changed = sum(column.alarm for column in report.columns.values())
         said = f"{changed} of {len(report.columns)} columns changed" if report.alarm else "nothing changed that matters"
         verdict = "ALARM" if report.alarm else "No alarm"
-        return f"{verdict}: {said} in {report.rows:,} rows of {name} against {found.reference}."
-    alarms = sum(report.alarm for _, report in found.windows)
-    return f"{'ALARM' if alarms else 'No alarm'} in {alarms} of {len(found.windows)} windows of {against}."
+        return f"{verdict}: {said} in {report.rows:,} rows of {name} against {result.reference}."
+    alarms = sum(report.alarm for _, report in result.windows)
+    return f"{'ALARM' if alarms else 'No alarm'} in {alarms} of {len(result.windows)} windows of {against}."
 
 
 def ranked_lines(report: DriftReport) -> list[str]:

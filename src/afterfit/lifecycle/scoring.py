@@ -188,10 +188,10 @@ def _measured(use_case: UseCase, tally: ScoreCounts) -> ScoredPerformance | None
     y, predictions, slices = tally.judged.whole()
     names = list(dict.fromkeys([use_case.primary_metric, *use_case.metrics.also]))
     times = _times(slices[use_case.time]) if use_case.time in slices.columns else None
-    found = {name: interval(name, y, predictions, blocks=times, resamples=500, seed=use_case.seed) for name in names}
+    metrics = {name: interval(name, y, predictions, blocks=times, resamples=500, seed=use_case.seed) for name in names}
     columns = {name: slices[name].to_numpy() for name in use_case.metrics.slices if name in slices.columns}
     parts = by_slice(names, y, predictions, columns, smallest=use_case.metrics.smallest_slice) if columns else []
-    return ScoredPerformance(len(y), tally.judged.stride > 1, found, tuple(parts))
+    return ScoredPerformance(len(y), tally.judged.stride > 1, metrics, tuple(parts))
 
 
 def _times(column: "pd.Series[Any]") -> npt.NDArray[Any] | None:
@@ -237,7 +237,7 @@ def _described(place: Path, version: str, tally: ScoreCounts, quality: ScoredPer
 def _summary(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerformance | None) -> dict[str, Any]:
     """The answer as data."""
     notes = [{"column": column, "code": code, "rows": rows} for (column, code), rows in tally.notes.items()]
-    told: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "version": version,
         "out": str(place),
         "rows": tally.rows,
@@ -246,6 +246,6 @@ def _summary(place: Path, version: str, tally: ScoreCounts, quality: ScoredPerfo
         "warnings": notes,
     }
     if quality:
-        told["metrics"] = {n: {"value": v, "low": low, "high": high} for n, (v, low, high) in quality.metrics.items()}
-        told["slices"] = _slice_rows(quality)
-    return told
+        answer["metrics"] = {n: {"value": v, "low": low, "high": high} for n, (v, low, high) in quality.metrics.items()}
+        answer["slices"] = _slice_rows(quality)
+    return answer

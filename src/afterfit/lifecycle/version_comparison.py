@@ -40,7 +40,7 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
             f"{ours.number} as its shadow and whose outcome is known ({shadowed.left:,} without one). Serve with "
             "--shadow, and load the outcomes."
         )
-    held = HeldOut(pd.DataFrame(index=range(len(times))), rows.outcomes, times)
+    judged = HeldOut(pd.DataFrame(index=range(len(times))), rows.outcomes, times)
     compared = _compared(use_case, rows)
     data = {
         "use_case": use_case.name,
@@ -50,7 +50,7 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         "left_out": {"not answered by both, or without an outcome": shadowed.left},
         "comparisons": [comparison.to_dict() for comparison in compared],
     }
-    return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
+    return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), judged, compared)), data)
 
 
 def _compared(use_case: UseCase, rows: PairedRows) -> list[Comparison]:
@@ -79,33 +79,33 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
     bundles = [registry.load_bundle(ours), registry.load_bundle(theirs)]
     start, end = parse_time(period[0], "--start"), parse_time(period[1], "--end")
-    held = held_out(use_case, bundles, start=start, end=end)
-    scored = [bundle.scorer.score(held.frame) for bundle in bundles]
+    rows = held_out(use_case, bundles, start=start, end=end)
+    scored = [bundle.scorer.score(rows.frame) for bundle in bundles]
     keep = ~scored[0][0].bad & ~scored[1][0].bad
     for _, predictions in scored:
         keep &= defined(predictions)
     if not keep.any():
         raise DataError(
-            f"No row of the window ({held.name}) may judge versions {ours.number} and {theirs.number}: "
-            f"{held.inside:,} rows lie before the end of their training. Name a later window with --start and --end."
+            f"No row of the window ({rows.name}) may judge versions {ours.number} and {theirs.number}: "
+            f"{rows.inside:,} rows lie before the end of their training. Name a later window with --start and --end."
         )
-    judged = held.take(keep)
+    judged = rows.take(keep)
     answers = [predictions.take(keep) for _, predictions in scored]
     compared = _compared(use_case, PairedRows(judged.y, answers[0], answers[1], judged.times))
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,
         "champion": theirs.number,
-        "window": held.window(use_case),
-        "left_out": {"inside a training window": held.inside, "not answered": int((~keep).sum())},
+        "window": rows.window(use_case),
+        "left_out": {"inside a training window": rows.inside, "not answered": int((~keep).sum())},
         "comparisons": [comparison.to_dict() for comparison in compared],
     }
     return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), judged, compared)), data)
 
 
-def _described(use_case: UseCase, numbers: tuple[str, str], held: HeldOut, compared: list[Comparison]) -> list[str]:
+def _described(use_case: UseCase, numbers: tuple[str, str], rows: HeldOut, compared: list[Comparison]) -> list[str]:
     lines = [
-        f"Version {numbers[0]} of {use_case.name} against version {numbers[1]} on {len(held.y):,} rows ({held.name}):"
+        f"Version {numbers[0]} of {use_case.name} against version {numbers[1]} on {len(rows.y):,} rows ({rows.name}):"
     ]
     lines += [
         f"  {by.metric:<18} {by.candidate:9.4f} against {by.champion:9.4f}: {by.outcome}, {by.difference:+.4f} "

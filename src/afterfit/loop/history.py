@@ -92,15 +92,15 @@ def spans(history: History, every: WindowLength, start: datetime, end: datetime)
         start: the first begins no earlier.
         end: the last ends no later.
     """
-    found = (TimeWindow(*one) for one in every.between(start, end))
-    return [one for one in found if range(*history.between(one.start, one.end).indices(len(history.y)))]
+    windows = (TimeWindow(*window) for window in every.between(start, end))
+    return [window for window in windows if range(*history.between(window.start, window.end).indices(len(history.y)))]
 
 
 def after(last: Any) -> datetime:
     """The end of a stretch of rows whose last one has this time, to the whole day: the last window may end there."""
     day = np.datetime64(last, "D") + np.timedelta64(1, "D")
-    found: datetime = day.astype("datetime64[us]").item()
-    return found
+    end: datetime = day.astype("datetime64[us]").item()
+    return end
 
 
 def delayed(use_case: UseCase, delay: str) -> UseCase:
@@ -127,10 +127,10 @@ def delayed(use_case: UseCase, delay: str) -> UseCase:
 
 def window_length(every: str, use_case: UseCase) -> WindowLength:
     """The length of a window, as the option or the policy says."""
-    found = WindowLength.parse(every.strip() or use_case.policy.every)
-    if found is None:
+    length = WindowLength.parse(every.strip() or use_case.policy.every)
+    if length is None:
         raise SettingsError("policy.every is empty: name the length of a window, such as 1d, 1w or 1mo.")
-    return found
+    return length
 
 
 def rows_of(use_case: UseCase, end: datetime | None = None) -> data.Window:
