@@ -49,6 +49,7 @@ def client() -> Any:
 
 @lru_cache(maxsize=4)
 def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
+    # a client has no state of ours, is slow to make, and may be shared by threads: one for each set of credentials;
     # the default session would keep the credentials that it saw first
     retries = {"mode": "standard", "total_max_attempts": 3}
     with translated("s3://", ""):

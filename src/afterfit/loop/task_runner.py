@@ -35,7 +35,7 @@ FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": 
 """For processes that train: what a training needed goes back to the system when it is over (glibc; else ignored)."""
 
 
-class Worker:
+class TaskWorker:
     """Does tasks in one process: it owns the history, and the bundles and answers that were used last.
 
     Attributes:
@@ -135,10 +135,10 @@ class TaskRunner:
             )
             self._do = _do
         else:
-            self._pool, self._do = InlineExecutor(), Worker(history).do
+            self._pool, self._do = InlineExecutor(), TaskWorker(history).do
 
     def ask(
-        self, task: Callable[Concatenate[Worker, Given], Result], *given: Given.args, **named: Given.kwargs
+        self, task: Callable[Concatenate[TaskWorker, Given], Result], *given: Given.args, **named: Given.kwargs
     ) -> Result:
         """The result of a task; who asks for the same again waits for the first.
 
@@ -188,7 +188,7 @@ def _handed_over(history: History) -> Path:
 
 # In a process of several.
 
-_worker: Worker
+_worker: TaskWorker
 """The worker of this process. A pool passes tasks nothing that its initializer made: it has to lie in the module."""
 
 
@@ -197,7 +197,7 @@ def _begin(handed: Path) -> None:
     global _worker  # noqa: PLW0603 - set here only, before the process's first task
     threadpool_limits(1)
     with handed.open("rb") as file:
-        _worker = Worker(pickle.load(file))  # noqa: S301 - written by the process that started this one
+        _worker = TaskWorker(pickle.load(file))  # noqa: S301 - written by the process that started this one
 
 
 def _do(task: Callable[..., Any], given: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, float, float]:

@@ -28,7 +28,7 @@ from afterfit.loop.history import History
 from afterfit.loop.observe import PairedRows, metrics_of
 from afterfit.loop.policy import PairedDifference, TimeWindow
 from afterfit.loop.stepping import Recipe, WindowObservation
-from afterfit.loop.task_runner import Worker, loaded
+from afterfit.loop.task_runner import TaskWorker, loaded
 from afterfit.model import packaging
 from afterfit.model.training import Trained, TrainingData
 from afterfit.model.tuning import Search, finished, nearby, search
@@ -54,7 +54,7 @@ class Model:
     params: Mapping[str, Any]
 
 
-def train(worker: Worker, recipe: Recipe) -> Model:
+def train(worker: TaskWorker, recipe: Recipe) -> Model:
     """Train on the rows that a recipe takes, or find the model where it was trained before."""
     history = worker.history
     rows = _rows(history, recipe)
@@ -139,7 +139,7 @@ def _key(history: History, recipe: Recipe, rows: npt.NDArray[Any]) -> str:
 
 
 def observe(
-    worker: Worker, folder: Path, span: TimeWindow, past: tuple[CalibrationEvidence, ...], now: datetime
+    worker: TaskWorker, folder: Path, span: TimeWindow, past: tuple[CalibrationEvidence, ...], now: datetime
 ) -> WindowObservation:
     """A window as a model shows it at a time."""
     bundle, rows = worker.bundle(folder), worker.answered(folder, span, now)
@@ -147,14 +147,14 @@ def observe(
 
 
 def compare_versions(
-    worker: Worker, champion: Path, previous: Path, span: TimeWindow, now: datetime
+    worker: TaskWorker, champion: Path, previous: Path, span: TimeWindow, now: datetime
 ) -> PairedDifference:
     """Two models on the outcomes of a window that are known at a time."""
     ours, theirs = (worker.answered(folder, span, now) for folder in (champion, previous))
     return stepping.compare_versions(worker.history.use_case, worker.bundle(champion), span.name, ours, theirs)
 
 
-def judge(worker: Worker, candidate: Path, champion: Path, now: datetime) -> Verdict:
+def judge(worker: TaskWorker, candidate: Path, champion: Path, now: datetime) -> Verdict:
     """The gate's verdict at a time."""
     history = worker.history
     ours, theirs = (LoadedVersion(folder.name, worker.bundle(folder), folder) for folder in (candidate, champion))
@@ -166,7 +166,7 @@ def judge(worker: Worker, candidate: Path, champion: Path, now: datetime) -> Ver
     return stepping.judged(history.use_case, ours, theirs, HeldOut(frame, y, history.times[rows]))[0]
 
 
-def realised(worker: Worker, folder: Path, span: TimeWindow) -> dict[str, float]:
+def realised(worker: TaskWorker, folder: Path, span: TimeWindow) -> dict[str, float]:
     """Every metric of a window with all its outcomes, in hindsight; "rows" is how many rows that are."""
     window = worker.answered(folder, span, HINDSIGHT)
     keep = window.known
@@ -176,7 +176,7 @@ def realised(worker: Worker, folder: Path, span: TimeWindow) -> dict[str, float]
 
 
 def compare_in_hindsight(
-    worker: Worker, candidate: Path, champion: Path, span: TimeWindow, *, money: bool
+    worker: TaskWorker, candidate: Path, champion: Path, span: TimeWindow, *, money: bool
 ) -> Comparison | None:
     """By how much one model is better than another on a window with all its outcomes; in money where that is asked."""
     rows = PairedRows.of(*(worker.answered(folder, span, HINDSIGHT) for folder in (candidate, champion)))

@@ -35,7 +35,10 @@ TOGETHER = 128
 MANY = 16
 """Answers that follow each other from which they are one record."""
 _forks = [0]
-"""How many forks made this process from one that knew this module; asking the system each time would cost more."""
+"""How many forks made this process from one that knew this module; asking the system each time would cost more.
+
+Of the process and not of a log, since the system calls no object after a fork: that is why it lies in the module.
+"""
 os.register_at_fork(after_in_child=lambda: _forks.__setitem__(0, _forks[0] + 1))
 
 

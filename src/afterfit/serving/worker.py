@@ -44,17 +44,19 @@ class Worker:
 
     Args:
         plan: what is served.
+        stopped: set by a signal that comes before the server is there to obey it.
     """
 
-    def __init__(self, plan: ServerOptions) -> None:
+    def __init__(self, plan: ServerOptions, stopped: threading.Event) -> None:
+        self._faults, self._stopped = FaultReports(), stopped
         use_case, self.shared, self._parent = plan.use_case, Path(plan.shared), os.getppid()
         place = prediction_log.log_of(use_case)
         log = place.spool() if place is not None else None
         acknowledged = place is not None and place.durability == "acknowledged"
         self.service = Service(use_case.name, plan.alias, use_case.serving, log, place, acknowledged)
-        self.service.faults = _fault
+        self.service.faults = self._faults.tell
         if plan.shadow and log is not None:
-            self.service.shadow = Shadow(log, _fault)
+            self.service.shadow = Shadow(log, self._faults.tell)
         self.access = AccessLog(_output(plan.access))
         self.doors = Endpoints(self.service, self.access, tokens_of_environment(), _nowhere)
         self.doors.rest = application(self.service, self.doors, self.shared)
@@ -90,9 +92,9 @@ class Worker:
         """
         until = time.monotonic() + LONGEST_LOAD
         while not self.follower.settled and time.monotonic() < until:
-            if _told_to_stop.wait(0.01):
+            if self._stopped.wait(0.01):
                 return False
-        return not _told_to_stop.is_set()
+        return not self._stopped.is_set()
 
     async def tick(self) -> None:
         """Runs beside the requests."""
@@ -134,7 +136,7 @@ class Worker:
                     prediction_log.seal(service.place, [service.log])
                 service.backlog = service.log.backlog
             except AfterfitError as error:
-                _fault("seal", error)
+                self._faults.tell("seal", error)
 
     def close(self) -> None:
         """End the threads, write what is in memory; the log is sealed by whoever started this process."""
@@ -147,7 +149,7 @@ class Worker:
             try:
                 self.service.log.close()
             except LogError as error:
-                _fault("log", error)
+                self._faults.tell("log", error)
         with suppress(OSError):
             metrics.write(self.shared, self.service.text(0))
         self.access.close()
@@ -182,30 +184,33 @@ def _tell(sentence: str) -> None:
     sys.stderr.flush()
 
 
-_told: dict[str, float] = {}
-_told_to_stop = threading.Event()
+class FaultReports:
+    """Tells the operator of faults, those of one place at most once in five seconds."""
 
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
 
-def _fault(identity: str, error: BaseException) -> None:
-    """Tell the operator; the same place at most once in five seconds."""
-    now = time.monotonic()
-    if now - _told.get(identity, -10.0) < 5:
-        return
-    if len(_told) > 1_000:
-        _told.clear()
-    _told[identity] = now
-    trace = "" if isinstance(error, AfterfitError) else "".join(traceback.format_exception(error))
-    _tell(f"{identity}: {error}\n{trace}".rstrip())
-
-
-def _stay(number: int, frame: FrameType | None) -> None:
-    """A signal that uvicorn has obeyed already, or one that comes before uvicorn is there to obey it."""
-    del number, frame
-    _told_to_stop.set()
+    def tell(self, identity: str, error: BaseException) -> None:
+        """Tell of a fault, where none of that place was told just now."""
+        now = time.monotonic()
+        if now - self._told.get(identity, -10.0) < 5:
+            return
+        if len(self._told) > 1_000:
+            self._told.clear()
+        self._told[identity] = now
+        trace = "" if isinstance(error, AfterfitError) else "".join(traceback.format_exception(error))
+        _tell(f"{identity}: {error}\n{trace}".rstrip())
 
 
 def main(text: str, descriptor: str) -> None:
     """Serve on a socket that the parent process bound."""
+    stopped = threading.Event()
+
+    def stay(number: int, frame: FrameType | None) -> None:
+        """A signal that uvicorn has obeyed already, or one that comes before uvicorn is there to obey it."""
+        del number, frame
+        stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stay)  # uvicorn raises them again when it has stopped, and what it wrote must be closed
-    Worker(plan_of(text)).run(socket.socket(fileno=int(descriptor)))
+        signal.signal(number, stay)  # uvicorn raises them again when it has stopped, and what it wrote must be closed
+    Worker(plan_of(text), stopped).run(socket.socket(fileno=int(descriptor)))
