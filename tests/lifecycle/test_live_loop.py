@@ -141,9 +141,10 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     from dataclasses import replace
 
     from afterfit.commands import train
+    from afterfit.data.windows import TimeWindow
     from afterfit.lifecycle.live_world import Live
     from afterfit.loop.history import History
-    from afterfit.loop.policy import Action, TimeWindow
+    from afterfit.loop.policy import Action
     from afterfit.loop.stepping import act, begin
     from afterfit.loop.task_runner import TaskRunner
 

@@ -179,6 +179,17 @@ def test_without_a_time_column_a_sentence_says_what_is_not_possible_and_the_rest
     assert "need a time column" in err
 
 
+def test_the_log_of_a_use_case_without_a_time_column_is_one_window(shared_store, write_use_case_in, monkeypatch):
+    monkeypatch.setenv("AFTERFIT_LOG", str(shared_store / "untimed"))
+    table = made_table(900, seed=5).drop(columns="hour")
+    file = str(write_use_case_in(shared_store, "untimed", table=table, time=False))
+    train.command(file)
+    table[:200].to_csv("untimed-served.csv", index=False)
+    score.command(file, version="1", data="untimed-served.csv", out="untimed-answers.parquet")
+    [window] = monitor.command(file, version="1").data["windows"]
+    assert window["quality"]["rows"] == window["service"]["answers"] == 200
+
+
 def test_few_rows_one_class_and_nothing_at_all_are_sentences(sizes, command_line):
     table = pd.read_csv("sizes.csv").tail(200)
     table.head(10).to_csv("ten.csv", index=False)

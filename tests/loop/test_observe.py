@@ -1,10 +1,13 @@
 """One window of one version, measured."""
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from afterfit.loop.observe import answered, observe, past_of
+from afterfit.loop.recorded_windows import settled
 from afterfit.model.bundle import save
 from afterfit.model.training import reference, train
 from afterfit.performance.estimation import CalibrationEvidence
@@ -52,6 +55,15 @@ def test_outcomes_of_the_window_change_nothing_in_what_is_estimated(watched):
     before = seen(watched, window, past=past).estimated
     window.y[:] = np.nan
     assert seen(watched, window, past=past).estimated == before
+
+
+def test_a_window_counts_when_its_outcomes_are_due_or_nearly_all_known():
+    end, delay = datetime.fromisoformat("2024-01-08"), timedelta(days=3)
+    assert settled(end, delay, end + delay)
+    assert not settled(end, delay, end, known=89, sound=100)
+    assert settled(end, delay, end, known=90, sound=100)
+    assert not settled(end, delay, end), "no rows at all"
+    assert not settled(None, delay, end)
 
 
 def test_what_a_window_showed_survives_being_written_and_read(watched):

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from afterfit.data.windows import TimeWindow
 from afterfit.drift.report import ColumnReport, DriftFinding, DriftReport
 from afterfit.loop.observation import DataQuality, Observation, ServiceHealth
-from afterfit.loop.policy import PairedDifference, State, TimeWindow, causes_of, decide, remembered, together
+from afterfit.loop.policy import PairedDifference, State, causes_of, decide, remembered, together
 from afterfit.performance.metrics import Measured
 from afterfit.settings import Policy, TrainOn, presets
 

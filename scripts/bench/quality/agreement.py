@@ -120,7 +120,8 @@ def lived(told: dict[str, Any], options: argparse.Namespace, folder: Path) -> li
     write_source(use_case, before, start, folder)
     begun(use_case)
     log, seen, sent = prediction_log.required(use_case), [], start
-    for _, begin, end in window_length(options.every, use_case).between(start, datetime.fromisoformat(options.end)):
+    for window in window_length(options.every, use_case).between(start, datetime.fromisoformat(options.end)):
+        begin, end = window.start, window.end
         serve(use_case, log, whole[(times >= begin) & (times < end)])
         known = end - timedelta(hours=options.delay)
         report(use_case, log, whole[(times >= sent) & (times <= known) & (times < end)], folder)

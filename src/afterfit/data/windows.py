@@ -27,6 +27,15 @@ WORDS = re.compile(r"(\d*)\s*(h|hours?|d|days?|w|weeks?|mo|months?|rows?)", re.I
 
 
 @dataclass(frozen=True, slots=True)
+class TimeWindow:
+    """A window: its name, begin (included) and end (excluded)."""
+
+    name: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class WindowLength:
     """The length of a window: so many units."""
 
@@ -49,8 +58,8 @@ class WindowLength:
         unit = "mo" if word.startswith("mo") else "rows" if word.startswith("row") else word[0]
         return cls(int(match[1] or 1), cast("Unit", unit))
 
-    def between(self, start: datetime, end: datetime) -> Iterator[tuple[str, datetime, datetime]]:
-        """The whole windows from `start` to `end`: name, begin, end. Months are those of the calendar.
+    def between(self, start: datetime, end: datetime) -> Iterator[TimeWindow]:
+        """The whole windows from `start` to `end`. Months are those of the calendar.
 
         Raises:
             SettingsError: it counts rows, which have no times to cut at.
@@ -65,7 +74,7 @@ class WindowLength:
             first, last = self._after(begin, number), self._after(begin, number + 1)
             if last > end:
                 return
-            yield self._name(first), first, last
+            yield TimeWindow(self._name(first), first, last)
         raise SettingsError(f"There are more than {MOST:,} windows from {start} to {end}: take longer ones.")
 
     def _after(self, begin: datetime, number: int) -> datetime:

@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from afterfit.data.windows import TimeWindow
 from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
 from afterfit.lifecycle import alarms, monitoring
 from afterfit.lifecycle.live_world import Live, rows_of, trained
 from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
 from afterfit.loop import history, stepping
 from afterfit.loop.history import History, window_length
-from afterfit.loop.policy import Action, Cause, State, TimeWindow
+from afterfit.loop.policy import Action, Cause, State
 from afterfit.loop.recorded_windows import step_of
 from afterfit.loop.stepping import StepPlan, StepResult
 from afterfit.loop.task_runner import TaskRunner

@@ -15,6 +15,7 @@ import pandas as pd
 
 from afterfit import data, gate, prediction_log
 from afterfit.contract.datetimes import parse_datetimes
+from afterfit.data.windows import TimeWindow
 from afterfit.errors import DataError
 from afterfit.gate.verdict import Finding, Verdict
 from afterfit.lifecycle import promotion
@@ -23,8 +24,8 @@ from afterfit.lifecycle.rollback import command_for
 from afterfit.lifecycle.training_run import TrainingResult, log_and_register
 from afterfit.lifecycle.tuning_run import log_search
 from afterfit.loop import history, tasks
-from afterfit.loop.policy import PairedDifference, TimeWindow
-from afterfit.loop.stepping import Recipe, TrainedVersion, WindowObservation
+from afterfit.loop.policy import PairedDifference
+from afterfit.loop.stepping import BuilderChoice, Recipe, TrainedVersion, WindowObservation
 from afterfit.loop.task_runner import TaskRunner, loaded
 from afterfit.loop.tasks import Model
 from afterfit.mlflow_store import ledger, registry, step_journal, tracking
@@ -55,10 +56,10 @@ class Live:
     page: StepRun
     folder: Path
 
-    def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
+    def recipe(self, version: str) -> BuilderChoice:
         """Builder and parameters of a version."""
         manifest = registry.load_bundle(self._version(version)).manifest
-        return manifest.builder, manifest.params
+        return BuilderChoice(manifest.builder, manifest.params)
 
     def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""

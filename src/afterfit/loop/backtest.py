@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import inf, isfinite, nan, sqrt
-from typing import Any
 
 import numpy as np
 
+from afterfit.data.windows import TimeWindow
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import stepping, tasks
-from afterfit.loop.policy import ENDS, SURE, PairedDifference, TimeWindow
-from afterfit.loop.stepping import Recipe, StepPlan, StepResult, TrainedVersion, WindowObservation
+from afterfit.loop.policy import ENDS, SURE, PairedDifference
+from afterfit.loop.stepping import BuilderChoice, Recipe, StepPlan, StepResult, TrainedVersion, WindowObservation
 from afterfit.loop.task_runner import TaskRunner
 from afterfit.loop.tasks import Model
 from afterfit.performance.estimation import CalibrationEvidence
@@ -34,9 +34,9 @@ class Replay:
     work: TaskRunner
     models: dict[str, Model]
 
-    def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
+    def recipe(self, version: str) -> BuilderChoice:
         """Builder and parameters of a version."""
-        return self.models[version].builder, self.models[version].params
+        return BuilderChoice(self.models[version].builder, self.models[version].params)
 
     def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""

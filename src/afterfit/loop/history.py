@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from afterfit import data
-from afterfit.data.windows import WindowLength
+from afterfit.data.windows import TimeWindow, WindowLength
 from afterfit.errors import SettingsError
-from afterfit.loop.policy import TimeWindow
 from afterfit.model.bundle import Bundle
 from afterfit.use_case import UseCase
 
@@ -92,7 +91,7 @@ def spans(history: History, every: WindowLength, start: datetime, end: datetime)
         start: the first begins no earlier.
         end: the last ends no later.
     """
-    windows = (TimeWindow(*window) for window in every.between(start, end))
+    windows = every.between(start, end)
     return [window for window in windows if range(*history.between(window.start, window.end).indices(len(history.y)))]
 
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from math import inf, isfinite, sqrt
 from typing import Any, Literal
 
+from afterfit.data.windows import TimeWindow
 from afterfit.loop.observation import Observation
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured, metric
@@ -65,15 +66,6 @@ class PairedDifference:
     high: float
     n: int
     skill: float
-
-
-@dataclass(frozen=True, slots=True)
-class TimeWindow:
-    """A window: its name, begin (included) and end (excluded)."""
-
-    name: str
-    start: datetime
-    end: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from afterfit import data, gate
+from afterfit.data.windows import TimeWindow
 from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, last_fold
 from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop.observation import Observation
 from afterfit.loop.observe import AnsweredRows, PairedRows, observe, past_of
-from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, causes_of, decide, remembered
+from afterfit.loop.policy import Action, PairedDifference, State, causes_of, decide, remembered
 from afterfit.loop.recorded_windows import due, settled
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
@@ -63,6 +64,14 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class BuilderChoice:
+    """A model builder by name, and its parameters."""
+
+    builder: str
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedVersion:
     """A version that was trained: its number, how many rows it was trained on, and the time of the last."""
 
@@ -74,7 +83,7 @@ class TrainedVersion:
 class World(Protocol):
     """What the loop acts on. Each call is made at the end of the window in question, and knows nothing later."""
 
-    def recipe(self, version: str) -> tuple[str, Mapping[str, Any]]:
+    def recipe(self, version: str) -> BuilderChoice:
         """Builder and parameters of a version."""
 
     def trained(self, version: str) -> TrainedVersion:
@@ -170,10 +179,10 @@ def _roll_back(action: Action, state: State, world: World) -> StepResult:
 
 
 def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, world: World) -> StepResult:
-    builder, params = world.recipe(state.champion)
+    known = world.recipe(state.champion)
     recipe = Recipe(
-        builder,
-        params,
+        known.builder,
+        known.params,
         policy.tune,
         policy.train_on,
         policy.minimum_outcomes,

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from afterfit.data.windows import TimeWindow
 from afterfit.loop.history import History
 from afterfit.loop.observe import AnsweredRows
-from afterfit.loop.policy import TimeWindow
 from afterfit.loop.stepping import Recipe
 from afterfit.model.bundle import Bundle, load
 from afterfit.performance.predictions import Predictions

@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from afterfit import data
+from afterfit.data.windows import TimeWindow
 from afterfit.gate.examination import HeldOut, LoadedVersion
 from afterfit.gate.verdict import Verdict
 from afterfit.loop import stepping
 from afterfit.loop.history import History
 from afterfit.loop.observe import PairedRows, metrics_of
-from afterfit.loop.policy import PairedDifference, TimeWindow
+from afterfit.loop.policy import PairedDifference
 from afterfit.loop.stepping import Recipe, WindowObservation
 from afterfit.loop.task_runner import TaskWorker, loaded
 from afterfit.model import packaging
