@@ -27,7 +27,7 @@ class Replay:
     """The world of one policy on history: versions are models in a folder, numbered as a registry would.
 
     Attributes:
-        work: does the pieces.
+        work: does the tasks.
         models: the versions so far; the first is "1".
     """
 

@@ -61,7 +61,7 @@ class History:
         return int(np.searchsorted(self.times, limit, side="right" if limit < np.datetime64(now, "us") else "left"))
 
     def outcomes(self, bundle: Bundle, rows: slice, now: datetime) -> npt.NDArray[np.float64]:
-        """The outcomes of some rows as a version counts its classes, nan where they tell nothing of it.
+        """The outcomes of some rows as a version counts its classes, nan where they tell nothing about it.
 
         That is where they are not known at the time, or the version was trained on them.
         """

@@ -95,7 +95,7 @@ def settled(end: datetime | None, delay: timedelta, now: datetime, *, known: int
 
     Args:
         end: where the window ends.
-        delay: hours from a row to its outcome.
+        delay: the time from a row to its outcome.
         now: the time in question.
         known: rows with an answer whose outcome was known then.
         sound: rows with an answer.
