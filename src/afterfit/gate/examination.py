@@ -224,13 +224,13 @@ def _answers(case: GateInput) -> Iterator[Finding]:
     ours = ours if case.unseen is None else case.unseen
     good = ~checked.bad
     yield version_checks.answers_all(int(checked.bad.sum()), len(held.y))
-    undefined = good & ~robustness.defined(ours)
+    undefined = good & ~ours.finite
     yield version_checks.finite(int(undefined.sum()), int(good.sum()))
     keep = good & ~undefined
     theirs = None
     if case.champion is not None:
         their_checked, theirs = case.champion.bundle.scorer.score(held.frame)
-        keep &= ~their_checked.bad & robustness.defined(theirs)
+        keep &= ~their_checked.bad & theirs.finite
         theirs = theirs.take(keep)
     if keep.any():
         yield from _compared(case, held.take(keep), ours.take(keep), theirs)

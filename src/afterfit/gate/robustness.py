@@ -84,15 +84,8 @@ def _damaged(scorer: Scorer, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd
 
 def _worth(scorer: Scorer, frame: pd.DataFrame, y: npt.NDArray[Any], metric: Metric) -> float:
     checked, predictions = scorer.score(frame)
-    keep = ~checked.bad & defined(predictions)
+    keep = ~checked.bad & predictions.finite
     return metric(y[keep], predictions.take(keep)) if keep.any() else float("nan")
-
-
-def defined(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """(n,) which answers are finite numbers."""
-    if predictions.probabilities is not None:
-        return np.asarray(np.isfinite(predictions.probabilities).all(axis=1))
-    return np.asarray(np.isfinite(np.asarray(predictions.prediction, dtype=np.float64)))
 
 
 def constant(predictions: Predictions) -> bool:

@@ -140,7 +140,8 @@ def _batch(
         rows = from_bundle.batch(bundle, frame, table, time=now, hidden=private, mode=mode)
         prediction_log.write_table(logged.log, f"{logged.name}-{tally.rows}", "answers", rows)
     tally.rows += len(frame)
-    tally.refused += int(checked.bad.sum())
+    answered = ~checked.bad & predictions.finite
+    tally.refused += int((~answered).sum())
     tally.notes.update(checked.counts)
     tally.notes.update(
         {(str(note["column"]), note["code"]): len(frame) for note in checked.unknown if _is_odd(use_case, note)}
@@ -149,7 +150,7 @@ def _batch(
         known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
         tally.without_target += int((~known).sum())
         tally.trained_on += _trained_on(use_case, bundle, frame)
-        rows = np.flatnonzero(known & ~checked.bad)
+        rows = np.flatnonzero(known & answered)
         y = encode_target(use_case, frame[use_case.target].iloc[rows], bundle.scorer.classes or ())
         named = dict.fromkeys([*use_case.metrics.slices, *([use_case.time] if use_case.time else [])])
         tally.judged.add(y, predictions.take(rows), frame[[n for n in named if n in frame.columns]].iloc[rows])

@@ -9,7 +9,6 @@ from afterfit import prediction_log
 from afterfit.data.windows import parse_time
 from afterfit.errors import DataError
 from afterfit.gate.examination import HeldOut, held_out
-from afterfit.gate.robustness import defined
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
 from afterfit.mlflow_store import registry
@@ -81,7 +80,7 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
     scored = [bundle.scorer.score(held.frame) for bundle in bundles]
     keep = ~scored[0][0].bad & ~scored[1][0].bad
     for _, predictions in scored:
-        keep &= defined(predictions)
+        keep &= predictions.finite
     if not keep.any():
         raise DataError(
             f"No row of the window ({held.name}) may judge versions {ours.number} and {theirs.number}: "

@@ -14,7 +14,6 @@ import pandas as pd
 from afterfit.contract.checks import Checked
 from afterfit.drift.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
 from afterfit.drift.report import DriftReport
-from afterfit.gate.robustness import defined
 from afterfit.loop.observation import DataQuality, Observation, ServiceHealth, SliceSeen
 from afterfit.model.bundle import Bundle
 from afterfit.performance import estimation
@@ -64,8 +63,8 @@ class AnsweredRows:
 
     @property
     def sound(self) -> npt.NDArray[np.bool_]:
-        """(n,) rows whose answer is a number."""
-        return ~self.bad & defined(self.predictions)
+        """(n,) rows with a usable answer: one that is served, and no error."""
+        return ~self.bad & self.predictions.finite
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -166,7 +165,7 @@ def quality(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DataQual
     key = [name for name in use_case.key if name in window.frame.columns]
     doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
     left = tuple(name for name in unknown if name not in aside)
-    return DataQuality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
+    return DataQuality(len(window.frame), int((~window.sound).sum()), dict(counts[0]), dict(counts[1]), left, doubled)
 
 
 def drift(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DriftReport | None:

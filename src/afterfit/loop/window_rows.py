@@ -233,13 +233,14 @@ def _predictions(own: pd.DataFrame, classes: tuple[Any, ...] | None) -> tuple[Pr
         named = ("prediction", "lower", "upper")
         numbers = {n: pd.to_numeric(own[f"\0{n}"], errors="coerce").to_numpy(np.float64) for n in named}
         ends = [None if np.isnan(numbers[name]).all() else numbers[name] for name in ("lower", "upper")]
-        return Predictions.of_values(numbers["prediction"], *ends), np.isfinite(numbers["prediction"])
+        values = Predictions.of_values(numbers["prediction"], *ends)
+        return values, values.finite
     place = {_word(label): float(i) for i, label in enumerate(classes)}
     codes, uniques = pd.factorize(own["\0prediction"])
     index = np.array([*(place.get(_word(value), np.nan) for value in pd.Index(uniques).tolist()), np.nan])[codes]
-    sound = np.isfinite(index)
     prediction = np.nan_to_num(index).astype(np.intp)
-    return Predictions(prediction, _shares(own, classes), classes=classes), sound
+    predictions = Predictions(prediction, _shares(own, classes), classes=classes)
+    return predictions, np.isfinite(index) & predictions.finite
 
 
 def _shares(own: pd.DataFrame, classes: tuple[Any, ...]) -> FloatArray | None:

@@ -36,7 +36,7 @@ def answer_table(
         they stand in `unknown` of what the contract said. A row with an error has no prediction.
     """
     checked, predictions = bundle.scorer.score(frame)
-    lost = ~checked.bad & ~_finite(predictions)
+    lost = ~checked.bad & ~predictions.finite
     bad = checked.bad | lost
     n = len(frame)
     columns: dict[str, Any] = {"row": pa.array(np.arange(first_row, first_row + n))}
@@ -52,13 +52,6 @@ def answer_table(
 def _ids(n: int) -> pa.Array:
     """Unique ids: one random number a batch, and the row's place in it."""
     return pc.binary_join_element_wise(uuid.uuid4().hex, pc.cast(pa.array(np.arange(n)), pa.string()), "-")
-
-
-def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    if predictions.classes is None:
-        ends = [end for end in (predictions.lower, predictions.upper) if end is not None]
-        return np.asarray(np.isfinite([predictions.prediction, *ends]).all(axis=0))
-    return np.asarray(np.isfinite(np.asarray(predictions.probabilities)).all(axis=1))
 
 
 def _predicted(predictions: Predictions, bad: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
