@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine
+from afterfit.gate.examination import examine
+from afterfit.gate.inputs import GateInput, HeldOut, LoadedVersion
 from afterfit.loop.observe import answered, observe, past_of
 from afterfit.model.answer_table import answer_table
 from afterfit.model.bundle import save

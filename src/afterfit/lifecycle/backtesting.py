@@ -170,7 +170,8 @@ def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
         worth = "" if story.money is None else f"  {story.money:,.0f} net"
         lines.append(
             f"  {story.name:<15} {name} {story.mean(name):.4f}{worth}  {against:<30} {story.retrainings} trained,"
-            f" {story.count('promoted', 'on trial')} promoted, {story.count('refused', 'held')} not,"
+            f" {story.count('promoted', 'on trial')} promoted ({story.count('on trial')} TRIAL),"
+            f" {story.count('refused', 'held')} not,"
             f" {story.count('rolled back')} rolled back; alarms {story.alarms[0]} true, {story.alarms[1]} false"
         )
     return [*lines, f"Recommended: {ranking.recommended}. {ranking.reason}"]
@@ -228,6 +229,7 @@ def _window(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, Any]:
         "believed": None if believed is None else believed.value,
         "action": entry.turn.action.kind,
         "outcome": entry.done.outcome,
+        "verdict": "" if entry.done.verdict is None else entry.done.verdict.decision,
         "reason": entry.turn.action.reason,
         "alarms": [cause.key for cause in entry.turn.action.causes],
         "fell": entry.fell,

@@ -1,19 +1,15 @@
 """Compare two versions on rows that neither was trained on, or on the rows that one answered in the other's shadow."""
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 
 from afterfit import prediction_log
 from afterfit.data.windows import parse_time
 from afterfit.errors import DataError
-from afterfit.gate.examination import HeldOut, held_out
+from afterfit.gate.inputs import HeldOut, held_out
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
 from afterfit.mlflow_store import registry
-from afterfit.performance.paired_comparison import Comparison, compare_performance
-from afterfit.performance.predictions import Predictions
+from afterfit.performance.paired_comparison import Comparison, PairedAnswers
 from afterfit.use_case import UseCase
 
 SHADOW = "shadow"
@@ -27,44 +23,38 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         DataError: the log has no such answers whose outcomes are known.
     """
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
-    bundles = registry.load_bundle(ours), registry.load_bundle(theirs)
-    ends = parse_time(period[0], "--start"), parse_time(period[1], "--end")
-    found = window_rows.from_shadow(use_case, bundles, prediction_log.required(use_case), ends)
-    if not len(found.y):
+    found = window_rows.from_shadow(
+        use_case,
+        registry.load_bundle(ours),
+        registry.load_bundle(theirs),
+        prediction_log.required(use_case),
+        start=parse_time(period[0], "--start"),
+        end=parse_time(period[1], "--end"),
+    )
+    answers, times = found.answers, found.answers.times
+    if times is None or not len(answers.y):
         raise DataError(
             f"The prediction log of {use_case.name} has no request that version {theirs.number} answered with version "
             f"{ours.number} as its shadow and whose outcome is known ({found.left:,} without one). Serve with "
             "--shadow, and load the outcomes."
         )
-    y = found.y if bundles[1].scorer.classes is None else found.y.astype(np.intp)
-    held = HeldOut(pd.DataFrame(index=range(len(y))), y, found.times)
-    compared = _compared(use_case, (y, found.times), (found.candidate, found.champion))
+    held = HeldOut(pd.DataFrame(index=range(len(answers.y))), answers.y, times)
+    compared = _compared(use_case, answers)
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,
         "champion": theirs.number,
-        "window": {"rows": len(y), "start": str(found.times[0]), "end": str(found.times[-1])},
+        "window": {"rows": len(answers.y), "start": str(times[0]), "end": str(times[-1])},
         "left_out": {"not answered by both, or without an outcome": found.left},
         "comparisons": [one.to_dict() for one in compared],
     }
     return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), held, compared)), data)
 
 
-def _compared(use_case: UseCase, rows: tuple[Any, Any], sides: tuple[Predictions, Predictions]) -> list[Comparison]:
-    """(outcomes, times) and the answers of (candidate, champion), by each metric of the use case."""
+def _compared(use_case: UseCase, both: PairedAnswers) -> list[Comparison]:
+    """Candidate against champion by each metric of the use case."""
     names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
-    return [
-        compare_performance(
-            rows[0],
-            sides[1],
-            sides[0],
-            name,
-            blocks=rows[1],
-            confidence=use_case.gate.confidence,
-            seed=use_case.seed,
-        )
-        for name in names
-    ]
+    return [both.compared(name, confidence=use_case.gate.confidence, seed=use_case.seed) for name in names]
 
 
 def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> CommandResult:
@@ -74,7 +64,7 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         DataError: no row of the window may judge both.
     """
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
-    bundles = [registry.load_bundle(ours), registry.load_bundle(theirs)]
+    bundles = [registry.load_bundle(version) for version in (ours, theirs)]
     start, end = parse_time(period[0], "--start"), parse_time(period[1], "--end")
     held = held_out(use_case, bundles, start=start, end=end)
     scored = [bundle.scorer.score(held.frame) for bundle in bundles]
@@ -87,7 +77,8 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
             f"{held.inside:,} rows lie before the end of their training. Name a later window with --start and --end."
         )
     judged = held.take(keep)
-    found = _compared(use_case, (judged.y, judged.times), (scored[0][1].take(keep), scored[1][1].take(keep)))
+    both = PairedAnswers(judged.y, scored[0][1].take(keep), scored[1][1].take(keep), judged.times)
+    found = _compared(use_case, both)
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,

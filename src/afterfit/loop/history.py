@@ -28,11 +28,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from afterfit import data
+from afterfit import data, gate
 from afterfit.data.windows import WindowLength
 from afterfit.errors import SettingsError
-from afterfit.gate.examination import HeldOut, LoadedVersion
-from afterfit.gate.verdict import Verdict
+from afterfit.gate.inputs import HeldOut, LoadedVersion, by_last_fold
+from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop import stepping
 from afterfit.loop.observe import AnsweredRows, metrics_of
 from afterfit.loop.policy import PairedDifference, TimeWindow
@@ -43,7 +43,7 @@ from afterfit.model.training import Trained, TrainingData
 from afterfit.model.tuning import Search, finished, nearby, search
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import value_metric
-from afterfit.performance.paired_comparison import Comparison
+from afterfit.performance.paired_comparison import Comparison, PairedAnswers
 from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
 
@@ -281,23 +281,21 @@ def look(folder: Path, span: TimeWindow, past: tuple[CalibrationEvidence, ...], 
 
 def duel(champion: Path, previous: Path, span: TimeWindow, now: datetime) -> PairedDifference:
     """Two models on the outcomes of a window that are known at a time."""
-    sides = [served(folder, span, now) for folder in (champion, previous)]
-    return stepping.duel(_history[0].use_case, _bundle(champion), span.name, sides[0], sides[1])
+    ours, theirs = (served(folder, span, now) for folder in (champion, previous))
+    return stepping.duel(_history[0].use_case, _bundle(champion), span.name, ours, theirs)
 
 
-def judge(candidate: Path, champion: Path, now: datetime) -> Verdict:
-    """The gate's verdict at a time."""
-    history, sides = (
-        _history[0],
-        [LoadedVersion(folder.name, _bundle(folder), folder) for folder in (candidate, champion)],
-    )
-    end = sides[1].bundle.manifest.window["end"]
+def gate_verdict(candidate: Path, champion: Path, now: datetime, past: tuple[ComparisonUse, ...]) -> Verdict:
+    """The gate's verdict at a time on a model that was trained on all rows up to now, where no trial is allowed."""
+    history, use_case = _history[0], _history[0].use_case
+    ours, theirs = (LoadedVersion(folder.name, _bundle(folder), folder) for folder in (candidate, champion))
+    end = theirs.bundle.manifest.window["end"]
     known = history.usable(now)
     rows = known if end is None else known[history.times[known] > np.datetime64(end, "us")]
     frame = history.window.frame.iloc[rows].reset_index(drop=True)
-    labels = sides[0].bundle.scorer.classes or ()
-    y = data.encode_target(history.use_case, frame[history.use_case.target], labels)
-    return stepping.judged(history.use_case, sides[0], sides[1], HeldOut(frame, y, history.times[rows]))[0]
+    y = data.encode_target(use_case, frame[use_case.target], ours.bundle.scorer.classes or ())
+    case = by_last_fold(use_case, ours, theirs, HeldOut(frame, y, history.times[rows]), past)
+    return gate.judge(gate.examine(case), case.window)
 
 
 def realised(folder: Path, span: TimeWindow) -> dict[str, float]:
@@ -312,13 +310,12 @@ def realised(folder: Path, span: TimeWindow) -> dict[str, float]:
 
 def versus(one: Path, other: Path, span: TimeWindow, money: bool) -> Comparison | None:  # noqa: FBT001 - a key of its memory
     """By how much one model is better than another on a window with all its outcomes, in hindsight; or in money."""
-    sides = [served(folder, span, HINDSIGHT) for folder in (one, other)]
-    keep = sides[0].known & sides[1].sound
-    pair = (sides[0].y[keep], sides[0].predictions.take(keep), sides[1].predictions.take(keep))
-    times = sides[0].times
-    use_case = _history[0].use_case
-    by = value_metric(use_case.metrics.value, pair[1].classes) if money else None
-    return stepping.compared(use_case, pair, None if times is None else times[keep], by)
+    ours, theirs, use_case = served(one, span, HINDSIGHT), served(other, span, HINDSIGHT), _history[0].use_case
+    keep = ours.known & theirs.sound
+    times = None if ours.times is None else ours.times[keep]
+    both = PairedAnswers(ours.y[keep], ours.predictions.take(keep), theirs.predictions.take(keep), times)
+    by = value_metric(use_case.metrics.value, both.candidate.classes) if money else None
+    return stepping.compared(use_case, both, by)
 
 
 # Who does them.

@@ -14,27 +14,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from afterfit import data, gate
-from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, last_fold
-from afterfit.gate.verdict import ComparisonUse, Verdict
+from afterfit import data
+from afterfit.gate.verdict import Verdict
 from afterfit.loop.observation import Observation
 from afterfit.loop.observe import AnsweredRows, observe, past_of
-from afterfit.loop.policy import Action, PairedDifference, State, TimeWindow, decide, found, remembered
+from afterfit.loop.policy import PART, SETTLED, Action, PairedDifference, State, TimeWindow, decide, found, remembered
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import Trained, train
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Metric, metric
-from afterfit.performance.paired_comparison import Comparison, compare_performance
-from afterfit.performance.predictions import Predictions
+from afterfit.performance.paired_comparison import Comparison, PairedAnswers
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase
 
-ENOUGH = 0.9
-"""A window whose outcomes are known to this share is settled: what is missing is its last days, not its bad ones."""
 RESAMPLES = 500
-FEWEST = 5
-"""Training on part of the rows takes at least so many times `minimum_outcomes`; else it takes all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +87,14 @@ class World(Protocol):
     def train(self, recipe: Recipe) -> TrainedVersion:
         """Train and register."""
 
-    def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
-        """What the gate says of it."""
+    def verdict(self, candidate: str, champion: str, now: datetime, *, trial: bool) -> Verdict:
+        """What the gate says of it, in the light of earlier uses of the rows; TRIAL only where that is allowed."""
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
-        """Put it into production, on trial where the verdict is HOLD; whether it is there now."""
+        """Record the verdict, PROMOTE or TRIAL, and put it into production; whether it is there now."""
 
     def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
-        """Record that it stays out."""
+        """Record the verdict, HOLD or REJECT: it stays out."""
 
     def roll_back(self, champion: str, previous: str, reason: str) -> bool:
         """Put the previous version back; whether it is there now."""
@@ -175,10 +169,10 @@ def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, wor
         builder, params, policy.tune, policy.train_on, policy.minimum_outcomes, until=span.end, troubled=state.troubled
     )
     made = world.train(asked)
-    verdict = world.judge(made.version, state.champion, span.end)
+    verdict = world.verdict(made.version, state.champion, span.end, trial=policy.trial)
     spent = (*state.retrained, span.end)
-    good = verdict.decision == "PROMOTE"
-    if good or on_trial(verdict, policy):
+    if verdict.moves:
+        good = verdict.decision == "PROMOTE"
         reason = action.reason if good else f"On trial. {action.reason}"
         if world.promote(made.version, state.champion, verdict, reason):
             after = State(
@@ -196,11 +190,6 @@ def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, wor
         world.refuse(made.version, state.champion, verdict, action.reason)
     refused = replace(state, windows=0, refusals=state.refusals + 1, retrained=spent)
     return StepResult(refused, "refused" if verdict.decision == "REJECT" else "held", made.version, verdict)
-
-
-def on_trial(verdict: Verdict, policy: Policy) -> bool:
-    """Whether a candidate that the gate holds may go in all the same, for the next windows to judge it."""
-    return policy.trial and gate.only_lacks_evidence(verdict)
 
 
 # What is measured, live and on history alike.
@@ -227,7 +216,7 @@ def look(
     """
     known, sound = int(window.known.sum()), int(window.sound.sum())
     due = span.end + timedelta(hours=use_case.gate.label_delay_hours) <= now
-    settled = due or (sound > 0 and known >= ENOUGH * sound)
+    settled = due or (sound > 0 and known >= SETTLED * sound)
     seen = observe(
         use_case,
         bundle,
@@ -254,7 +243,7 @@ def duel(use_case: UseCase, bundle: Bundle, name: str, window: AnsweredRows, oth
     """
     keep = window.known & other.sound
     y, ours, theirs = window.y[keep], window.predictions.take(keep), other.predictions.take(keep)
-    seen = compared(use_case, (y, ours, theirs), None if window.times is None else window.times[keep])
+    seen = compared(use_case, PairedAnswers(y, ours, theirs, None if window.times is None else window.times[keep]))
     if seen is None or not np.isfinite(seen.difference):
         return PairedDifference(name, 0.0, -np.inf, np.inf, int(keep.sum()), 0.0)
     low, high = (0.0, 0.0) if seen.identical else seen.interval
@@ -264,19 +253,13 @@ def duel(use_case: UseCase, bundle: Bundle, name: str, window: AnsweredRows, oth
     return PairedDifference(name, seen.difference, low, high, seen.n, skill if np.isfinite(skill) else 0.0)
 
 
-def compared(
-    use_case: UseCase,
-    sides: tuple[npt.NDArray[Any], Predictions, Predictions],
-    times: npt.NDArray[Any] | None,
-    by: Metric | None = None,
-) -> Comparison | None:
-    """Candidate against champion on (outcomes, candidate's, champion's answers); None where there are no rows."""
-    y, candidate, champion = sides
-    if not len(y):
+def compared(use_case: UseCase, both: PairedAnswers, by: Metric | None = None) -> Comparison | None:
+    """Candidate against champion, by the primary metric where none is named; None where there are no rows."""
+    if not len(both.y):
         return None
-    y = y.astype(np.intp) if candidate.classes is not None else y
-    one = use_case.primary_metric if by is None else by
-    return compare_performance(y, champion, candidate, one, blocks=times, resamples=RESAMPLES, seed=use_case.seed)
+    if both.candidate.classes is not None:
+        both = replace(both, y=both.y.astype(np.intp))
+    return both.compared(use_case.primary_metric if by is None else by, resamples=RESAMPLES, seed=use_case.seed)
 
 
 def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -302,31 +285,10 @@ def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64
         part = rows[times >= np.datetime64(recipe.troubled)]
     else:
         return rows
-    return part if len(part) >= FEWEST * recipe.minimum else rows
+    return part if len(part) >= PART * recipe.minimum else rows
 
 
 def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> tuple[Bundle, Trained]:
     """Train on a table and write the bundle; its manifest is dated with the time of deciding."""
     trained = train(ready.problem, recipe.builder, params)
     return packaging.bundled(ready, (recipe.builder, params), trained, folder, recipe.until), trained
-
-
-def judged(
-    use_case: UseCase,
-    candidate: LoadedVersion,
-    champion: LoadedVersion | None,
-    rows: HeldOut,
-    past: Sequence[ComparisonUse] = (),
-) -> tuple[Verdict, GateInput]:
-    """The gate's verdict on a candidate that was trained on all rows up to now, by its last fold.
-
-    Args:
-        use_case: its limits.
-        candidate: wants in.
-        champion: is in.
-        rows: those with outcomes known now, in order of time.
-        past: comparisons of earlier gates.
-    """
-    held, unseen = last_fold(use_case, candidate.bundle, None if champion is None else champion.bundle, rows)
-    case = GateInput(use_case, candidate, champion, "production", held, past, unseen)
-    return gate.judge(examine(case)), case

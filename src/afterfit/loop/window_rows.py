@@ -18,6 +18,7 @@ from afterfit.data.windows import WindowSplitter
 from afterfit.loop.observation import ServiceHealth
 from afterfit.loop.observe import AnsweredRows, answered
 from afterfit.model.bundle import Bundle
+from afterfit.performance.paired_comparison import PairedAnswers
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.settings import Source
@@ -92,52 +93,58 @@ class ShadowedRows:
     """What two versions answered to the same requests: the champion to those who asked, the candidate behind it.
 
     Attributes:
-        y: (n,) outcomes, of rows that both answered and whose outcome is known.
-        times: (n,) their times, in order.
-        candidate: its n answers.
-        champion: its n answers.
+        answers: of rows that both answered and whose outcome is known, in order of time.
         left: rows that both were asked and that are not among these.
     """
 
-    y: FloatArray
-    times: npt.NDArray[Any]
-    candidate: Predictions
-    champion: Predictions
+    answers: PairedAnswers
     left: int
 
 
 def from_shadow(
-    use_case: UseCase, bundles: tuple[Bundle, Bundle], log: PredictionLog, ends: tuple[datetime | None, datetime | None]
+    use_case: UseCase,
+    candidate: Bundle,
+    champion: Bundle,
+    log: PredictionLog,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> ShadowedRows:
-    """Rows of the log that the second version answered, with the first one as its shadow.
+    """Rows of the log that the champion answered, with the candidate as its shadow.
 
     Args:
         use_case: its time and target.
-        bundles: candidate and champion.
+        candidate: answered behind the champion.
+        champion: answered those who asked.
         log: where their answers are.
-        ends: from when (included) to when (excluded), by the use case's time; by that of serving where it has none.
+        start: from when (included), by the use case's time; by that of serving where it has none.
+        end: to when (excluded).
     """
-    ours, theirs = _own(use_case, bundles[0], log, ends, shadow=True), _own(use_case, bundles[1], log, ends)
+    ours = _own(use_case, candidate, log, start, end, shadow=True)
+    theirs = _own(use_case, champion, log, start, end)
     both = theirs.sort_values("\0clock", kind="stable").index.intersection(ours.index, sort=False)
     ours, theirs = ours.loc[both], theirs.loc[both]
-    found = [_predictions(own, one.scorer.classes) for own, one in zip((ours, theirs), bundles, strict=True)]
-    y = outcomes(use_case, bundles[1].scorer.classes, theirs["\0outcome"])
-    keep = found[0][1] & found[1][1] & np.isfinite(y)
+    said, usable = _predictions(ours, candidate.scorer.classes)
+    given, answered_too = _predictions(theirs, champion.scorer.classes)
+    y = outcomes(use_case, champion.scorer.classes, theirs["\0outcome"])
+    keep = usable & answered_too & np.isfinite(y)
     times = theirs["\0clock"].to_numpy().astype("datetime64[us]")[keep]
-    return ShadowedRows(y[keep], times, found[0][0].take(keep), found[1][0].take(keep), int((~keep).sum()))
+    whole = y[keep] if champion.scorer.classes is None else y[keep].astype(np.intp)
+    return ShadowedRows(PairedAnswers(whole, said.take(keep), given.take(keep), times), int((~keep).sum()))
 
 
 def _own(
     use_case: UseCase,
     bundle: Bundle,
     log: PredictionLog,
-    ends: tuple[datetime | None, datetime | None],
+    start: datetime | None,
+    end: datetime | None,
     *,
     shadow: bool = False,
 ) -> pd.DataFrame:
     """The log's own columns of one version's answers, by prediction id, with the clock beside them."""
     clock = use_case.time or "served"
-    read = prediction_log.read(log, start=ends[0], end=ends[1], time=clock, version=bundle.version, shadow=shadow)
+    read = prediction_log.read(log, start=start, end=end, time=clock, version=bundle.version, shadow=shadow)
     names = [*OWN, "prediction_id"]
     parts = [pd.DataFrame({f"\0{name}": [] for name in [*names, "clock"]}, dtype=object)]
     for table in read:
