@@ -118,7 +118,9 @@ def test_an_example_without_a_prediction_speaks_against_a_version(bundle, tmp_pa
 
 def test_requests_go_on_while_versions_change_and_no_answer_is_mixed(following, versions, tmp_path):
     service, found, _ = following
-    expected = {number: engine(reload.load(versions_path(versions, number))).answers([ROW])[0] for number in versions}
+    expected = {
+        number: engine(reload.load(versions_path(versions, number))).answers([ROW])[0].to_dict() for number in versions
+    }
     doors = made_doors(service, tmp_path)
 
     async def ask_on(one, until):
@@ -197,7 +199,7 @@ def test_a_shadow_that_lags_drops_rows_and_says_so(following, versions, tmp_path
     slow = service.shadow.engine
     monkeypatch.setattr(type(slow), "entries", lambda *_, **__: time.sleep(0.3) or [])
     for _ in range(10):
-        service.shadow.offer([ROW], [{"prediction_id": "1"}], None, 0.0)
+        service.shadow.offer([ROW], service.engine.answers([ROW]), None, 0.0)
     assert service.shadow.dropped > 0
     service.shadow.close()
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 
+from afterfit.model.answer import Answer
+
 
 class LogEntry(NamedTuple):
     """One answer; a NamedTuple because it is built 10,000 times a second.
@@ -74,7 +76,7 @@ Record = tuple[Any, ...]
 RECORDS = "dataframe_records"
 """Where MLflow's servers take a list of rows."""
 TIME, KEY, FEATURES, SECONDS = 1, 4, 5, 14
-"""Where a spool's row has them; see `fields`."""
+"""Where a spool's row has them; see `record_of`."""
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -118,9 +120,17 @@ def unbatch(record: Record) -> list[Record]:
     names = [None] * len(rows) if keys is None else loaded(keys)
     moments = loaded(seconds) if isinstance(seconds, bytes) else [(time, seconds)] * len(rows)
     return [
-        fields(answer, at, version, shadow, key, text_of(row), took)
+        record_of(_stored(answer), at, version, shadow, key, text_of(row), took)
         for row, answer, key, (at, took) in zip(rows, given, names, moments, strict=True)
     ]
+
+
+def _stored(answer: Mapping[str, Any]) -> Answer:
+    """An answer as a record of many has it.
+
+    Which task it was is not known of a row with an error, and is not asked: a spool's row has a place for every number.
+    """
+    return Answer._make([*map(answer.get, Answer._fields[:-1]), "binary"])
 
 
 def together(records: Sequence[Record]) -> BatchRecord | None:
@@ -141,7 +151,7 @@ def together(records: Sequence[Record]) -> BatchRecord | None:
 
 
 def _answer(record: Record) -> dict[str, Any]:
-    """What `fields` was given, with texts in the places of what they say."""
+    """What `_stored` reads: the answer without its version, its texts as they are."""
     identity, _, _, _, _, _, prediction, probability, shares, lower, upper, confidence, warnings, error, _ = record
     return {
         "prediction_id": identity,
@@ -161,8 +171,8 @@ def ids_of(answers: bytes) -> set[str]:
     return {answer["prediction_id"] for answer in loaded(unpacked(answers))}
 
 
-def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answer
-    answer: Mapping[str, Any],
+def record_of(  # noqa: PLR0917 - a spool's row in its order; called for every answer
+    answer: Answer,
     time: int,
     version: str,
     shadow: bool,  # noqa: FBT001 - as above
@@ -171,21 +181,20 @@ def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answ
     seconds: float | None,
 ) -> Record:
     """One answer as a row of the spool."""
-    get = answer.get
-    prediction, shares, warnings, error = answer["prediction"], get("probabilities"), answer["warnings"], get("error")
+    identity, prediction, probability, shares, lower, upper, confidence, _, warnings, error, _ = answer
     return (
-        answer["prediction_id"],
+        identity,
         time,
         version,
         shadow,
         key,
         features,
         None if prediction is None else text_of(prediction),
-        get("probability"),
+        probability,
         None if shares is None else text_of(shares),
-        get("lower"),
-        get("upper"),
-        get("confidence"),
+        lower,
+        upper,
+        confidence,
         text_of(warnings) if warnings else None,
         None if error is None else text_of(error),
         seconds,

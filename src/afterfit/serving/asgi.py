@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache, partial
@@ -18,11 +18,12 @@ from typing import IO, Any
 import orjson
 
 from afterfit.errors import AfterfitError
+from afterfit.model.answer import fresh_id
+from afterfit.model.answer_batch import json_list, json_of_single
 from afterfit.prediction_log.entries import RECORDS
 from afterfit.serving import payloads
 from afterfit.serving.auth import Tokens
 from afterfit.serving.batching import Batches, Job, Parsed
-from afterfit.serving.engine import Answer, fresh_id
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram
 from afterfit.serving.service import Service
@@ -143,7 +144,7 @@ FEW = 16
 """Rows of a request that are answered in the event loop where nothing has to be waited for."""
 LONG = 65_536
 """Bytes from which a body is read beside the event loop, which has others to listen to meanwhile."""
-NOT_READ: Parsed = (), payloads.list_body, None
+NOT_READ: Parsed = (), json_list, None
 RECORDS_BODY = b'{"' + RECORDS.encode() + b'"'
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -302,7 +303,7 @@ class Endpoints:
         if kind != payloads.JSON:
             raise HttpError(415, f"The content type must be {payloads.JSON}.")
         rows, single = payloads.plain_rows(payloads.json_of(body))
-        return (rows, _first, [body]) if single else (rows, payloads.list_body, body)
+        return (rows, json_of_single, [body]) if single else (rows, json_list, body)
 
     def _task(self) -> "asyncio.Task[Any] | None":
         """The task that runs; asked of a loop that is known, because to find it asks the system."""
@@ -372,7 +373,3 @@ class Endpoints:
         """End the batches' thread."""
         if self._batches is not None:
             self._batches.close()
-
-
-def _first(answers: Sequence[Answer]) -> bytes:
-    return payloads.dumped(answers[0])

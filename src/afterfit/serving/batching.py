@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from afterfit.serving.engine import Answer, Bodies, Row
+from afterfit.model.answer import Answer
+from afterfit.serving.engine import Bodies, Row
 from afterfit.serving.http_errors import HttpError
 
 Work = Callable[[list["Job"]], None]

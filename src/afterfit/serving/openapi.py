@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from afterfit.contract.columns import PLACEHOLDERS, Column
+from afterfit.model.answer import keys, task_of
 from afterfit.model.bundle import Bundle
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import Engine
@@ -110,20 +111,16 @@ def answer_schema(engine: Engine) -> Schema:
     """An answer, by the kind of model."""
     classes = engine.bundle.scorer.classes
     number: Schema = {"type": ["number", "null"]}
-    if classes is None:
-        own: Schema = {"prediction": number, "lower": number, "upper": number}
-    else:
-        label: Schema = {"enum": [*classes, None]}
-        shares = {"probability": number} if len(classes) == 2 else {"probabilities": {"type": ["object", "null"]}}
-        own = {"prediction": label, **shares, "confidence": number}
-    notes = {"column": {"type": ["string", "null"]}, "code": {"type": "string"}, "value": {}}
-    properties = {
+    note = {"column": {"type": ["string", "null"]}, "code": {"type": "string"}, "value": {}}
+    schemas: dict[str, Schema] = {
         "prediction_id": {"type": "string"},
-        **own,
+        "prediction": number if classes is None else {"enum": [*classes, None]},
+        "probabilities": {"type": ["object", "null"]},
         "model_version": {"type": ["string", "null"]},
-        "warnings": {"type": "array", "items": {"type": "object", "properties": notes}},
-        "error": {"anyOf": [{"type": "null"}, {"type": "object", "properties": notes}]},
+        "warnings": {"type": "array", "items": {"type": "object", "properties": note}},
+        "error": {"anyOf": [{"type": "null"}, {"type": "object", "properties": note}]},
     }
+    properties = {key: schemas.get(key, number) for key in keys(task_of(classes))}
     return {"type": "object", "title": "Answer", "properties": properties, "required": list(properties)}
 
 

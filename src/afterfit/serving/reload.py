@@ -153,14 +153,14 @@ def try_out(made: Engine, old: Engine | None, recent: Sequence[Row]) -> None:
     examples: list[Any] = list(made.bundle.example)
     try:
         for answer in [*(made.answers([row])[0] for row in examples), *made.answers(examples)]:
-            if answer["error"] is not None:
-                raise BundleError(f"An example of its own gets no prediction: {answer['error']['message']}")
+            if answer.error is not None:
+                raise BundleError(f"An example of its own gets no prediction: {answer.error['message']}")
         if old is None or not recent:
             return
         before, now = old.answers(recent), made.answers(recent)
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise BundleError(f"It cannot answer: {type(error).__name__}.") from error
-    lost = [new["error"] for was, new in zip(before, now, strict=True) if was["error"] is None and new["error"]]
+    lost = [new.error for was, new in zip(before, now, strict=True) if was.error is None and new.error]
     if lost:
         raise BundleError(
             f"{len(lost)} of the last {len(recent)} rows, which the version in service predicts, get no prediction "

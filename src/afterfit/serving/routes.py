@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
+from afterfit.model.answer import encode_json
 from afterfit.prediction_log.entries import Outcome, text_of
 from afterfit.serving import auth, html, metrics, openapi, payloads
 from afterfit.serving.asgi import DOORS, Endpoints, head_of
@@ -69,12 +70,12 @@ def _outcome(one: Any, number: int, engine: Engine, now: int) -> Outcome:
 
 
 def _key(key: Any, number: int, engine: Engine) -> str:
-    names = engine.keeping.key
+    names = engine.redaction.key
     if not names:
         raise HttpError(422, "This use case has no key columns: send the prediction_id.")
     if not isinstance(key, Mapping) or set(key) != set(names):
         raise HttpError(422, f"The key of outcome {number} must be an object with exactly {', '.join(names)}.")
-    text = engine.keeping.name(key)
+    text = engine.redaction.name(key)
     if text is None:
         raise HttpError(422, f"The key of outcome {number} has a missing value.")
     return text
@@ -115,7 +116,7 @@ def application(service: Service, doors: Endpoints, shared: Path) -> FastAPI:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    return Response(payloads.dumped(content), status, media_type=JSON_TYPE)
+    return Response(encode_json(content), status, media_type=JSON_TYPE)
 
 
 def _errors(app: FastAPI, service: Service) -> None:

@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from afterfit.contract.checks import Checked
 from afterfit.errors import AfterfitError, LogError
+from afterfit.model.answer import Answer
+from afterfit.model.answer_batch import AnswerBatch, ids_of, with_ids
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from afterfit.serving.batching import Job
-from afterfit.serving.engine import Answer, AnswerBatch, Bodies, Engine, Row, ids_of, named
+from afterfit.serving.engine import Bodies, Engine, Row
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram, ServerMetrics
 from afterfit.settings import Serving
@@ -77,7 +79,7 @@ class Shadow:
         if engine is None:
             return
         try:
-            answers = named(engine.answers(rows), [one for batch in batches for one in ids_of(batch.answers)])
+            answers = with_ids(engine.answers(rows), [one for batch in batches for one in ids_of(batch.answers)])
             self._log.write(engine.entries(rows, answers, time.time_ns() // 1000, None, shadow=True))
             self.tally.counts["shadow_rows", engine.bundle.version or ""] += len(rows)
         except (AfterfitError, ArithmeticError, ValueError, TypeError) as error:
@@ -305,22 +307,22 @@ def count(tally: ServerMetrics, engine: Engine, answers: Sequence[Answer]) -> No
         return
     known = engine.columns
     for answer in answers:
-        for note in answer["warnings"]:
+        for note in answer.warnings:
             column = note["column"]
             counts["warnings", column if column in known else FOREIGN, note["code"]] += 1
-        error = answer["error"]
+        error = answer.error
         if error is not None:
             counts["row_errors", error["column"] or FOREIGN, error["code"]] += 1
-    good = [answer for answer in answers if answer["error"] is None]
+    good = [answer for answer in answers if answer.error is None]
     if not good:
         return
-    if "lower" in good[0]:
+    if good[0].task == "regression":
         _observe(tally.histogram("prediction_value", version, edges=engine.edges), good, "prediction")
         return
     for answer in good:
-        counts["predictions", version, str(answer["prediction"])] += 1
+        counts["predictions", version, str(answer.prediction)] += 1
     _observe(tally.histogram("confidence", version), good, "confidence")
-    if "probability" in good[0]:
+    if good[0].task == "binary":
         _observe(tally.histogram("probability", version), good, "probability")
 
 
@@ -364,4 +366,4 @@ def _count_notes(tally: ServerMetrics, engine: Engine, checked: Checked) -> npt.
 
 def _observe(histogram: Histogram, answers: Sequence[Answer], name: str) -> None:
     for answer in answers:
-        histogram.observe(answer[name])
+        histogram.observe(getattr(answer, name))
