@@ -198,10 +198,10 @@ def test_requests_that_come_together_are_answered_apart_and_counted(service, doo
     engine = service.engine
     for k, answer in enumerate(found):
         same(answer.json(), engine.bundle.answer({**ROW, "distance": 100.0 + k}))
-    sizes = service.behind.histogram("batch_rows")
+    sizes = service.batch_metrics.histogram("batch_rows")
     assert sizes.total == 60
     assert sum(sizes.counts) < 60  # some went together
-    assert service.tally.counts["requests", "/predict", "200"] == 60
+    assert service.metrics.counts["requests", "/predict", "200"] == 60
 
 
 def test_no_rows_get_no_answers(doors):
@@ -241,8 +241,8 @@ def test_every_row_of_a_request_is_in_the_log(service, doors):
 
 
 def test_private_columns_are_not_in_the_log_and_keys_are(bundle, tmp_path):
-    keeping = LogRedaction(("number",), frozenset({"secret"}), "hash", "salt")
-    service = made_service(bundle, tmp_path, keeping=keeping)
+    redaction = LogRedaction(("number",), frozenset({"secret"}), "hash", "salt")
+    service = made_service(bundle, tmp_path, redaction=redaction)
     answer = asked(made_doors(service, tmp_path), "/predict", {**ROW, "number": 12}).json()
     assert answer["warnings"] == bundle.answer(ROW)["warnings"]  # the key is no unknown column
     [(key, features)] = logged(service, "key, features")
@@ -265,7 +265,7 @@ def test_a_failing_log_costs_the_answer_only_where_answers_are_acknowledged(serv
     if acknowledged:
         assert response.json()["code"] == "log_unavailable"
         assert "retry-after" in response.headers
-    assert service.behind.counts["log_failures",] == 1
+    assert service.batch_metrics.counts["log_failures",] == 1
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

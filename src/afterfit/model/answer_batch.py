@@ -247,7 +247,7 @@ def _numbers(predictions: Predictions) -> list[Column] | None:
 def _warnings(checked: Checked) -> Column:
     """Each row's warnings, without the brackets around them."""
     issues = [issue for issue in checked.issues if not issue.error]
-    unknown = [_text(one) for one in checked.unknown]
+    unknown = [_text(warning) for warning in checked.unknown]
     if not issues:
         return ",".join(unknown)
     marks: Any = np.zeros(checked.size, dtype=np.int64 if len(issues) <= BITS else object)

@@ -101,9 +101,9 @@ class OutOfFold:
     @classmethod
     def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "OutOfFold":
         """The inverse of `to_bytes`."""
-        with np.load(path, allow_pickle=False) as found:
-            table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
-            return cls(found["marks"], Predictions(found["prediction"], table, lower, upper, classes))
+        with np.load(path, allow_pickle=False) as arrays:
+            table, lower, upper = (arrays.get(name) for name in ("probabilities", "lower", "upper"))
+            return cls(arrays["marks"], Predictions(arrays["prediction"], table, lower, upper, classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +237,10 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         BundleError: a file is missing or altered, the format is unknown, or the estimator holds a type outside the
             allow-list.
     """
-    found = digest(folder)
-    if expected_digest is not None and found != expected_digest:
+    actual_digest = digest(folder)
+    if expected_digest is not None and actual_digest != expected_digest:
         raise BundleError(
-            f"The bundle in '{folder}' is not the one that was registered: its digest is {found[:12]}…, "
+            f"The bundle in '{folder}' is not the one that was registered: its digest is {actual_digest[:12]}…, "
             f"registered was {expected_digest[:12]}…. Train and register it again, or find out who changed it."
         )
     manifest = _read(folder / "manifest.json")
@@ -259,7 +259,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
         errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
         unseen = OutOfFold.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, errormap)
+        return Bundle(scorer, Manifest(**known), actual_digest, example, version, rows, reference, unseen, errormap)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 

@@ -1,11 +1,9 @@
 """The records of a spool: an answer, an outcome, and many answers as one record.
 
-Many answers as one record of a spool: written in one piece, told apart only when they are read.
-
-A request of a thousand rows is in the log as two texts, its rows and its answers, which costs a tenth of a thousand
-records; so are the answers to many requests of one row that are written at once. The record takes the row numbers of
-all its answers, of which its own is the last, so that ranges, backlogs and what is sealed are counted in answers
-whatever the records are.
+A record of many answers is written as two texts, the rows and their answers, and is taken apart only when it is read.
+This costs a tenth of as many single records. It is used for a request of many rows, and for many requests that are
+written at once. Such a record takes one row number for each of its answers, and has the last of them. So ranges,
+backlogs and what is sealed are always counted in answers.
 """
 
 import json
@@ -57,7 +55,7 @@ class LogEntry(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The true target of an answer, told by the answer's id or by its key.
+    """The true target of an answer, found by the answer's id or by its key.
 
     Attributes:
         prediction_id: the answer's id, or None.
@@ -81,7 +79,7 @@ DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class BatchRecord(NamedTuple):
-    """Answers that are written together.
+    """Many answers as one record.
 
     Attributes:
         size: how many.
@@ -104,14 +102,14 @@ class BatchRecord(NamedTuple):
     seconds: float | bytes | None
 
     def record(self) -> Record:
-        """As a row of the spool: without a prediction id, its texts in place of one answer's."""
+        """As a row of the spool: it has no prediction id, and its two texts in place of features and prediction."""
         texts = packed(self.features), packed(self.answers)
         head = (None, self.time, self.version, self.shadow, self.keys, *texts)
         return (*head, None, None, None, None, None, None, None, self.seconds)
 
 
 def unbatch(record: Record) -> list[Record]:
-    """The rows of a record that holds many; another one as it is."""
+    """The rows of a record of many answers; a record of one answer as it is."""
     if record[0] is not None:
         return [record]
     _, time, version, shadow, keys, features, answers, *_, seconds = record
@@ -134,9 +132,9 @@ def _stored(answer: Mapping[str, Any]) -> Answer:
 
 
 def together(records: Sequence[Record]) -> BatchRecord | None:
-    """Answers to several requests, all of one version and all shadows or none, as one.
+    """Answers to several requests as one record; all must be of one version, and all of them shadows or none.
 
-    None where one of them holds what JSON does not know: they are to be written one by one.
+    None where one holds what JSON does not know; then they are to be written one by one.
     """
     _, time, version, shadow, *_ = records[0]
     keys = [record[KEY] for record in records]
@@ -220,7 +218,7 @@ def list_of(texts: Sequence[bytes]) -> bytes:
 
 
 def text_of(value: Any) -> bytes:
-    """JSON of any value that a door can bring: what orjson does not know is written as text."""
+    """JSON of any value that an endpoint can bring: what orjson does not know is written as text."""
     try:
         return orjson.dumps(value, default=str, option=DUMP)
     except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, an integer beyond 64 bits

@@ -1,6 +1,6 @@
-"""What a bundle answered as rows of the prediction log: a served request's answers, and a scored batch as a table.
+"""What a bundle answered as rows of the prediction log: a request's answers, and a scored batch as a table.
 
-The prediction log of a bundle that something else serves: MLflow's server, Spark, a notebook.
+Also the log of a bundle that is served by something else: MLflow's server, Spark, a notebook.
 """
 
 import os
@@ -85,7 +85,7 @@ def batch(
         if name not in hidden:
             columns[FEATURE + name] = _of(frame[name])
         elif mode == "hash":
-            columns[FEATURE + name] = pa.array([hashed(one, name, salt) for one in frame[name]], TEXT)
+            columns[FEATURE + name] = pa.array([hashed(value, name, salt) for value in frame[name]], TEXT)
     return pa.table(columns)
 
 
@@ -95,7 +95,7 @@ def outcomes(
     """A table's known targets as outcomes that arrived at a time: by prediction_id, or by the columns of a key."""
     some = frame[frame[target].notna().to_numpy()]
     by_id = list(by) == ["prediction_id"]
-    ids = [None if one is None else str(one) for one in some["prediction_id"]] if by_id else [None] * len(some)
+    ids = [None if value is None else str(value) for value in some["prediction_id"]] if by_id else [None] * len(some)
     table = pa.table(
         {
             "prediction_id": pa.array(ids, TEXT),
@@ -164,7 +164,7 @@ def _notes(column: pa.ChunkedArray, *, first: bool) -> pa.Array:
 
 
 class ServedLog:
-    """Answers that are in the log of a folder before they are returned; several threads may ask at once."""
+    """Answers a frame and logs the answers before it returns them; several threads may call it."""
 
     def __init__(self, place: str, bundle: Bundle) -> None:
         self._place = place

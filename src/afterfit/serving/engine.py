@@ -70,7 +70,7 @@ class Engine:
         return [self._refused(row) if row.errors else next(predicted) for row in checked]
 
     def _framed(self, rows: Sequence[Row]) -> AnswerBatch:
-        """Many rows of one form, column by column; a KeyError where they are not of one form."""
+        """Answers to many rows with the same columns; a KeyError where their columns differ."""
         scorer, names, size = self.bundle.scorer, tuple(rows[0]), len(rows)
         taken = (
             zip(*map(itemgetter(*names), rows), strict=True)
