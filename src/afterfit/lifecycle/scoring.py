@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from afterfit import prediction_log
+from afterfit.contract.checks import Note
 from afterfit.contract.datetimes import parse_datetimes
 from afterfit.data import files
 from afterfit.data.loading import encode_target, missing_target, stream
@@ -166,7 +167,7 @@ def _trained_on(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> int:
     return int(((times >= np.datetime64(start)) & (times <= np.datetime64(end))).sum())
 
 
-def _is_odd(use_case: UseCase, note: dict[str, Any]) -> bool:
+def _is_odd(use_case: UseCase, note: Note) -> bool:
     """A source has its target, key and time beside the features; only other unknown columns are worth a word."""
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore}
     return note["column"] not in aside and not use_case.columns.features
