@@ -19,12 +19,12 @@ from afterfit.settings import Serving
 JSON = {"Content-Type": "application/json"}
 
 
-def made_service(bundle, folder, *, log=True, acknowledged=True, keeping=None, compile_trees=True, **limits):
+def made_service(bundle, folder, *, log=True, acknowledged=True, redaction=None, compile_trees=True, **limits):
     """A service over a bundle, with a log in the folder."""
     place = log_at(str(folder), "made") if log else None
     spool = place.spool() if place else None
     service = Service("made", "production", Serving(**limits), spool, place, acknowledged)
-    service.take(engine(bundle, keeping or LogRedaction(), compile_trees=compile_trees))
+    service.take(engine(bundle, redaction or LogRedaction(), compile_trees=compile_trees))
     return service
 
 

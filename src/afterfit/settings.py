@@ -166,6 +166,14 @@ class Metrics(Settings):
     value: Value | None = None
 
 
+USUAL_TOLERANCE = 0.01
+"""The loss of the primary metric that is still not worse, where nobody says another: of AUC or accuracy, one point in a
+hundred, which few would change production for."""
+FALLS = 5.0
+"""How many tolerances a candidate may lose more than the champion when a column is damaged, where nobody says another
+limit: the damage is done to every row, and in use only ever to some."""
+
+
 class Gate(Settings):
     """Limits of promotion, in the primary metric's unit unless said otherwise.
 
@@ -193,7 +201,7 @@ class Gate(Settings):
 
     require: Literal["better", "not_worse"] = "better"
     margin: Margin = 0.0
-    tolerance: Margin = 0.01
+    tolerance: Margin = USUAL_TOLERANCE
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
     guardrails: dict[str, Annotated[Finite, Field(ge=0)]] = {}
     slice_tolerance: float | None = Field(default=None, ge=0)
@@ -207,6 +215,16 @@ class Gate(Settings):
     larger: float = Field(default=5.0, ge=1)
     slower: float = Field(default=3.0, ge=1)
     approval: bool = False
+
+    @property
+    def known_tolerance(self) -> float:
+        """The tolerance as a number, also where "auto" is to be measured and nobody has: then the default."""
+        return USUAL_TOLERANCE if self.tolerance == "auto" else self.tolerance
+
+    @property
+    def fall_allowed(self) -> float:
+        """What the candidate may lose more than the champion when a column is damaged, in the primary metric's unit."""
+        return FALLS * self.known_tolerance if self.missing_fall is None else self.missing_fall
 
 
 class Registry(Settings):

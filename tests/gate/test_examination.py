@@ -11,9 +11,10 @@ from afterfit import data, gate
 from afterfit.drift.profiles import profile
 from afterfit.drift.reference import Reference
 from afterfit.gate import examination
-from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, held_out
+from afterfit.gate.examination import examine
+from afterfit.gate.inputs import GateInput, HeldOut, LoadedVersion, by_last_fold, held_out
 from afterfit.gate.verdict import ComparisonUse, judge
-from afterfit.model.bundle import load, save
+from afterfit.model.bundle import OutOfFold, load, save
 from afterfit.model.training import train
 from made import BOOSTER, made_table, manifest, posed, use_case
 
@@ -206,6 +207,23 @@ def test_rows_inside_a_training_window_and_young_outcomes_are_left_out(made):
     assert held.times.max() == np.datetime64("2024-02-09T00:00")
     assert held.inside == 12 * 24 + 1
     assert held.young == len(made_table(rows=1500)) - 40 * 24 + 24 - 1
+
+
+def test_all_findings_of_a_gate_by_the_last_fold_say_that_the_candidate_was_trained_on_its_rows(made):
+    case, weak, strong, held = made
+    marks, predictions = data.row_fingerprints(case, held.frame), strong.bundle.scorer.score(held.frame)[1]
+    kept = OutOfFold(marks, predictions)
+    rows = np.sort(np.concatenate([strong.bundle.rows, marks]))
+    whole = LoadedVersion("2", replace(strong.bundle, rows=rows, unseen=kept), strong.folder)
+    found = {one.code: one for one in examine(by_last_fold(case, whole, weak, held))}
+    assert judge(found.values()).decision == "PROMOTE", [one.sentence for one in found.values()]
+    assert found["unseen_by_candidate"].sentence == (
+        "These 900 rows are among its training rows: a fit that had not seen them answered for it; "
+        "the champion never saw them."
+    )
+    said = " ".join(one.sentence for one in found.values())
+    assert "no compared version was trained on" not in said
+    assert "inside a training window" not in said
 
 
 def test_too_few_complete_outcomes_hold(made):

@@ -10,9 +10,11 @@ import mlflow
 import pytest
 
 from afterfit.commands import loop as looping
-from afterfit.commands import step
+from afterfit.commands import step, train
+from afterfit.commands.history import told as told_of
 from afterfit.errors import SettingsError
 from afterfit.lifecycle import live_world
+from afterfit.lifecycle.promotion import PromotionRequest, gate_result, past_uses
 from afterfit.loop import history
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
 from afterfit.use_case import load_use_case
@@ -22,20 +24,78 @@ from made_loop import NOW, decisions, in_production, lived, policy, run_all, set
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
-@pytest.mark.parametrize("preset", ["calendar", "cautious"])
-def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, preset):
-    config = settings(store, policy={"preset": preset, "minimum_outcomes": 100, "every": "1w"})
+def measured(findings):
+    """What a gate found, without the seconds that it took and what only a ledger knows."""
+    told = [one.to_dict() for one in findings]
+    return [one for one in told if not one["code"].startswith(("service_", "loads", "not_rolled_back"))]
+
+
+def said_live():
+    """The verdicts in the journal, in order of the windows."""
+    pages = [page for page in step_journal.pages("changing") if page.marks.get("candidate")]
+    return [live_world.verdict_of(step_journal.read(page, live_world.VERDICT), trial=True) for page in pages]
+
+
+@pytest.mark.parametrize(("preset", "trial"), [("calendar", True), ("cautious", True), ("calendar", False)])
+def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, preset, trial):
+    config = settings(store, policy={"preset": preset, "minimum_outcomes": 100, "every": "1w", "trial": trial})
     in_production(config)
     told = run_all(config)
-    (story,), _ = lived(store / "backtest", {preset: policy(preset)})
+    (story,), _ = lived(store / "backtest", {preset: policy(preset, trial=trial)})
     expected = decisions(story)
     assert told[:-1] == expected[:-1]
     assert told[-1][2] == expected[-1][2]
+    said, judged = [one.done.verdict for one in story.entries if one.done.verdict is not None], said_live()
+    assert [measured(one.findings) for one in judged[: len(said)]] == [measured(one.findings) for one in said]
     book = ledger.entries("changing")
+    uses = list(dict.fromkeys(past_uses(book)))
+    assert [(use.candidate, use.start, use.end) for use in uses[: len(said)]] == [
+        (str(number), verdict.window["start"], verdict.window["end"]) for number, verdict in enumerate(said, 2)
+    ]
     kept = [entry.decision for entry in book if entry.decision.alias == "production" and entry.number > 1]
     assert [decision.moves for decision in kept] == [
         outcome in {"promoted", "on trial"} for _, outcome, _ in told if outcome not in {"nothing", "alarm"}
     ]
+
+
+def test_what_goes_in_on_trial_is_called_so_everywhere_and_nobody_forced_it(store):
+    config = settings(store)
+    in_production(config)
+    answer = step.command(config, now="2024-02-05")
+    assert (answer.exit_code, answer.data["outcome"], answer.data["verdict"]) == (0, "on trial", "TRIAL")
+    assert any(line.startswith("Version 2: TRIAL. ") for line in answer.lines)
+    book = ledger.entries("changing")[1:]
+    told = [(one.decision.alias, one.decision.verdict, one.decision.forced, one.counts) for one in book]
+    assert told == [("staging", "TRIAL", False, True), ("production", "TRIAL", False, True)]
+    for number, recorded in enumerate(book, 2):
+        run = mlflow.get_run(recorded.run_id)
+        assert run.info.run_name == f"{number}. TRIAL 2 to {recorded.decision.alias}"
+        assert mlflow.artifacts.load_text(f"runs:/{recorded.run_id}/decision.md").startswith("# TRIAL: version 2 to ")
+        assert "TRIAL" in told_of(recorded)[0]
+        assert "forced" not in told_of(recorded)[0]
+    assert book[1].decision.reason.startswith("On trial. ")
+    [page] = step_journal.pages("changing")
+    assert (page.marks["verdict"], step_journal.read(page, live_world.VERDICT)["decision"]) == ("TRIAL", "TRIAL")
+
+
+def test_what_is_held_goes_to_staging_on_trial_and_production_stays(store):
+    config = settings(store, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w", "trial": False})
+    in_production(config)
+    answer = step.command(config, now="2024-02-05")
+    assert (answer.data["outcome"], answer.data["verdict"], answer.data["production"]) == ("held", "HOLD", "1")
+    told = [(one.alias, one.verdict, one.forced, one.moves) for one in (e.decision for e in ledger.entries("changing"))]
+    assert told[1:] == [("staging", "TRIAL", False, True), ("production", "HOLD", False, False)]
+
+
+def test_a_later_promotion_on_rows_that_the_loop_judged_on_counts_them(store):
+    config = settings(store, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w", "trial": False})
+    in_production(config)
+    step.command(config, now="2024-02-05")
+    train.command(config)
+    period = PromotionRequest(datetime.fromisoformat("2024-02-01"), datetime.fromisoformat("2024-02-20"))
+    version, book = registry.version("changing", "3"), ledger.entries("changing")
+    found = gate_result(load_use_case(config), version, "production", period, book).verdict.findings
+    assert [one.value for one in found if one.code == "fresh_rows"] == [2]
 
 
 def test_a_backtest_and_the_live_loop_work_on_the_same_rows(store):
@@ -140,7 +200,6 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
 def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     from dataclasses import replace
 
-    from afterfit.commands import train
     from afterfit.data.windows import TimeWindow
     from afterfit.lifecycle.live_world import Live
     from afterfit.loop.history import History

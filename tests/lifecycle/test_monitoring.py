@@ -14,6 +14,7 @@ from afterfit import prediction_log
 from afterfit.commands import monitor, outcomes, score, train
 from afterfit.loop import recorded_windows
 from afterfit.mlflow_store import monitor_runs, registry
+from afterfit.model.answer_batch import with_ids
 from afterfit.performance.metrics import metric
 from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.engine import Engine
@@ -238,9 +239,9 @@ def test_what_a_shadow_answered_is_compared_with_what_was_answered(sizes, comman
     for number, shadow in (("1", False), ("2", True)):
         bundle = registry.load_bundle(registry.version("sizes", number))
         keep = LogRedaction(("hour",))
-        answers = bundle.answers(rows[["size", "count", "colour"]])
-        for i, answer in enumerate(answers):
-            answer["prediction_id"] = f"id-{i}"
+        answers = with_ids(
+            bundle.answer_frame(rows[["size", "count", "colour"]]), [f"id-{i}" for i in range(len(rows))]
+        )
         records = rows[["hour", "size", "count", "colour"]].to_dict("records")
         spool.write(Engine(bundle, None, keep).entries(records, answers, 1_700_000_000_000_000, None, shadow=shadow))
     late = tmp_path / "late.csv"

@@ -102,6 +102,23 @@ def test_an_interrupted_backtest_goes_on_with_the_models_it_has(tmp_path):
     assert decisions(first[0]) == decisions(again[0])
 
 
+def test_a_gate_of_the_loop_pays_for_what_earlier_ones_used_its_rows_for(tmp_path):
+    """Nothing gets in, so that each gate's rows overlap those of the one before it."""
+    (story,), _ = lived(tmp_path, {"calendar": policy("calendar", trial=False)})
+    verdicts = [entry.done.verdict for entry in story.entries if entry.done.verdict is not None]
+    assert [verdict.decision for verdict in verdicts] == ["HOLD"] * 4
+    fresh = [one for verdict in verdicts for one in verdict.findings if one.code == "fresh_rows"]
+    assert [one.value for one in fresh] == [1, 2, 2, 2]
+    assert "judged at 98.75% confidence" in fresh[1].sentence
+    assert [verdict.window["use"]["end"][:10] for verdict in verdicts][:2] == ["2024-02-04", "2024-02-11"]
+
+
+def test_what_the_gate_says_in_a_backtest_names_versions_by_their_numbers(stories):
+    entry = next(one for one in stories[0]["calendar"].entries if one.done.verdict is not None)
+    said = {one.code: one.sentence for one in entry.done.verdict.findings}
+    assert said["another_version"] == "Version 2 is another bundle than version 1."
+
+
 def test_a_candidate_trained_on_poisoned_rows_is_refused(tmp_path):
     """The newest fortnight's outcomes are noise: the last fold shows it, and production stays."""
     frame = table(change="2030-01-01")

@@ -53,6 +53,17 @@ def test_a_refusal_is_recorded_and_moves_nothing():
 
 
 @pytest.mark.usefixtures("versions")
+def test_what_went_in_on_trial_before_there_was_a_word_for_it_is_shown_as_it_was():
+    from afterfit.commands.history import told
+
+    old = Decision("promotion", "HOLD", "1", "production", moves=True, forced=True, reason="On trial. It is newer.")
+    ledger.record("sizes", old, 0)
+    [entry] = ledger.entries("sizes")
+    assert (entry.decision.verdict, entry.decision.forced, entry.counts) == ("HOLD", True, True)
+    assert "HOLD     - -> 1 · to production · forced  by " in told(entry)[0]
+
+
+@pytest.mark.usefixtures("versions")
 def test_what_was_in_production_on_a_day_has_an_answer():
     start = datetime.now(timezone.utc)
     first, second = promote(1), promote(2)

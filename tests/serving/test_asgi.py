@@ -25,7 +25,7 @@ ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier"
 
 @pytest.fixture
 def service(bundle, tmp_path):
-    return made_service(bundle, tmp_path / "log", keeping=LogRedaction(("number",)))
+    return made_service(bundle, tmp_path / "log", redaction=LogRedaction(("number",)))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_an_id_that_was_never_given_is_reported(service, doors):
     given = [{"prediction_id": known, "value": True}, {"prediction_id": "nobody's", "value": True}]
     assert asked(reopened(doors), "/outcomes", given).json() == {"taken": 2, "unknown": ["nobody's"]}
     assert asked(reopened(doors), "/outcomes", given).json()["unknown"] == ["nobody's"]
-    assert service.tally.counts["outcomes",] == 4
+    assert service.metrics.counts["outcomes",] == 4
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_outcome_that_cannot_be_joined_is_refused(doors, outcome):
     response = asked(doors, "/outcomes", outcome)
     assert response.status_code == 422
     assert response.json()["message"].endswith(".")
-    assert doors.service.tally.counts["request_errors", "/outcomes", response.json()["code"]] == 1
+    assert doors.service.metrics.counts["request_errors", "/outcomes", response.json()["code"]] == 1
 
 
 def test_without_a_log_outcomes_have_no_place(bundle, tmp_path):
@@ -127,7 +127,7 @@ def test_metrics_count_requests_rows_warnings_errors_and_predictions(doors):
 
 def test_foreign_column_names_never_become_labels(service, doors):
     asked(doors, "/predict", [{**ROW, f"column {k}": 1} for k in range(50)])
-    columns = {key[1] for key in service.behind.counts if key[0] == "warnings"}
+    columns = {key[1] for key in service.batch_metrics.counts if key[0] == "warnings"}
     assert columns <= {*ROW, "other"}
 
 
@@ -137,8 +137,8 @@ def test_counts_of_processes_that_are_gone_stay_in_the_sum_and_their_gauges_do_n
         one.counts["rows", "1"] += 3
         one.gauges["workers",] = 1
         one.histogram("batch_rows").observe(2)
-    (tmp_path / "tally-999999999.json").write_bytes(gone.text())
-    (tmp_path / "tally-999999998.json").write_bytes(b"cut o")
+    (tmp_path / "metrics-999999999.json").write_bytes(gone.text())
+    (tmp_path / "metrics-999999998.json").write_bytes(b"cut o")
     text = metrics.exposed(metrics.joined(tmp_path, own)).decode()
     assert 'afterfit_rows_total{version="1"} 6.0' in text
     assert "afterfit_workers 1.0" in text
@@ -272,8 +272,8 @@ def test_the_page_shows_what_is_served_and_loads_nothing_from_elsewhere(doors, t
 
 
 def test_a_foreign_name_is_escaped_on_the_page(service):
-    service.tally.counts["warnings", HOSTILE, "missing"] += 1
-    text, _ = html.front(service, service.tally, [])
+    service.metrics.counts["warnings", HOSTILE, "missing"] += 1
+    text, _ = html.front(service, service.metrics, [])
     assert HOSTILE not in text
 
 
@@ -282,7 +282,7 @@ def test_a_foreign_name_is_escaped_on_the_page(service):
 
 @pytest.mark.parametrize("kind", ["bundle", "regression_bundle", "multiclass_bundle"])
 def test_requests_made_from_the_description_are_answered_as_it_says(kind, request, tmp_path):
-    service = made_service(request.getfixturevalue(kind), tmp_path, keeping=LogRedaction(("number",)))
+    service = made_service(request.getfixturevalue(kind), tmp_path, redaction=LogRedaction(("number",)))
     doors = made_doors(service, tmp_path)
     described = got(doors, "/openapi.json").json()
     schema = schemathesis.openapi.from_dict(described)

@@ -74,7 +74,7 @@ def test_the_version_that_the_registry_names_is_served(following, versions, tmp_
     assert service.engine.bundle.version == "2"
     assert service.engine.bundle.digest == versions["2"]["digest"]
     assert [sentence.split()[1] for sentence in told] == ["1", "2"]
-    assert service.tally.counts["reloads", "2"] == 1
+    assert service.metrics.counts["reloads", "2"] == 1
     doors = made_doors(service, tmp_path)
     assert asked(doors, "/predict", ROW).json()["model_version"] == "2"
 
@@ -91,7 +91,7 @@ def test_a_version_that_was_altered_is_refused_and_the_old_one_goes_on(following
     [note] = tmp_path.glob("refused-*.json")
     assert "digest" in json.loads(note.read_text())["reason"]
     assert str(tmp_path) not in json.loads(note.read_text())["reason"]
-    assert service.tally.counts["reloads_refused", "2"] == 1
+    assert service.metrics.counts["reloads_refused", "2"] == 1
 
 
 def test_a_version_that_does_not_answer_todays_rows_is_refused(following, versions, tmp_path):
@@ -118,7 +118,9 @@ def test_an_example_without_a_prediction_speaks_against_a_version(bundle, tmp_pa
 
 def test_requests_go_on_while_versions_change_and_no_answer_is_mixed(following, versions, tmp_path):
     service, found, _ = following
-    expected = {number: engine(reload.load(versions_path(versions, number))).answers([ROW])[0] for number in versions}
+    expected = {
+        number: engine(reload.load(versions_path(versions, number))).answers([ROW])[0].to_dict() for number in versions
+    }
     doors = made_doors(service, tmp_path)
 
     async def ask_on(one, until):
@@ -183,7 +185,7 @@ def test_a_shadow_answers_the_same_rows_into_the_log_under_the_same_ids(followin
     assert own[:3] == (answer["prediction_id"], "1", 0)
     assert behind[:3] == (answer["prediction_id"], "2", 1)
     assert behind[3] != own[3]
-    assert service.shadow.tally.counts["shadow_rows", "2"] == 1
+    assert service.shadow.metrics.counts["shadow_rows", "2"] == 1
 
 
 def test_a_shadow_that_lags_drops_rows_and_says_so(following, versions, tmp_path, monkeypatch):
@@ -197,7 +199,7 @@ def test_a_shadow_that_lags_drops_rows_and_says_so(following, versions, tmp_path
     slow = service.shadow.engine
     monkeypatch.setattr(type(slow), "entries", lambda *_, **__: time.sleep(0.3) or [])
     for _ in range(10):
-        service.shadow.offer([ROW], [{"prediction_id": "1"}], None, 0.0)
+        service.shadow.offer([ROW], service.engine.answers([ROW]), None, 0.0)
     assert service.shadow.dropped > 0
     service.shadow.close()
 
@@ -317,10 +319,10 @@ def test_a_version_that_was_replaced_while_it_was_read_is_not_refused(following,
     gone = {**versions["2"], "bundle": str(tmp_path / "gone")}
     original = reload.loaded
 
-    def overtaken(wanted, keeping):
+    def overtaken(wanted, redaction):
         if wanted == gone:
             target(tmp_path, versions["2"])
-        return original(wanted, keeping)
+        return original(wanted, redaction)
 
     monkeypatch.setattr(reload, "loaded", overtaken)
     target(tmp_path, gone)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import orjson
 import pandas as pd
@@ -13,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit.errors import LogError
+from afterfit.model.answer import fresh_id
+from afterfit.model.bundle import Bundle
 from afterfit.prediction_log.entries import unbatch
 from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.auth import Tokens, tokens_of_environment
-from afterfit.serving.engine import MANY, engine, fresh_id
+from afterfit.serving.engine import MANY, Engine, engine
 from afterfit.serving.metrics import ServerMetrics
 from afterfit.serving.service import count
+from made_answers import CONTRACT, batches
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
 ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}
@@ -137,7 +141,7 @@ def test_many_rows_of_one_form_are_answered_as_each_alone(bundle, first, second)
     kept = json.loads(json.dumps([{**row, name: value} for name, value in zip(names, second, strict=False)]))
     found = engine(bundle).answers([*kept, *[{**ROW, "other": None}] * MANY])
     for answer, one in zip(found, [*kept, {**ROW, "other": None}], strict=False):
-        same(answer, bundle.answer(one))
+        same(answer.to_dict(), bundle.answer(one))
 
 
 @pytest.mark.parametrize("private", [frozenset(), frozenset({"secret"})])
@@ -150,6 +154,20 @@ def test_a_request_of_many_rows_is_logged_as_its_rows_alone_would_be(bundle, pri
     for bodies in (None, json.dumps(rows).encode(), json.dumps({"dataframe_records": rows}).encode()):
         (whole,) = made.entries(rows, answers, 7, 0.5, bodies=bodies)
         assert unbatch(whole.record()) == [tuple(one) for one in alone]
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches())
+def test_counts_of_columns_are_those_of_the_answers(batch):
+    bundle = Bundle(SimpleNamespace(contract=CONTRACT), None, "", (), batch.version)
+    made = Engine(bundle, None, columns=frozenset(CONTRACT.names), edges=(0.0, 1.0))
+    together, apart = ServerMetrics(), ServerMetrics()
+    count(together, made, batch)
+    count(apart, made, list(batch))
+    assert together.counts == apart.counts
+    assert {key: one.counts for key, one in together.histograms.items()} == {
+        key: one.counts for key, one in apart.histograms.items()
+    }
 
 
 def test_counts_of_many_rows_are_those_of_each_alone(service, doors):
@@ -180,10 +198,10 @@ def test_requests_that_come_together_are_answered_apart_and_counted(service, doo
     engine = service.engine
     for k, answer in enumerate(found):
         same(answer.json(), engine.bundle.answer({**ROW, "distance": 100.0 + k}))
-    sizes = service.behind.histogram("batch_rows")
+    sizes = service.batch_metrics.histogram("batch_rows")
     assert sizes.total == 60
     assert sum(sizes.counts) < 60  # some went together
-    assert service.tally.counts["requests", "/predict", "200"] == 60
+    assert service.metrics.counts["requests", "/predict", "200"] == 60
 
 
 def test_no_rows_get_no_answers(doors):
@@ -223,8 +241,8 @@ def test_every_row_of_a_request_is_in_the_log(service, doors):
 
 
 def test_private_columns_are_not_in_the_log_and_keys_are(bundle, tmp_path):
-    keeping = LogRedaction(("number",), frozenset({"secret"}), "hash", "salt")
-    service = made_service(bundle, tmp_path, keeping=keeping)
+    redaction = LogRedaction(("number",), frozenset({"secret"}), "hash", "salt")
+    service = made_service(bundle, tmp_path, redaction=redaction)
     answer = asked(made_doors(service, tmp_path), "/predict", {**ROW, "number": 12}).json()
     assert answer["warnings"] == bundle.answer(ROW)["warnings"]  # the key is no unknown column
     [(key, features)] = logged(service, "key, features")
@@ -247,7 +265,7 @@ def test_a_failing_log_costs_the_answer_only_where_answers_are_acknowledged(serv
     if acknowledged:
         assert response.json()["code"] == "log_unavailable"
         assert "retry-after" in response.headers
-    assert service.behind.counts["log_failures",] == 1
+    assert service.batch_metrics.counts["log_failures",] == 1
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

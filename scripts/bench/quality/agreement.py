@@ -169,7 +169,7 @@ def serve(use_case: Any, log: Any, rows: pd.DataFrame) -> None:
             some = rows.iloc[first : first + CHUNK][names]
             records = [{str(key): plain(value) for key, value in row.items()} for row in some.to_dict("records")]
             now = int(np.datetime64(rows[use_case.time].iloc[first], "us").astype(np.int64))
-            spool.write(from_bundle.entries(bundle, records, bundle.answers(some), now, 0.0))
+            spool.write(from_bundle.entries(bundle, records, bundle.answer_frame(some), now, 0.0))
         prediction_log.seal(log, [spool])
     finally:
         spool.close()

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine
+from afterfit.gate.examination import examine
+from afterfit.gate.inputs import GateInput, HeldOut, LoadedVersion
 from afterfit.gate.verdict import judge
 from afterfit.model.bundle import Manifest, load, save
 from afterfit.model.training import prepare, train

@@ -60,7 +60,7 @@ def _rehearses(use_case: UseCase, asked: str) -> bool:
 def _promoted(use_case: UseCase, number: str) -> list[str]:
     lines: list[str] = []
     for target in (registry.STAGING, registry.PRODUCTION):
-        answer = promotion.judged(use_case, registry.version(use_case.name, number), target)
+        answer = promotion.promoted(use_case, registry.version(use_case.name, number), target)
         lines += answer.lines
         if answer.exit_code:
             break

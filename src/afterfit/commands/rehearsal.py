@@ -175,7 +175,7 @@ def _refused(use_case: UseCase, table: Table) -> list[str]:
     with tracking.run(use_case.name, f"train {WRONG}"):
         result = train_and_register(table, WRONG, {})
     number = result.version.number if result.version else registry.LATEST
-    answer = promotion.judged(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
+    answer = promotion.promoted(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
     return [line for line in answer.lines if not line.startswith("  +")]
 
 

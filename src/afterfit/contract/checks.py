@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from afterfit.errors import DataError
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Note = dict[str, Any]  # one warning or error as the answer carries it
 Taker = Callable[[Callable[[Any], Any]], Callable[[Rows], list[Any]]]
 ABSENT: Any = object()
 _TEXTS = frozenset({str, type(None)})
@@ -28,6 +27,27 @@ MUST_BE = {
     "invalid_boolean": 'true or false (also 1, 0, "yes", "no")',
     "invalid_datetime": "a date or time, best as ISO text such as 2013-01-31T14:05:00Z (not a number)",
 }
+
+
+class _Note(TypedDict):
+    column: str | None
+    code: str
+    value: Any
+
+
+class Note(_Note, total=False):
+    """One warning or error, in the form in which an answer's JSON carries it.
+
+    Attributes:
+        column: which column, or None where it is about none of the row's.
+        code: what is odd.
+        value: what came, where it may be repeated.
+        message: of an error: a sentence.
+        suggestion: of an unknown column: the column that was probably meant, or None.
+    """
+
+    message: str
+    suggestion: str | None
 
 
 def note(column: Column, code: str, value: Any, *, error: bool) -> Note:
@@ -41,7 +61,7 @@ def note(column: Column, code: str, value: Any, *, error: bool) -> Note:
     else:
         came = "another value came" if column.private else f"{value!r} came"
         message = f"{column.name} must be {MUST_BE[code]}; {came}."
-    return found | {"message": message}
+    return {**found, "message": message}
 
 
 def _verdict(column: Column, problem: str) -> tuple[str, bool]:

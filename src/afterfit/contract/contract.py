@@ -165,7 +165,7 @@ class Contract:
             if len(self._unknown) >= REMEMBERED:
                 self._unknown.clear()
             self._unknown[names] = notes
-        return [dict(one) for one in notes]
+        return [one.copy() for one in notes]
 
     def unknown_columns(self, names: Iterable[Any]) -> list[Note]:
         """One warning for each name that the contract does not know, by name; at most 20 are named, the rest counted.
@@ -176,8 +176,8 @@ class Contract:
         came = set(names)
         absent = [name for name in self.names if name not in came]
         unknown = sorted(str(name) for name in came.difference(self.names))
-        notes = [
-            {"column": shown(name), "code": "unknown_column", "value": None, "suggestion": suggestion}
+        notes: list[Note] = [
+            {"column": str(shown(name)), "code": "unknown_column", "value": None, "suggestion": suggestion}
             for name, suggestion in zip(unknown, _renames(unknown[:MOST_NAMED], absent), strict=False)
         ]
         if len(unknown) > MOST_NAMED:

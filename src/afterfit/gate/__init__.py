@@ -9,64 +9,14 @@ from afterfit.package import lazy
 
 if TYPE_CHECKING:
     from afterfit.gate.examination import examine
-    from afterfit.gate.verdict import (
-        Finding,
-        Verdict,
-        another_version,
-        approval,
-        beats_dummy,
-        champion_does_not_load,
-        confidence_left,
-        enough_rows,
-        fresh,
-        guardrail,
-        judge,
-        judged_by_fold,
-        no_champion,
-        none_seen,
-        not_rolled_back,
-        not_worse,
-        only_lacks_evidence,
-        other_answers,
-        outside_training,
-        policy_hash,
-        primary,
-        rows_unread,
-        slices,
-        uses,
-        value,
-    )
+    from afterfit.gate.inputs import GateInput, HeldOut, LoadedVersion, by_last_fold, held_out
+    from afterfit.gate.verdict import ComparisonUse, Finding, Verdict, confidence_left, judge, uses
 else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
             "examination": ("examine",),
-            "verdict": (
-                "Finding",
-                "Verdict",
-                "another_version",
-                "approval",
-                "beats_dummy",
-                "champion_does_not_load",
-                "confidence_left",
-                "enough_rows",
-                "fresh",
-                "guardrail",
-                "judge",
-                "judged_by_fold",
-                "no_champion",
-                "none_seen",
-                "not_rolled_back",
-                "not_worse",
-                "only_lacks_evidence",
-                "other_answers",
-                "outside_training",
-                "policy_hash",
-                "primary",
-                "rows_unread",
-                "slices",
-                "uses",
-                "value",
-            ),
+            "inputs": ("GateInput", "HeldOut", "LoadedVersion", "by_last_fold", "held_out"),
+            "verdict": ("ComparisonUse", "Finding", "Verdict", "confidence_left", "judge", "uses"),
         },
     )

@@ -1,6 +1,6 @@
 """What a gate measures beside the comparison: calibration, missing columns, equal models, and the cost of answering."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from afterfit.gate.inputs import HeldOut
+from afterfit.model.bundle import Bundle
 from afterfit.model.scorer import Scorer, predict
 from afterfit.model.training import TrainingData, encode, fit, layout
 from afterfit.performance.metrics import Metric
@@ -84,15 +86,8 @@ def _damaged(scorer: Scorer, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd
 
 def _worth(scorer: Scorer, frame: pd.DataFrame, y: npt.NDArray[Any], metric: Metric) -> float:
     checked, predictions = scorer.score(frame)
-    keep = ~checked.bad & defined(predictions)
+    keep = ~checked.bad & predictions.finite
     return metric(y[keep], predictions.take(keep)) if keep.any() else float("nan")
-
-
-def defined(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """(n,) which answers are finite numbers."""
-    if predictions.probabilities is not None:
-        return np.asarray(np.isfinite(predictions.probabilities).all(axis=1))
-    return np.asarray(np.isfinite(np.asarray(predictions.prediction, dtype=np.float64)))
 
 
 def constant(predictions: Predictions) -> bool:
@@ -101,31 +96,25 @@ def constant(predictions: Predictions) -> bool:
     return len(answers) > 1 and bool(np.all(answers == answers[0]))
 
 
-def equal_models_spread(
-    problem: TrainingData,
-    recipe: tuple[str, Mapping[str, Any]],
-    scorer: Scorer,
-    held: tuple[pd.DataFrame, npt.NDArray[Any]],
-    metric: Metric,
-) -> float:
+def equal_models_spread(bundle: Bundle, problem: TrainingData, held: HeldOut, metric: Metric) -> float:
     """How far two equal models differ: the largest difference among the recipe's fits with other seeds.
 
     Five fits on the same rows, of which any two differ by their seeds only; judged on the same held-out rows, with
-    the calibration of `scorer`. A recipe without chance in it gives 0.
+    the calibration of the bundle. A recipe without chance in it gives 0.
 
     Args:
-        problem: the champion's training rows, made ready.
-        recipe: builder and parameters.
-        scorer: the champion's.
-        held: frame and outcomes to judge on.
+        bundle: the champion's, with its recipe.
+        problem: its training rows, made ready.
+        held: rows to judge on.
         metric: in whose unit.
     """
-    values = []
+    values, scorer = [], bundle.scorer
+    builder, params = bundle.manifest.builder, bundle.manifest.params
     for seed in range(1, REFITS + 1):
         use_case = problem.use_case.model_copy(update={"seed": problem.use_case.seed + seed})
         encoder, matrix = encode(problem, np.arange(len(problem.frame)), use_case.seed)
-        estimator = fit(*recipe, matrix, problem.y, form=layout(encoder), use_case=use_case)
-        held_matrix = encoder.encode_frame(problem.contract.check_frame(held[0]))
+        estimator = fit(builder, params, matrix, problem.y, form=layout(encoder), use_case=use_case)
+        held_matrix = encoder.encode_frame(problem.contract.check_frame(held.frame))
         answers = predict(estimator, held_matrix, problem.classes, scorer.calibration, scorer.offsets)
-        values.append(metric(held[1], answers))
+        values.append(metric(held.y, answers))
     return float(max(abs(one - other) for one, other in combinations(values, 2)))

@@ -6,17 +6,15 @@ What it costs to keep a version, to load it and to ask it, beside the champion i
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from afterfit.gate.inputs import LoadedVersion
+from afterfit.gate.limits import CHEAP, MOST_REFUSED
 from afterfit.gate.robustness import Fall
 from afterfit.gate.verdict import Finding, Outcome
-from afterfit.model.bundle import Bundle, load
-
-CHEAP = {"size": 10.0, "load time": 1_000.0, "one row": 5.0, "1,000 rows": 100.0}
-"""What costs no more than this (MB, milliseconds) is not held against a candidate, however cheap the champion is."""
+from afterfit.model.bundle import load
 
 
 def example_answered(answers: Sequence[dict[str, Any]]) -> Finding:
@@ -40,6 +38,26 @@ def loads(digest: str) -> Finding:
     return Finding("loads", "pass", f"It loads, and is the bundle that was registered (digest {digest[:12]}…).")
 
 
+def rows_unread(reason: str) -> Finding:
+    """The rows that the version should answer could not be read or checked."""
+    return Finding("answers_rows", "fail", f"The latest rows could not be scored: {reason}")
+
+
+def not_rolled_back(candidate: str, decision: int | None, reason: str) -> Finding:
+    """A version that was rolled back does not come again, nor does its bundle under another number."""
+    if decision is None:
+        return Finding("not_rolled_back", "pass", "It was never rolled back.")
+    sentence = f"Version {candidate} was rolled back by decision {decision} ({reason}): train a new candidate."
+    return Finding("not_rolled_back", "fail", sentence)
+
+
+def approval(approved: str, tag: str) -> Finding:
+    """A person approved the version, by a tag in the MLflow interface."""
+    if approved:
+        return Finding("approval", "pass", f"Approved: {approved}.")
+    return Finding("approval", "unsure", f"Nobody approved it yet: set the tag '{tag}' of the version to your name.")
+
+
 def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
     """How many rows the candidate refuses; those are in no comparison."""
     if rows == 0:
@@ -47,9 +65,10 @@ def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
     if refused == 0:
         return Finding("answers_rows", "pass", f"It answers all {rows:,} {which} rows.", 0.0, n=rows)
     share = refused / rows
-    outcome: Outcome = "pass" if share <= 0.01 else "fail"
-    sentence = f"It refuses {refused:,} of {rows:,} {which} rows ({share:.1%}; at most 1 % may be)."
-    return Finding("answers_rows", outcome, sentence, share, 0.01, n=rows)
+    outcome: Outcome = "pass" if share <= MOST_REFUSED else "fail"
+    most = f"at most {100 * MOST_REFUSED:g} % may be"
+    sentence = f"It refuses {refused:,} of {rows:,} {which} rows ({share:.1%}; {most})."
+    return Finding("answers_rows", outcome, sentence, share, MOST_REFUSED, n=rows)
 
 
 def finite(undefined: int, rows: int) -> Finding:
@@ -146,21 +165,25 @@ AGAIN = (0.1, 1.0, 3.0)
 """Seconds to wait before what looks too slow is measured again."""
 
 
-def costs(sides: Sequence[tuple[Bundle, Path]], *, larger: float, slower: float) -> Iterator[Finding]:
+def costs(
+    candidate: LoadedVersion, champion: LoadedVersion | None, *, larger: float, slower: float
+) -> Iterator[Finding]:
     """A finding each for the size on disk, and the times to load, to answer a row, and to answer 1,000.
 
     Args:
-        sides: a bundle and the folder it was loaded from; the candidate's, and the champion's where there is one.
+        candidate: wants in.
+        champion: is in; None where nothing is.
         larger: how many times the champion's size is allowed.
         slower: how many times the champion's times are allowed.
     """
-    row = sides[0][0].example[0]
+    both = [candidate] if champion is None else [candidate, champion]
+    row = candidate.bundle.example[0]
     frame = pd.DataFrame([dict(row)] * MANY)
-    sizes = [sum(file.stat().st_size for file in folder.iterdir()) / 1e6 for _, folder in sides]
+    sizes = [sum(file.stat().st_size for file in one.folder.iterdir()) / 1e6 for one in both]
     yield _finding("size", sizes, "MB", larger)
-    yield fast_enough("load time", [partial(load, folder) for _, folder in sides], 1, slower)
-    yield fast_enough("one row", [partial(bundle.answer, row) for bundle, _ in sides], 30, slower)
-    yield fast_enough("1,000 rows", [partial(bundle.answers, frame) for bundle, _ in sides], 3, slower)
+    yield fast_enough("load time", [partial(load, one.folder) for one in both], 1, slower)
+    yield fast_enough("one row", [partial(one.bundle.answer, row) for one in both], 30, slower)
+    yield fast_enough("1,000 rows", [partial(one.bundle.answers, frame) for one in both], 3, slower)
 
 
 def fast_enough(name: str, calls: Sequence[Callable[[], object]], repeats: int, limit: float) -> Finding:

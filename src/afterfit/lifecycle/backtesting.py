@@ -27,7 +27,12 @@ from afterfit.settings import Policy, TrainOn, presets
 from afterfit.use_case import UseCase
 
 OWN = "own"
-SECONDS = {"observe": "look", "compare_versions": "duel", "compare_in_hindsight": "versus"}
+SECONDS = {
+    "observe": "look",
+    "compare_versions": "duel",
+    "compare_in_hindsight": "versus",
+    "gate_verdict": "judge",
+}
 """What tasks are called in a backtest's answer, where programs read them, if that is not the task's name."""
 
 
@@ -177,7 +182,8 @@ def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
         worth = "" if story.money is None else f"  {story.money:,.0f} net"
         lines.append(
             f"  {story.name:<15} {name} {story.mean(name):.4f}{worth}  {against:<30} {story.retrainings} trained,"
-            f" {story.count('promoted', 'on trial')} promoted, {story.count('refused', 'held')} not,"
+            f" {story.count('promoted', 'on trial')} promoted ({story.count('on trial')} TRIAL),"
+            f" {story.count('refused', 'held')} not,"
             f" {story.count('rolled back')} rolled back; alarms {story.alarms[0]} true, {story.alarms[1]} false"
         )
     return [*lines, f"Recommended: {ranking.recommended}. {ranking.reason}"]
@@ -235,6 +241,7 @@ def _window(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, Any]:
         "believed": None if best is None else best.value,
         "action": entry.turn.action.kind,
         "outcome": entry.done.outcome,
+        "verdict": "" if entry.done.verdict is None else entry.done.verdict.decision,
         "reason": entry.turn.action.reason,
         "alarms": [cause.key for cause in entry.turn.action.causes],
         "fell": entry.fell,

@@ -188,7 +188,9 @@ def _finished(page: StepRun, stage: Stage, done: StepResult) -> None:
         lost = {cause.key for cause in stage.action.causes}
         state = replace(state, alarmed=tuple(key for key in state.alarmed if key not in lost))
     step_journal.write(page, STATE, state.to_dict())
-    page = step_journal.mark(page, outcome=done.outcome, candidate=done.candidate, version=state.champion)
+    verdict = "" if done.verdict is None else done.verdict.decision
+    told = {"outcome": done.outcome, "candidate": done.candidate, "verdict": verdict, "version": state.champion}
+    page = step_journal.mark(page, **told)
     numbers = {"alarms": float(len(stage.action.causes)), "retrained": float(bool(done.candidate))}
     step_journal.close(page, "\n\n".join(_lines(stage.span, stage.action, done)), numbers)
 
@@ -218,6 +220,7 @@ def _said(  # noqa: PLR0917 - one place, called from three
         "outcome": outcome,
         "action": None if action is None else action.to_dict(),
         "candidate": "" if done is None else done.candidate,
+        "verdict": "" if done is None or done.verdict is None else done.verdict.decision,
         "production": None if done is None else done.state.champion,
     }
     code = EXIT.get(outcome, ALARM if action is not None and action.causes else 0)

@@ -5,7 +5,7 @@ Each change leaves a mark first, and looks for its own mark before it is made ag
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -97,32 +97,30 @@ class Live:
             run_id = log_search(self.use_case, search, f"tune for {self.page.window}")
             tracking.params({"trials": len(search.trials), "run_id": run_id}, "search")
 
-    def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
-        """What the gate says of it; as it was said, where it was said already."""
+    def verdict(self, candidate: str, champion: str, now: datetime, *, trial: bool) -> Verdict:
+        """What the gate says of it; from the same findings, where they are in the journal already."""
         if self.page.marks.get("judged") == candidate:
-            return verdict_of(step_journal.read(self.page, VERDICT))
-        found = self.work.ask(tasks.judge, self._folder(candidate), self._folder(champion), now)
+            return verdict_of(step_journal.read(self.page, VERDICT), trial=trial)
         version, book = self._version(candidate), ledger.entries(self.use_case.name)
-        more: list[Finding] = [promotion.barred(version, book)]
-        if self.use_case.gate.approval:
-            more.append(gate.approval(version.tags.get(promotion.APPROVED, "").strip(), promotion.APPROVED))
-        verdict = gate.judge([*found.findings, *more])
+        past = tuple(promotion.past_uses(book))
+        seen = self.work.ask(tasks.gate_verdict, self._folder(candidate), self._folder(champion), now, past)
+        more = promotion.on_record(self.use_case, version, PRODUCTION, book)
+        verdict = gate.judge([*seen.findings, *more], {**seen.window, "window": self.page.window}, trial=trial)
         step_journal.write(self.page, VERDICT, verdict.to_dict())
         self.page = step_journal.mark(self.page, judged=candidate)
         return verdict
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
         """To staging, then to production, each a decision in the ledger; what is there already is not done again."""
-        passed = replace(verdict, decision="PROMOTE")
-        self._decide(candidate, champion, STAGING, passed, PromotionRequest())
-        trial = verdict.decision != "PROMOTE"
-        return self._decide(candidate, champion, PRODUCTION, verdict, PromotionRequest(force=trial, reason=reason))
+        self._decide(candidate, champion, STAGING, verdict, "")
+        return self._decide(candidate, champion, PRODUCTION, verdict, reason)
 
     def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
-        """Record the refusal; a candidate that is only held goes to staging."""
-        if verdict.decision == "HOLD":
-            self._decide(candidate, champion, STAGING, replace(verdict, decision="PROMOTE"), PromotionRequest())
-        self._decide(candidate, champion, PRODUCTION, verdict, PromotionRequest(reason=reason))
+        """Record the refusal; a candidate that is only held goes to staging for a look."""
+        at_staging = verdict.at_staging()
+        if at_staging.moves:
+            self._decide(candidate, champion, STAGING, at_staging, "")
+        self._decide(candidate, champion, PRODUCTION, verdict, reason)
 
     def roll_back(self, champion: str, previous: str, reason: str) -> bool:
         """Put the previous version back, unless it is there already."""
@@ -131,16 +129,14 @@ class Live:
             return True
         return command_for(self.use_case, reason, previous).exit_code == 0
 
-    def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, asked: PromotionRequest) -> bool:
+    def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, reason: str) -> bool:
         name, book = self.use_case.name, ledger.entries(self.use_case.name)
         for entry in book:
             told = entry.decision
             if (told.action, told.version, told.alias) == ("promotion", candidate, to) and entry.state == "done":
                 return entry.counts
-        version, held = self._version(candidate), self._version(champion)
-        span = {"rows": sum(one.n or 0 for one in verdict.findings if one.code == "better"), "start": "", "end": ""}
-        found = GateResult(verdict, held, {**span, "window": self.page.window})
-        decided = promotion.decision(self.use_case, version, to, found, asked)
+        found, asked = GateResult(verdict, self._version(champion)), PromotionRequest(reason=reason)
+        decided = promotion.decision(self.use_case, self._version(candidate), to, found, asked)
         entry, _ = ledger.record(name, decided, book[-1].number if book else 0)
         return entry.counts
 
@@ -167,13 +163,9 @@ def trained(version: Version) -> TrainedVersion:
     return TrainedVersion(version.number, int(window["rows"]), None if end is None else datetime.fromisoformat(end))
 
 
-def verdict_of(saved: Mapping[str, Any]) -> Verdict:
-    """A verdict from what `to_dict` wrote."""
-    findings = tuple(
-        Finding(**{**one, "interval": None if one["interval"] is None else tuple(one["interval"])})
-        for one in saved["findings"]
-    )
-    return Verdict(saved["decision"], findings)
+def verdict_of(saved: Mapping[str, Any], *, trial: bool) -> Verdict:
+    """The verdict that the gate comes to from findings that were saved with one; older journals kept no window."""
+    return gate.judge(map(Finding.from_dict, saved["findings"]), saved.get("window"), trial=trial)
 
 
 def rows_of(use_case: UseCase, begin: datetime | None = None) -> data.Window:

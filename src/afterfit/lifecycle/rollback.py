@@ -1,6 +1,6 @@
 """Put the version before back into production, on record."""
 
-from afterfit import data, gate
+from afterfit import data
 from afterfit.errors import AfterfitError, BundleError, SettingsError
 from afterfit.gate import version_checks
 from afterfit.gate.verdict import Finding
@@ -34,7 +34,7 @@ def command_for(use_case: UseCase, reason: str, version: str = "") -> CommandRes
         reason=reason,
         digest=target.tags.get(registry.DIGEST, ""),
         stages=use_case.registry.stages,
-        findings=gate.Verdict("PROMOTE", findings).to_dict()["findings"],
+        findings=[finding.to_dict() for finding in findings],
         page=f"# Rollback from version {current} to {target.number}\n\n{reason}\n\n" + "\n".join(_listed(findings)),
     )
     entry, more = ledger.record(name, decision, book[-1].number if book else 0)
@@ -85,7 +85,7 @@ def examine(use_case: UseCase, target: Version) -> tuple[Finding, ...]:
         frame = data.load(use_case).frame.tail(LATEST_ROWS)
         checked, _ = bundle.scorer.score(frame)
     except AfterfitError as error:
-        return (*findings, gate.rows_unread(str(error)))
+        return (*findings, version_checks.rows_unread(str(error)))
     return (*findings, version_checks.answers_all(int(checked.bad.sum()), len(frame), "latest"))
 
 

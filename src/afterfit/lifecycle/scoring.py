@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from afterfit import prediction_log
+from afterfit.contract.checks import Note
 from afterfit.contract.datetimes import parse_datetimes
 from afterfit.data import files
 from afterfit.data.loading import encode_target, missing_target, stream
@@ -140,7 +141,8 @@ def _batch(
         rows = from_bundle.batch(bundle, frame, table, time=now, hidden=private, mode=mode)
         prediction_log.write_table(logged.log, f"{logged.name}-{tally.rows}", "answers", rows)
     tally.rows += len(frame)
-    tally.refused += int(checked.bad.sum())
+    answered = ~checked.bad & predictions.finite
+    tally.refused += int((~answered).sum())
     tally.notes.update(checked.counts)
     tally.notes.update(
         {(str(note["column"]), note["code"]): len(frame) for note in checked.unknown if _is_odd(use_case, note)}
@@ -149,7 +151,7 @@ def _batch(
         known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
         tally.without_target += int((~known).sum())
         tally.trained_on += _trained_on(use_case, bundle, frame)
-        rows = np.flatnonzero(known & ~checked.bad)
+        rows = np.flatnonzero(known & answered)
         y = encode_target(use_case, frame[use_case.target].iloc[rows], bundle.scorer.classes or ())
         named = dict.fromkeys([*use_case.metrics.slices, *([use_case.time] if use_case.time else [])])
         tally.judged.add(y, predictions.take(rows), frame[[n for n in named if n in frame.columns]].iloc[rows])
@@ -165,7 +167,7 @@ def _trained_on(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> int:
     return int(((times >= np.datetime64(start)) & (times <= np.datetime64(end))).sum())
 
 
-def _is_odd(use_case: UseCase, note: dict[str, Any]) -> bool:
+def _is_odd(use_case: UseCase, note: Note) -> bool:
     """A source has its target, key and time beside the features; only other unknown columns are worth a word."""
     aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore}
     return note["column"] not in aside and not use_case.columns.features

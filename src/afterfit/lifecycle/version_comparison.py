@@ -5,13 +5,11 @@ import pandas as pd
 from afterfit import prediction_log
 from afterfit.data.windows import parse_time
 from afterfit.errors import DataError
-from afterfit.gate.examination import HeldOut, held_out
-from afterfit.gate.robustness import defined
+from afterfit.gate.inputs import HeldOut, held_out
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop import window_rows
-from afterfit.loop.observe import PairedRows
 from afterfit.mlflow_store import registry
-from afterfit.performance.paired_comparison import Comparison, compare_performance
+from afterfit.performance.paired_comparison import Comparison, PairedAnswers
 from afterfit.use_case import UseCase
 
 SHADOW = "shadow"
@@ -33,15 +31,15 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         start=parse_time(period[0], "--start"),
         end=parse_time(period[1], "--end"),
     )
-    rows, times = shadowed.rows, shadowed.rows.times
+    answers, times = shadowed.answers, shadowed.answers.times
     if times is None or not len(times):
         raise DataError(
             f"The prediction log of {use_case.name} has no request that version {theirs.number} answered with version "
             f"{ours.number} as its shadow and whose outcome is known ({shadowed.left:,} without one). Serve with "
             "--shadow, and load the outcomes."
         )
-    judged = HeldOut(pd.DataFrame(index=range(len(times))), rows.outcomes, times)
-    compared = _compared(use_case, rows)
+    judged = HeldOut(pd.DataFrame(index=range(len(times))), answers.y, times)
+    compared = _compared(use_case, answers)
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,
@@ -53,21 +51,10 @@ def from_shadow(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
     return CommandResult(tuple(_described(use_case, (ours.number, theirs.number), judged, compared)), data)
 
 
-def _compared(use_case: UseCase, rows: PairedRows) -> list[Comparison]:
+def _compared(use_case: UseCase, both: PairedAnswers) -> list[Comparison]:
     """Candidate against champion by each metric of the use case."""
     names = dict.fromkeys([use_case.primary_metric, *use_case.metrics.also])
-    return [
-        compare_performance(
-            rows.outcomes,
-            rows.champion,
-            rows.candidate,
-            name,
-            blocks=rows.times,
-            confidence=use_case.gate.confidence,
-            seed=use_case.seed,
-        )
-        for name in names
-    ]
+    return [both.compared(name, confidence=use_case.gate.confidence, seed=use_case.seed) for name in names]
 
 
 def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str, str] = ("", "")) -> CommandResult:
@@ -77,13 +64,13 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         DataError: no row of the window may judge both.
     """
     ours, theirs = (registry.version(use_case.name, reference) for reference in versions)
-    bundles = [registry.load_bundle(ours), registry.load_bundle(theirs)]
+    bundles = [registry.load_bundle(version) for version in (ours, theirs)]
     start, end = parse_time(period[0], "--start"), parse_time(period[1], "--end")
     rows = held_out(use_case, bundles, start=start, end=end)
     scored = [bundle.scorer.score(rows.frame) for bundle in bundles]
     keep = ~scored[0][0].bad & ~scored[1][0].bad
     for _, predictions in scored:
-        keep &= defined(predictions)
+        keep &= predictions.finite
     if not keep.any():
         raise DataError(
             f"No row of the window ({rows.name}) may judge versions {ours.number} and {theirs.number}: "
@@ -91,7 +78,7 @@ def command_for(use_case: UseCase, versions: tuple[str, str], period: tuple[str,
         )
     judged = rows.take(keep)
     answers = [predictions.take(keep) for _, predictions in scored]
-    compared = _compared(use_case, PairedRows(judged.y, answers[0], answers[1], judged.times))
+    compared = _compared(use_case, PairedAnswers(judged.y, answers[0], answers[1], judged.times))
     data = {
         "use_case": use_case.name,
         "candidate": ours.number,

@@ -9,8 +9,9 @@ from math import inf, isfinite, nan, sqrt
 
 import numpy as np
 
+from afterfit import gate
 from afterfit.data.windows import TimeWindow
-from afterfit.gate.verdict import Verdict
+from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop import stepping, tasks
 from afterfit.loop.policy import ENDS, SURE, PairedDifference
 from afterfit.loop.stepping import BuilderChoice, Recipe, StepPlan, StepResult, TrainedVersion, WindowObservation
@@ -29,10 +30,13 @@ class Replay:
     Attributes:
         work: does the tasks.
         models: the versions so far; the first is "1".
+        uses: the comparisons that its gates made, in their order, as a ledger would keep them; named by the models'
+            folders, so that policies which came the same way share a verdict.
     """
 
     work: TaskRunner
     models: dict[str, Model]
+    uses: list[ComparisonUse] = field(default_factory=list)
 
     def recipe(self, version: str) -> BuilderChoice:
         """Builder and parameters of a version."""
@@ -60,18 +64,28 @@ class Replay:
         self.models[number] = self.work.ask(tasks.train, recipe)
         return self.trained(number)
 
-    def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
+    def verdict(self, candidate: str, champion: str, now: datetime, *, trial: bool) -> Verdict:
         """What the gate says of it."""
         ours, theirs = (self.models[number].folder for number in (candidate, champion))
-        return renamed(self.work.ask(tasks.judge, ours, theirs, now), {theirs.name: champion})
+        seen = self.work.ask(tasks.gate_verdict, ours, theirs, now, tuple(self.uses))
+        return renamed(
+            gate.judge(seen.findings, seen.window, trial=trial), {ours.name: candidate, theirs.name: champion}
+        )
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
-        """Nothing stands in the way."""
-        del candidate, champion, verdict, reason
+        """Nothing stands in the way; that the rows were used is kept."""
+        del candidate, champion, reason
+        self._record(verdict)
         return True
 
     def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
-        """Nothing is to be done."""
+        """That the rows were used is kept."""
+        del candidate, champion, reason
+        self._record(verdict)
+
+    def _record(self, verdict: Verdict) -> None:
+        use = ComparisonUse.of_window(verdict.window)
+        self.uses += [] if use is None else [use]
 
     def roll_back(self, champion: str, previous: str, reason: str) -> bool:
         """Nothing stands in the way."""
@@ -256,8 +270,8 @@ def _fell(use_case: UseCase, turn: StepPlan, realised: Mapping[str, float]) -> b
     value = realised.get(name, nan)
     if promise is None or not isfinite(value):
         return False
-    tolerance = 0.01 if use_case.gate.tolerance == "auto" else use_case.gate.tolerance
-    return (promise - value if metric(name).greater_is_better else value - promise) > tolerance
+    lost = promise - value if metric(name).greater_is_better else value - promise
+    return lost > use_case.gate.known_tolerance
 
 
 def _outcomes(policy: Policy, entries: Sequence[WindowResult], work: TaskRunner) -> int:

@@ -14,18 +14,18 @@ import pandas as pd
 from afterfit.contract.checks import Checked
 from afterfit.drift.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
 from afterfit.drift.report import DriftReport
-from afterfit.gate.robustness import defined
 from afterfit.loop.observation import DataQuality, Observation, ServiceHealth, SliceSeen
 from afterfit.model.bundle import Bundle
 from afterfit.performance import estimation
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import calibration_error, cut, interval, value_metric
 from afterfit.performance.metrics import Measured, Metric, metric
+from afterfit.performance.paired_comparison import PairedAnswers
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.performance.recalibration import centre_of, thinned
 from afterfit.use_case import UseCase
 
-__all__ = ["AnsweredRows", "CalibrationEvidence", "PairedRows", "Part", "answered", "observe", "past_of", "profiled"]
+__all__ = ["AnsweredRows", "CalibrationEvidence", "Part", "answered", "observe", "paired", "past_of", "profiled"]
 
 Values = TypeVar("Values")
 RATE = 0.01
@@ -65,8 +65,8 @@ class AnsweredRows:
 
     @property
     def sound(self) -> npt.NDArray[np.bool_]:
-        """(n,) rows whose answer is a number."""
-        return ~self.bad & defined(self.predictions)
+        """(n,) rows with a usable answer: one that is served, and no error."""
+        return ~self.bad & self.predictions.finite
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -79,28 +79,12 @@ class AnsweredRows:
         return self.y if self.predictions.classes is None else np.nan_to_num(self.y).astype(np.intp)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PairedRows:
-    """n rows that two versions answered and whose outcomes are known, in order of time.
-
-    Attributes:
-        outcomes: (n,) class indices as the candidate counts them, or numbers.
-        candidate: its n answers.
-        champion: its n answers.
-        times: (n,) datetime64[us], or None.
-    """
-
-    outcomes: npt.NDArray[Any]
-    candidate: Predictions
-    champion: Predictions
-    times: npt.NDArray[Any] | None
-
-    @classmethod
-    def of(cls, candidate: AnsweredRows, champion: AnsweredRows) -> "PairedRows":
-        """The rows of a window that both answered and whose outcomes are known."""
-        keep = candidate.known & champion.sound
-        times = None if candidate.times is None else candidate.times[keep]
-        return cls(candidate.outcomes[keep], candidate.predictions.take(keep), champion.predictions.take(keep), times)
+def paired(candidate: AnsweredRows, champion: AnsweredRows) -> PairedAnswers:
+    """The rows of a window that two versions answered and whose outcomes are known, as the candidate counts classes."""
+    keep = candidate.known & champion.sound
+    times = None if candidate.times is None else candidate.times[keep]
+    answers = candidate.predictions.take(keep), champion.predictions.take(keep)
+    return PairedAnswers(candidate.outcomes[keep], *answers, times)
 
 
 def answered(bundle: Bundle, frame: pd.DataFrame, y: npt.ArrayLike, times: npt.NDArray[Any] | None) -> AnsweredRows:
@@ -196,7 +180,7 @@ def quality(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DataQual
     key = [name for name in use_case.key if name in window.frame.columns]
     doubled = int(window.frame.duplicated(key).sum()) if key and len(key) == len(use_case.key) else 0
     left = tuple(name for name in unknown if name not in aside)
-    return DataQuality(len(window.frame), int(window.bad.sum()), dict(counts[0]), dict(counts[1]), left, doubled)
+    return DataQuality(len(window.frame), int((~window.sound).sum()), dict(counts[0]), dict(counts[1]), left, doubled)
 
 
 def drift(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DriftReport | None:

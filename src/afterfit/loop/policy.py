@@ -22,6 +22,10 @@ ENDS = 1.96
 MONTH = timedelta(days=30)
 NEWS = 0.1
 """To find out what newer rows are worth takes at least so many times the rows of the training."""
+SETTLED = 0.9
+"""A window whose outcomes are known to this share is settled: what is missing is its last days, not its bad ones."""
+PART = 5
+"""Training on part of the rows takes at least so many times `minimum_outcomes`; else it takes all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,6 @@ from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured
 from afterfit.use_case import UseCase
 
-ENOUGH = 0.9
-"""A window whose outcomes are known to this share is settled: what is missing is its last days, not its bad ones."""
-
 
 @dataclass(frozen=True, slots=True)
 class RecordedWindow:
@@ -100,7 +97,7 @@ def settled(end: datetime | None, delay: timedelta, now: datetime, *, known: int
         known: rows with an answer whose outcome was known then.
         sound: rows with an answer.
     """
-    return due(end, delay, now) or (sound > 0 and known >= ENOUGH * sound)
+    return due(end, delay, now) or (sound > 0 and known >= policy.SETTLED * sound)
 
 
 def known_by(

@@ -14,26 +14,23 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from afterfit import data, gate
+from afterfit import data
 from afterfit.data.windows import TimeWindow
-from afterfit.gate.examination import GateInput, HeldOut, LoadedVersion, examine, last_fold
-from afterfit.gate.verdict import ComparisonUse, Verdict
+from afterfit.gate.verdict import Verdict
 from afterfit.loop.observation import Observation
-from afterfit.loop.observe import AnsweredRows, PairedRows, observe, past_of
-from afterfit.loop.policy import Action, PairedDifference, State, causes_of, decide, remembered
+from afterfit.loop.observe import AnsweredRows, observe, paired, past_of
+from afterfit.loop.policy import PART, Action, PairedDifference, State, causes_of, decide, remembered
 from afterfit.loop.recorded_windows import due, settled
 from afterfit.model import packaging
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import Trained, train
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Metric, metric
-from afterfit.performance.paired_comparison import Comparison, compare_performance
+from afterfit.performance.paired_comparison import Comparison, PairedAnswers
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase
 
 RESAMPLES = 500
-FEWEST = 5
-"""Training on part of the rows takes at least so many times `minimum_outcomes`; else it takes all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +97,14 @@ class World(Protocol):
     def train(self, recipe: Recipe) -> TrainedVersion:
         """Train and register."""
 
-    def judge(self, candidate: str, champion: str, now: datetime) -> Verdict:
-        """What the gate says of it."""
+    def verdict(self, candidate: str, champion: str, now: datetime, *, trial: bool) -> Verdict:
+        """What the gate says of it, in the light of earlier uses of the rows; TRIAL only where that is allowed."""
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
-        """Put it into production, on trial where the verdict is HOLD; whether it is there now."""
+        """Record the verdict, PROMOTE or TRIAL, and put it into production; whether it is there now."""
 
     def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
-        """Record that it stays out."""
+        """Record the verdict, HOLD or REJECT: it stays out."""
 
     def roll_back(self, champion: str, previous: str, reason: str) -> bool:
         """Put the previous version back; whether it is there now."""
@@ -190,10 +187,10 @@ def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, wor
         drift_since=state.drift_since,
     )
     made = world.train(recipe)
-    verdict = world.judge(made.version, state.champion, span.end)
+    verdict = world.verdict(made.version, state.champion, span.end, trial=policy.trial)
     spent = (*state.retrained, span.end)
-    good = verdict.decision == "PROMOTE"
-    if good or on_trial(verdict, policy):
+    if verdict.moves:
+        good = verdict.decision == "PROMOTE"
         reason = action.reason if good else f"On trial. {action.reason}"
         if world.promote(made.version, state.champion, verdict, reason):
             after = State(
@@ -211,11 +208,6 @@ def _retrain(span: TimeWindow, action: Action, state: State, policy: Policy, wor
         world.refuse(made.version, state.champion, verdict, action.reason)
     refused = replace(state, windows=0, refusals=state.refusals + 1, retrained=spent)
     return StepResult(refused, "refused" if verdict.decision == "REJECT" else "held", made.version, verdict)
-
-
-def on_trial(verdict: Verdict, policy: Policy) -> bool:
-    """Whether a candidate that the gate holds may go in all the same, for the next windows to judge it."""
-    return policy.trial and gate.only_lacks_evidence(verdict)
 
 
 # What is measured, live and on history alike.
@@ -269,31 +261,23 @@ def compare_versions(
         window: as the version answered it.
         other: as the other one did.
     """
-    rows = PairedRows.of(window, other)
-    n = len(rows.outcomes)
+    rows = paired(window, other)
+    n = len(rows.y)
     comparison = compared(use_case, rows)
     if comparison is None or not np.isfinite(comparison.difference):
         return PairedDifference(name, 0.0, -np.inf, np.inf, n, 0.0)
     low, high = (0.0, 0.0) if comparison.identical else comparison.interval
     primary = metric(use_case.primary_metric)
-    dummy, model = (primary(rows.outcomes, answers) for answers in (bundle.scorer.constant(n), rows.candidate))
+    dummy, model = (primary(rows.y, answers) for answers in (bundle.scorer.constant(n), rows.candidate))
     skill = float(primary.improvement(dummy, model))
     return PairedDifference(name, comparison.difference, low, high, comparison.n, skill if np.isfinite(skill) else 0.0)
 
 
-def compared(use_case: UseCase, rows: PairedRows, by: Metric | None = None) -> Comparison | None:
-    """Candidate against champion by a metric, the primary one where none is given; None where there are no rows."""
-    if not len(rows.outcomes):
+def compared(use_case: UseCase, rows: PairedAnswers, by: Metric | None = None) -> Comparison | None:
+    """Candidate against champion, by the primary metric where none is given; None where there are no rows."""
+    if not len(rows.y):
         return None
-    return compare_performance(
-        rows.outcomes,
-        rows.champion,
-        rows.candidate,
-        use_case.primary_metric if by is None else by,
-        blocks=rows.times,
-        resamples=RESAMPLES,
-        seed=use_case.seed,
-    )
+    return rows.compared(use_case.primary_metric if by is None else by, resamples=RESAMPLES, seed=use_case.seed)
 
 
 def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -319,31 +303,10 @@ def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64
         part = rows[times >= np.datetime64(recipe.drift_since)]
     else:
         return rows
-    return part if len(part) >= FEWEST * recipe.minimum else rows
+    return part if len(part) >= PART * recipe.minimum else rows
 
 
 def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> tuple[Bundle, Trained]:
     """Train on a table and write the bundle; its manifest is dated with the time of deciding."""
     trained = train(ready.problem, recipe.builder, params)
     return packaging.bundled(ready, (recipe.builder, params), trained, folder, recipe.until), trained
-
-
-def judged(
-    use_case: UseCase,
-    candidate: LoadedVersion,
-    champion: LoadedVersion | None,
-    rows: HeldOut,
-    past: Sequence[ComparisonUse] = (),
-) -> tuple[Verdict, GateInput]:
-    """The gate's verdict on a candidate that was trained on all rows up to now, by its last fold.
-
-    Args:
-        use_case: its limits.
-        candidate: wants in.
-        champion: is in.
-        rows: those with outcomes known now, in order of time.
-        past: comparisons of earlier gates.
-    """
-    held, unseen = last_fold(use_case, candidate.bundle, None if champion is None else champion.bundle, rows)
-    case = GateInput(use_case, candidate, champion, "production", held, past, unseen)
-    return gate.judge(examine(case)), case

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from afterfit import data
+from afterfit import data, gate
 from afterfit.data.windows import TimeWindow
-from afterfit.gate.examination import HeldOut, LoadedVersion
-from afterfit.gate.verdict import Verdict
+from afterfit.gate.inputs import HeldOut, LoadedVersion, by_last_fold
+from afterfit.gate.verdict import ComparisonUse, Verdict
 from afterfit.loop import stepping
 from afterfit.loop.history import History
-from afterfit.loop.observe import PairedRows, metrics_of
+from afterfit.loop.observe import metrics_of, paired
 from afterfit.loop.policy import PairedDifference
 from afterfit.loop.stepping import Recipe, WindowObservation
 from afterfit.loop.task_runner import TaskWorker, loaded
@@ -155,16 +155,19 @@ def compare_versions(
     return stepping.compare_versions(worker.history.use_case, worker.bundle(champion), span.name, ours, theirs)
 
 
-def judge(worker: TaskWorker, candidate: Path, champion: Path, now: datetime) -> Verdict:
-    """The gate's verdict at a time."""
-    history = worker.history
+def gate_verdict(
+    worker: TaskWorker, candidate: Path, champion: Path, now: datetime, past: tuple[ComparisonUse, ...]
+) -> Verdict:
+    """The gate's verdict at a time on a model that was trained on all rows up to now, where no trial is allowed."""
+    history, use_case = worker.history, worker.history.use_case
     ours, theirs = (LoadedVersion(folder.name, worker.bundle(folder), folder) for folder in (candidate, champion))
     end = theirs.bundle.manifest.window["end"]
     known = history.usable(now)
     rows = known if end is None else known[history.times[known] > np.datetime64(end, "us")]
     frame = history.window.frame.iloc[rows].reset_index(drop=True)
-    y = data.encode_target(history.use_case, frame[history.use_case.target], ours.bundle.scorer.classes or ())
-    return stepping.judged(history.use_case, ours, theirs, HeldOut(frame, y, history.times[rows]))[0]
+    y = data.encode_target(use_case, frame[use_case.target], ours.bundle.scorer.classes or ())
+    case = by_last_fold(use_case, ours, theirs, HeldOut(frame, y, history.times[rows]), past)
+    return gate.judge(gate.examine(case), case.window)
 
 
 def realised(worker: TaskWorker, folder: Path, span: TimeWindow) -> dict[str, float]:
@@ -180,7 +183,7 @@ def compare_in_hindsight(
     worker: TaskWorker, candidate: Path, champion: Path, span: TimeWindow, *, money: bool
 ) -> Comparison | None:
     """By how much one model is better than another on a window with all its outcomes; in money where that is asked."""
-    rows = PairedRows.of(*(worker.answered(folder, span, HINDSIGHT) for folder in (candidate, champion)))
+    rows = paired(*(worker.answered(folder, span, HINDSIGHT) for folder in (candidate, champion)))
     use_case = worker.history.use_case
     by = value_metric(use_case.metrics.value, rows.candidate.classes) if money else None
     return stepping.compared(use_case, rows, by)

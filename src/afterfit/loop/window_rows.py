@@ -17,8 +17,9 @@ from afterfit import data as tables
 from afterfit import prediction_log
 from afterfit.data.windows import RowCounts, WindowSplitter, parse_time
 from afterfit.loop.observation import ServiceHealth
-from afterfit.loop.observe import AnsweredRows, PairedRows, answered
+from afterfit.loop.observe import AnsweredRows, answered
 from afterfit.model.bundle import Bundle
+from afterfit.performance.paired_comparison import PairedAnswers
 from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.settings import Source
@@ -123,11 +124,11 @@ class ShadowedRows:
     """What two versions answered to the same requests: the champion to those who asked, the candidate behind it.
 
     Attributes:
-        rows: those that both answered and whose outcome is known.
+        answers: of rows that both answered and whose outcome is known, in order of time.
         left: how many rows both were asked that are not among these.
     """
 
-    rows: PairedRows
+    answers: PairedAnswers
     left: int
 
 
@@ -156,14 +157,13 @@ def from_shadow(
     theirs = _own(read(version=champion.version, shadow=False), clock)
     both = theirs.sort_values("\0clock", kind="stable").index.intersection(ours.index, sort=False)
     ours, theirs = ours.loc[both], theirs.loc[both]
-    (behind, behind_sound), (given, given_sound) = (
-        _predictions(own, bundle.scorer.classes) for own, bundle in ((ours, candidate), (theirs, champion))
-    )
+    behind, behind_usable = _predictions(ours, candidate.scorer.classes)
+    given, given_usable = _predictions(theirs, champion.scorer.classes)
     y = outcomes(use_case, champion.scorer.classes, theirs["\0outcome"])
-    keep = behind_sound & given_sound & np.isfinite(y)
+    keep = behind_usable & given_usable & np.isfinite(y)
     known = y[keep] if champion.scorer.classes is None else y[keep].astype(np.intp)
     times = theirs["\0clock"].to_numpy().astype("datetime64[us]")[keep]
-    return ShadowedRows(PairedRows(known, behind.take(keep), given.take(keep), times), int((~keep).sum()))
+    return ShadowedRows(PairedAnswers(known, behind.take(keep), given.take(keep), times), int((~keep).sum()))
 
 
 def _own(read: Iterable[pa.Table], clock: str) -> pd.DataFrame:
@@ -254,13 +254,14 @@ def _predictions(own: pd.DataFrame, classes: tuple[Any, ...] | None) -> tuple[Pr
         named = ("prediction", "lower", "upper")
         numbers = {n: pd.to_numeric(own[f"\0{n}"], errors="coerce").to_numpy(np.float64) for n in named}
         ends = [None if np.isnan(numbers[name]).all() else numbers[name] for name in ("lower", "upper")]
-        return Predictions.of_values(numbers["prediction"], *ends), np.isfinite(numbers["prediction"])
+        values = Predictions.of_values(numbers["prediction"], *ends)
+        return values, values.finite
     place = {_word(label): float(i) for i, label in enumerate(classes)}
     codes, uniques = pd.factorize(own["\0prediction"])
     index = np.array([*(place.get(_word(value), np.nan) for value in pd.Index(uniques).tolist()), np.nan])[codes]
-    sound = np.isfinite(index)
     prediction = np.nan_to_num(index).astype(np.intp)
-    return Predictions(prediction, _shares(own, classes), classes=classes), sound
+    predictions = Predictions(prediction, _shares(own, classes), classes=classes)
+    return predictions, np.isfinite(index) & predictions.finite
 
 
 def _shares(own: pd.DataFrame, classes: tuple[Any, ...]) -> FloatArray | None:

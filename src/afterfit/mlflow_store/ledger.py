@@ -49,7 +49,8 @@ class Decision:
     Attributes:
         action: "promotion", "rollback", "found" (the alias was there before the ledger), "repair" (it was moved by
             hand, or its version was deleted) or "refusal" (a server did not take the version into service).
-        verdict: PROMOTE, HOLD, REJECT, ROLLBACK, FOUND, REPAIR or REFUSED.
+        verdict: PROMOTE, TRIAL, HOLD, REJECT, ROLLBACK, FOUND, REPAIR or REFUSED. In ledgers of before there was
+            TRIAL, what went in on trial is HOLD and forced.
         version: the version decided about; empty where an alias loses its version.
         alias: staging or production.
         moves: whether the alias goes to that version.
@@ -59,7 +60,7 @@ class Decision:
         approval: who approved, as the version's tag said, and when that was seen.
         policy: hash of the limits that were in force.
         digest: of the version's bundle.
-        window: which rows were looked at: name, start, end, rows, sha256, and at which confidence.
+        window: which rows were looked at: rows, start, end, sha256, and their use as a comparison.
         stages: mirror the move to MLflow's old stages.
         findings: each finding as data.
         page: the decision in Markdown.

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from afterfit.contract.checks import Checked, Issue
+from afterfit.model.answer import NO_NUMBER, NUMBERS, numbers_of
 from afterfit.model.bundle import Bundle
 from afterfit.performance.predictions import Predictions
 
@@ -36,7 +37,7 @@ def answer_table(
         they stand in `unknown` of what the contract said. A row with an error has no prediction.
     """
     checked, predictions = bundle.scorer.score(frame)
-    lost = ~checked.bad & ~_finite(predictions)
+    lost = ~checked.bad & ~predictions.finite
     bad = checked.bad | lost
     n = len(frame)
     columns: dict[str, Any] = {"row": pa.array(np.arange(first_row, first_row + n))}
@@ -54,29 +55,28 @@ def _ids(n: int) -> pa.Array:
     return pc.binary_join_element_wise(uuid.uuid4().hex, pc.cast(pa.array(np.arange(n)), pa.string()), "-")
 
 
-def _finite(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    if predictions.classes is None:
-        ends = [end for end in (predictions.lower, predictions.upper) if end is not None]
-        return np.asarray(np.isfinite([predictions.prediction, *ends]).all(axis=0))
-    return np.asarray(np.isfinite(np.asarray(predictions.probabilities)).all(axis=1))
-
-
 def _predicted(predictions: Predictions, bad: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """The columns `prediction` and `NUMBERS`; a regression without an interval has no columns for its ends."""
+
     def masked(values: Any) -> pa.Array:
         return pa.array(np.asarray(values), mask=bad)
 
+    numbers = zip(NUMBERS[predictions.task], numbers_of(predictions), strict=True)
     if predictions.classes is None:
         columns = {"prediction": masked(predictions.prediction)}
-        ends = {"lower": predictions.lower, "upper": predictions.upper}
-        return columns | {name: masked(end) for name, end in ends.items() if end is not None}
-    labels = pa.array(predictions.classes)
-    columns = {"prediction": labels.take(pa.array(predictions.prediction.astype(np.int64), mask=bad))}
-    if len(predictions.classes) == 2:
-        columns["probability"] = masked(predictions.probability)
     else:
-        shares = pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(predictions.probabilities).ravel()), len(labels))
-        columns["probabilities"] = pc.if_else(pa.array(bad), pa.scalar(None, shares.type), shares)
-    return columns | {"confidence": masked(predictions.confidence)}
+        places = pa.array(predictions.prediction.astype(np.int64), mask=bad)
+        columns = {"prediction": pa.array(predictions.classes).take(places)}
+    for name, values in numbers:
+        if values is not None:
+            columns[name] = _shares(values, bad) if values.ndim == 2 else masked(values)
+    return columns
+
+
+def _shares(table: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_]) -> pa.Array:
+    """Probabilities (n, k) as n lists."""
+    shares = pa.FixedSizeListArray.from_arrays(pa.array(table.ravel()), table.shape[1])
+    return pc.if_else(pa.array(bad), pa.scalar(None, shares.type), shares)
 
 
 def _notes(checked: Checked, n: int, *, error: bool) -> pa.Array:
@@ -100,8 +100,8 @@ def _without_number(errors: pa.Array, lost: npt.NDArray[np.bool_]) -> pa.Array:
     """The errors, with one more for each row for which the model answered no number."""
     if not lost.any():
         return errors
-    said = pa.scalar([{"column": None, "code": "no_number", "value": None}], errors.type)
-    return pc.if_else(pa.array(lost), said, errors)
+    no_number = pa.scalar([{"column": None, "code": NO_NUMBER["code"], "value": None}], errors.type)
+    return pc.if_else(pa.array(lost), no_number, errors)
 
 
 def _values(issue: Issue) -> pa.Array:

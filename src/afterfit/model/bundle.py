@@ -3,8 +3,7 @@
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit.contract.checks import Checked
 from afterfit.contract.encoder import Encoder
 from afterfit.drift.profiles import Profile
 from afterfit.drift.reference import Reference
 from afterfit.errors import BundleError, DataError
+from afterfit.model.answer import Answer, answers_of, fresh_id, refused, task_of
+from afterfit.model.answer_batch import AnswerBatch, to_dicts
 from afterfit.model.calibration import Calibration
 from afterfit.model.safe_loading import dumped, read
 from afterfit.model.scorer import Scorer
@@ -33,8 +33,6 @@ UNSEEN = "unseen.npz"
 """What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
 ERRORMAP = "errormap.json"
 """Where and by how much answers for rows unseen were off. Optional too."""
-
-_PLACES = tuple(f"{place:04x}" for place in range(1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +101,9 @@ class OutOfFold:
     @classmethod
     def from_file(cls, path: Path, classes: tuple[Any, ...] | None) -> "OutOfFold":
         """The inverse of `to_bytes`."""
-        with np.load(path, allow_pickle=False) as found:
-            table, lower, upper = (found.get(name) for name in ("probabilities", "lower", "upper"))
-            return cls(found["marks"], Predictions(found["prediction"], table, lower, upper, classes))
+        with np.load(path, allow_pickle=False) as arrays:
+            table, lower, upper = (arrays.get(name) for name in ("probabilities", "lower", "upper"))
+            return cls(arrays["marks"], Predictions(arrays["prediction"], table, lower, upper, classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,131 +140,33 @@ class Bundle:
     def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready.
 
-        Each row is answered as `answer` would answer it alone. Thus a column that the contract does not know is named
-        once in every row's warnings: who reads one answer of a batch must not need another one to understand it.
-        A row with several errors shows the first one.
+        Each row is answered as `answer` would answer it alone. So every row names the columns that the contract does
+        not know: who reads one answer of a batch needs no other one to understand it. A row with several errors shows
+        the first one.
 
         Raises:
             SchemaError: two columns have the same name.
         """
-        if len(frame) == 1 and frame.columns.is_unique:
-            return [self.answer(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
-        checked, predictions = self.scorer.score(frame)
-        return list(self.answered_frame(checked, predictions))
+        return to_dicts(self.answer_frame(frame))
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one row, without pandas on the way."""
-        checked = self.scorer.contract.check_row(row)
+        return self.answer_row(row).to_dict()
+
+    def answer_frame(self, frame: pd.DataFrame) -> Sequence[Answer]:
+        """The same as `answers`, each as an `Answer`."""
+        if len(frame) == 1 and frame.columns.is_unique:
+            return [self.answer_row(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
+        return AnswerBatch(self.version, *self.scorer.score(frame))
+
+    def answer_row(self, row: Mapping[str, Any]) -> Answer:
+        """The same as `answer`, as an `Answer`."""
+        scorer = self.scorer
+        checked = scorer.contract.check_row(row)
         if checked.errors:
-            return self.answered({}, checked.warnings, checked.errors)
-        matrix = np.array([self.scorer.encoder.encode_row(checked)])
-        return self.answered(next(parts(self.scorer.predict(matrix))), checked.warnings, [])
-
-    def answered_frame(
-        self,
-        checked: Checked,
-        predictions: Predictions,
-        ids: Sequence[str] | None = None,
-        rows: Sequence[int] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Each row's answer from a checked frame and its predictions.
-
-        Args:
-            checked: the frame of n rows.
-            predictions: theirs.
-            ids: the n prediction ids; new ones where None.
-            rows: numbers of the rows to answer; all where None.
-        """
-        warnings, errors = checked.warnings_by_row(), checked.errors_by_row()
-        version, unknown = self.version, checked.unknown
-        ids = fresh_ids(checked.size) if ids is None else ids
-        if rows is not None:
-            predictions, ids = predictions.take(np.asarray(rows, dtype=np.intp)), [ids[row] for row in rows]
-        second, third, columns = _columns(predictions)
-        places = range(checked.size) if rows is None else rows
-        for row, named, prediction, one, other in zip(places, ids, *columns, strict=True):
-            notes = warnings.get(row) or []
-            if unknown:
-                notes += [dict(note) for note in unknown]
-            if prediction is None or row in errors:
-                faults = errors.get(row, [])
-                yield self.answered({} if faults else {"prediction": None}, notes, faults) | {"prediction_id": named}
-                continue
-            yield {
-                "prediction_id": named,
-                "prediction": prediction,
-                second: one,
-                third: other,
-                "model_version": version,
-                "warnings": notes,
-                "error": None,
-            }
-
-    def answered(
-        self, part: Mapping[str, Any], warnings: list[dict[str, Any]], errors: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """One row's answer from its part of the predictions (empty where there is none), its warnings and errors."""
-        if part and part["prediction"] is None:
-            errors = [{"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}]
-            part = {}
-        return {
-            "prediction_id": os.urandom(16).hex(),
-            **self._empty,
-            **part,
-            "model_version": self.version,
-            "warnings": warnings,
-            "error": errors[0] if errors else None,
-        }
-
-    @property
-    def _empty(self) -> dict[str, Any]:
-        if self.scorer.classes is None:
-            return {"prediction": None, "lower": None, "upper": None}
-        named = "probability" if len(self.scorer.classes) == 2 else "probabilities"
-        return {"prediction": None, named: None, "confidence": None}
-
-
-def fresh_ids(count: int) -> list[str]:
-    """New prediction ids: 112 random bits that up to 1,024 answers share, which the log packs, and each one's place."""
-    found: list[str] = []
-    for first in range(0, count, len(_PLACES)):
-        shared = os.urandom(14).hex()
-        found += [shared + place for place in _PLACES[: count - first]]
-    return found
-
-
-def parts(predictions: Predictions) -> Iterator[dict[str, Any]]:
-    """Each row's own part of its answer; where any of its numbers is not finite the prediction is None."""
-    second, third, columns = _columns(predictions)
-    for prediction, one, other in zip(*columns, strict=True):
-        yield {"prediction": prediction, second: one, third: other}
-
-
-def _columns(predictions: Predictions) -> tuple[str, str, tuple[list[Any], list[Any], list[Any]]]:
-    """The names of an answer's second and third part, and the three parts of all rows."""
-    finite = predictions.finite
-    if predictions.classes is None:
-        n = len(predictions)
-        ends = _list(predictions.lower, n), _list(predictions.upper, n)
-        return "lower", "upper", (_known(predictions.prediction.tolist(), finite), *ends)
-    classes, table, confidence = predictions.classes, np.asarray(predictions.probabilities), predictions.confidence
-    labels = _known([classes[index] for index in predictions.prediction.tolist()], finite)
-    sure = _list(confidence, len(labels))
-    if len(classes) == 2:
-        return "probability", "confidence", (labels, table[:, 1].tolist(), sure)
-    names = [str(label) for label in classes]
-    shares = [dict(zip(names, row, strict=True)) for row in table.tolist()]
-    return "probabilities", "confidence", (labels, shares, sure)
-
-
-def _known(values: list[Any], finite: npt.NDArray[np.bool_]) -> list[Any]:
-    if finite.all():
-        return values
-    return [value if known else None for value, known in zip(values, finite.tolist(), strict=True)]
-
-
-def _list(values: Any, rows: int) -> list[Any]:
-    return [None] * rows if values is None else values.tolist()
+            return refused(task_of(scorer.classes), self.version, checked.warnings, checked.errors[0], fresh_id())
+        predictions = scorer.predict(np.array([scorer.encoder.encode_row(checked)]))
+        return answers_of(predictions, self.version, [checked.warnings], [fresh_id()])[0]
 
 
 def save(
@@ -337,10 +237,10 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         BundleError: a file is missing or altered, the format is unknown, or the estimator holds a type outside the
             allow-list.
     """
-    found = digest(folder)
-    if expected_digest is not None and found != expected_digest:
+    actual_digest = digest(folder)
+    if expected_digest is not None and actual_digest != expected_digest:
         raise BundleError(
-            f"The bundle in '{folder}' is not the one that was registered: its digest is {found[:12]}…, "
+            f"The bundle in '{folder}' is not the one that was registered: its digest is {actual_digest[:12]}…, "
             f"registered was {expected_digest[:12]}…. Train and register it again, or find out who changed it."
         )
     manifest = _read(folder / "manifest.json")
@@ -359,7 +259,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
         errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
         unseen = OutOfFold.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
-        return Bundle(scorer, Manifest(**known), found, example, version, rows, reference, unseen, errormap)
+        return Bundle(scorer, Manifest(**known), actual_digest, example, version, rows, reference, unseen, errormap)
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 

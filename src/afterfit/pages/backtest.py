@@ -21,7 +21,7 @@ MARKS = {
 }
 SAID = {
     "promoted": "retrained and promoted",
-    "on trial": "retrained, promoted on trial",
+    "on trial": "retrained, in production on trial (TRIAL)",
     "refused": "retrained, refused",
     "held": "retrained, held",
     "rolled back": "rolled back",

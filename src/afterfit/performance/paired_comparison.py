@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["Comparison", "SliceComparison", "compare_performance", "compare_slices"]
+__all__ = ["Comparison", "PairedAnswers", "SliceComparison", "compare_performance", "compare_slices"]
 
 Outcome = Literal["better", "worse", "equivalent", "inconclusive"]
 
@@ -89,6 +89,27 @@ class SliceComparison:
     column: str
     value: str
     comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedAnswers:
+    """The outcomes of n rows, and what two versions answered for them.
+
+    Attributes:
+        y: (n,) class indices or numbers.
+        candidate: n answers.
+        champion: n answers.
+        times: (n,) times of the rows, by which blocks are cut, or None.
+    """
+
+    y: npt.NDArray[Any]
+    candidate: Predictions
+    champion: Predictions
+    times: npt.NDArray[Any] | None
+
+    def compared(self, by: str | Metric, **settings: Any) -> Comparison:
+        """The candidate against the champion by a metric; settings as `compare_performance` takes them."""
+        return compare_performance(self.y, self.champion, self.candidate, by, self.times, **settings)
 
 
 def compare_performance(

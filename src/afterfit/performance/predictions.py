@@ -102,7 +102,11 @@ class Predictions:
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
-        """(n,) which rows have finite numbers only."""
+        """(n,) which rows have a usable answer: all its numbers are finite, the ends of an interval too.
+
+        The one answer to that question: what is not usable is an error where it is served or scored, and counts
+        nowhere where answers are judged or monitored.
+        """
         known: npt.NDArray[np.bool_] = np.isfinite(self.prediction)
         if self.probabilities is not None:
             known &= np.isfinite(self.probabilities).all(axis=1)

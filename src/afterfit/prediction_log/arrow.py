@@ -57,18 +57,18 @@ def canonical(key: str | None) -> str | None:
         return key
     if not isinstance(values, list):
         return key
-    return _json([one if type(one) is str and one.strip() else read_category(one) for one in values])
+    return _json([value if type(value) is str and value.strip() else read_category(value) for value in values])
 
 
 def typed(values: Sequence[Any]) -> pa.Array:
     """JSON values as one array of integers, floats, booleans or texts; see the module for mixed ones."""
     try:
-        found = pa.array(values)
+        array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeError):
         return _mixed(values)
-    if pa.types.is_integer(found.type) and not _exact(found):
+    if pa.types.is_integer(array.type) and not _exact(array):
         return _mixed(values)
-    return found if _rank(found.type) is not None else _mixed(values)
+    return array if _rank(array.type) is not None else _mixed(values)
 
 
 def common(types: Iterable[pa.DataType]) -> pa.DataType:
@@ -86,21 +86,23 @@ def cast(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     if type_ != TEXT or pa.types.is_null(column.type):
         return column.cast(pa.uint8()).cast(type_) if pa.types.is_boolean(column.type) else column.cast(type_)
     coded = column.combine_chunks().dictionary_encode()
-    texts = pa.array([read_category(one) for one in coded.dictionary.to_pylist()], TEXT)
+    texts = pa.array([read_category(value) for value in coded.dictionary.to_pylist()], TEXT)
     return pa.chunked_array([texts.take(coded.indices)])
 
 
 def _own(name: str, values: Sequence[Any]) -> pa.Array:
     if name in {"prediction", "value"}:
-        return typed([None if one is None else _loaded(one) for one in values])
+        return typed([None if value is None else _loaded(value) for value in values])
     if name == "key":
-        return pa.array([canonical(one) for one in values], TEXT)
+        return pa.array([canonical(value) for value in values], TEXT)
     if name == "shadow":
-        return pa.array([bool(one) for one in values], pa.bool_())
+        return pa.array([bool(value) for value in values], pa.bool_())
     if name == "time":
         return pa.array(values, pa.int64()).cast(TIME)
     if PLAIN[name] == TEXT:
-        return pa.array([one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in values], TEXT)
+        return pa.array(
+            [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values], TEXT
+        )
     return pa.array(values, PLAIN[name])
 
 
@@ -134,16 +136,17 @@ def _exact(numbers: pa.Array) -> bool:
 
 def _rank(type_: pa.DataType) -> int | None:
     return next(
-        (i for i, one in enumerate((pa.null(), pa.bool_(), pa.int64(), pa.float64(), TEXT)) if one == type_), None
+        (i for i, known in enumerate((pa.null(), pa.bool_(), pa.int64(), pa.float64(), TEXT)) if known == type_), None
     )
 
 
 def _mixed(values: Sequence[Any]) -> pa.Array:
     if all(
-        one is None or isinstance(one, bool | float) or (isinstance(one, int) and abs(one) <= EXACT) for one in values
+        value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) <= EXACT)
+        for value in values
     ):
-        return pa.array([None if one is None else float(one) for one in values], pa.float64())
-    return pa.array([None if one is None else _text(one) for one in values], TEXT)
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    return pa.array([None if value is None else _text(value) for value in values], TEXT)
 
 
 def _text(value: Any) -> str | None:

@@ -1,11 +1,9 @@
 """The records of a spool: an answer, an outcome, and many answers as one record.
 
-Many answers as one record of a spool: written in one piece, told apart only when they are read.
-
-A request of a thousand rows is in the log as two texts, its rows and its answers, which costs a tenth of a thousand
-records; so are the answers to many requests of one row that are written at once. The record takes the row numbers of
-all its answers, of which its own is the last, so that ranges, backlogs and what is sealed are counted in answers
-whatever the records are.
+A record of many answers is written as two texts, the rows and their answers, and is taken apart only when it is read.
+This costs a tenth of as many single records. It is used for a request of many rows, and for many requests that are
+written at once. Such a record takes one row number for each of its answers, and has the last of them. So ranges,
+backlogs and what is sealed are always counted in answers.
 """
 
 import json
@@ -14,6 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
+
+from afterfit.model.answer import Answer
 
 
 class LogEntry(NamedTuple):
@@ -55,7 +55,7 @@ class LogEntry(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The true target of an answer, told by the answer's id or by its key.
+    """The true target of an answer, found by the answer's id or by its key.
 
     Attributes:
         prediction_id: the answer's id, or None.
@@ -74,12 +74,12 @@ Record = tuple[Any, ...]
 RECORDS = "dataframe_records"
 """Where MLflow's servers take a list of rows."""
 TIME, KEY, FEATURES, SECONDS = 1, 4, 5, 14
-"""Where a spool's row has them; see `fields`."""
+"""Where a spool's row has them; see `record_of`."""
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class BatchRecord(NamedTuple):
-    """Answers that are written together.
+    """Many answers as one record.
 
     Attributes:
         size: how many.
@@ -102,14 +102,14 @@ class BatchRecord(NamedTuple):
     seconds: float | bytes | None
 
     def record(self) -> Record:
-        """As a row of the spool: without a prediction id, its texts in place of one answer's."""
+        """As a row of the spool: it has no prediction id, and its two texts in place of features and prediction."""
         texts = packed(self.features), packed(self.answers)
         head = (None, self.time, self.version, self.shadow, self.keys, *texts)
         return (*head, None, None, None, None, None, None, None, self.seconds)
 
 
 def unbatch(record: Record) -> list[Record]:
-    """The rows of a record that holds many; another one as it is."""
+    """The rows of a record of many answers; a record of one answer as it is."""
     if record[0] is not None:
         return [record]
     _, time, version, shadow, keys, features, answers, *_, seconds = record
@@ -118,15 +118,23 @@ def unbatch(record: Record) -> list[Record]:
     names = [None] * len(rows) if keys is None else loaded(keys)
     moments = loaded(seconds) if isinstance(seconds, bytes) else [(time, seconds)] * len(rows)
     return [
-        fields(answer, at, version, shadow, key, text_of(row), took)
+        record_of(_stored(answer), at, version, shadow, key, text_of(row), took)
         for row, answer, key, (at, took) in zip(rows, given, names, moments, strict=True)
     ]
 
 
-def together(records: Sequence[Record]) -> BatchRecord | None:
-    """Answers to several requests, all of one version and all shadows or none, as one.
+def _stored(answer: Mapping[str, Any]) -> Answer:
+    """An answer as a record of many has it.
 
-    None where one of them holds what JSON does not know: they are to be written one by one.
+    Which task it was is not known of a row with an error, and is not asked: a spool's row has a place for every number.
+    """
+    return Answer._make([*map(answer.get, Answer._fields[:-1]), "binary"])
+
+
+def together(records: Sequence[Record]) -> BatchRecord | None:
+    """Answers to several requests as one record; all must be of one version, and all of them shadows or none.
+
+    None where one holds what JSON does not know; then they are to be written one by one.
     """
     _, time, version, shadow, *_ = records[0]
     keys = [record[KEY] for record in records]
@@ -141,7 +149,7 @@ def together(records: Sequence[Record]) -> BatchRecord | None:
 
 
 def _answer(record: Record) -> dict[str, Any]:
-    """What `fields` was given, with texts in the places of what they say."""
+    """What `_stored` reads: the answer without its version, its texts as they are."""
     identity, _, _, _, _, _, prediction, probability, shares, lower, upper, confidence, warnings, error, _ = record
     return {
         "prediction_id": identity,
@@ -161,8 +169,8 @@ def ids_of(answers: bytes) -> set[str]:
     return {answer["prediction_id"] for answer in loaded(unpacked(answers))}
 
 
-def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answer
-    answer: Mapping[str, Any],
+def record_of(  # noqa: PLR0917 - a spool's row in its order; called for every answer
+    answer: Answer,
     time: int,
     version: str,
     shadow: bool,  # noqa: FBT001 - as above
@@ -171,21 +179,20 @@ def fields(  # noqa: PLR0917 - a spool's row in its order; called for every answ
     seconds: float | None,
 ) -> Record:
     """One answer as a row of the spool."""
-    get = answer.get
-    prediction, shares, warnings, error = answer["prediction"], get("probabilities"), answer["warnings"], get("error")
+    identity, prediction, probability, shares, lower, upper, confidence, _, warnings, error, _ = answer
     return (
-        answer["prediction_id"],
+        identity,
         time,
         version,
         shadow,
         key,
         features,
         None if prediction is None else text_of(prediction),
-        get("probability"),
+        probability,
         None if shares is None else text_of(shares),
-        get("lower"),
-        get("upper"),
-        get("confidence"),
+        lower,
+        upper,
+        confidence,
         text_of(warnings) if warnings else None,
         None if error is None else text_of(error),
         seconds,
@@ -211,7 +218,7 @@ def list_of(texts: Sequence[bytes]) -> bytes:
 
 
 def text_of(value: Any) -> bytes:
-    """JSON of any value that a door can bring: what orjson does not know is written as text."""
+    """JSON of any value that an endpoint can bring: what orjson does not know is written as text."""
     try:
         return orjson.dumps(value, default=str, option=DUMP)
     except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, an integer beyond 64 bits

@@ -1,6 +1,6 @@
-"""What a bundle answered as rows of the prediction log: a served request's answers, and a scored batch as a table.
+"""What a bundle answered as rows of the prediction log: a request's answers, and a scored batch as a table.
 
-The prediction log of a bundle that something else serves: MLflow's server, Spark, a notebook.
+Also the log of a bundle that is served by something else: MLflow's server, Spark, a notebook.
 """
 
 import os
@@ -10,20 +10,19 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from afterfit import prediction_log
 from afterfit.contract.values import is_missing, read_category
+from afterfit.model.answer import Answer
+from afterfit.model.answer_batch import to_dicts
 from afterfit.model.bundle import Bundle
 from afterfit.prediction_log.arrow import FEATURE, REST, TEXT, TIME, cast, typed
-from afterfit.prediction_log.entries import LogEntry
+from afterfit.prediction_log.entries import LogEntry, record_of, text_of
 from afterfit.prediction_log.privacy import hashed, key_of, private, salt_of
 from afterfit.prediction_log.spool import Spool
-
-OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def private_columns(bundle: Bundle) -> frozenset[str]:
@@ -32,28 +31,22 @@ def private_columns(bundle: Bundle) -> frozenset[str]:
 
 
 def entries(
-    bundle: Bundle, rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], time: int, seconds: float
+    bundle: Bundle, rows: Sequence[Mapping[str, Any]], answers: Sequence[Answer], time: int, seconds: float
 ) -> list[LogEntry]:
     """Entries for the answers of one request, private columns hashed; `time` in microseconds since 1970 UTC."""
     hidden, salt = private_columns(bundle), salt_of(bundle.manifest.name)
-    key = bundle.manifest.key
+    key, version = bundle.manifest.key, bundle.version or ""
     return [
-        LogEntry(
-            answer["prediction_id"],
-            time,
-            bundle.version or "",
-            False,
-            key_of(row, key, hidden, salt=salt),
-            _json(private(row, hidden, "hash", salt=salt)),
-            None if answer["prediction"] is None else _json(answer["prediction"]),
-            answer.get("probability"),
-            _json(answer["probabilities"]) if answer.get("probabilities") else None,
-            answer.get("lower"),
-            answer.get("upper"),
-            answer.get("confidence"),
-            _json(answer["warnings"]) if answer["warnings"] else None,
-            _json(answer["error"]) if answer["error"] else None,
-            seconds,
+        LogEntry._make(
+            record_of(
+                answer,
+                time,
+                version,
+                False,
+                key_of(row, key, hidden, salt=salt),
+                text_of(private(row, hidden, "hash", salt=salt)),
+                seconds,
+            )
         )
         for row, answer in zip(rows, answers, strict=True)
     ]
@@ -92,7 +85,7 @@ def batch(
         if name not in hidden:
             columns[FEATURE + name] = _of(frame[name])
         elif mode == "hash":
-            columns[FEATURE + name] = pa.array([hashed(one, name, salt) for one in frame[name]], TEXT)
+            columns[FEATURE + name] = pa.array([hashed(value, name, salt) for value in frame[name]], TEXT)
     return pa.table(columns)
 
 
@@ -102,7 +95,7 @@ def outcomes(
     """A table's known targets as outcomes that arrived at a time: by prediction_id, or by the columns of a key."""
     some = frame[frame[target].notna().to_numpy()]
     by_id = list(by) == ["prediction_id"]
-    ids = [None if one is None else str(one) for one in some["prediction_id"]] if by_id else [None] * len(some)
+    ids = [None if value is None else str(value) for value in some["prediction_id"]] if by_id else [None] * len(some)
     table = pa.table(
         {
             "prediction_id": pa.array(ids, TEXT),
@@ -112,10 +105,6 @@ def outcomes(
         }
     )
     return table.filter(pc.is_valid(table["prediction_id" if by_id else "key"]))
-
-
-def _json(value: Any) -> bytes:
-    return orjson.dumps(value, option=OPTIONS, default=str)
 
 
 def _keys(frame: pd.DataFrame, key: Sequence[str], hidden: Collection[str], salt: str) -> pa.Array:
@@ -161,7 +150,7 @@ def _shares(bundle: Bundle, answered: pa.Table) -> pa.Array:
         return pa.nulls(answered.num_rows, TEXT)
     names = [str(label) for label in bundle.scorer.classes or ()]
     rows = answered["probabilities"].to_pylist()
-    texts = [None if row is None else _json(dict(zip(names, row, strict=True))).decode() for row in rows]
+    texts = [None if row is None else text_of(dict(zip(names, row, strict=True))).decode() for row in rows]
     return pa.array(texts, TEXT)
 
 
@@ -170,12 +159,12 @@ def _notes(column: pa.ChunkedArray, *, first: bool) -> pa.Array:
     some = pc.greater(pc.list_value_length(column), 0).to_numpy()
     texts: list[str | None] = [None] * len(column)
     for at, notes in zip(np.flatnonzero(some).tolist(), column.filter(pa.array(some)).to_pylist(), strict=True):
-        texts[at] = _json(notes[0] if first else notes).decode()
+        texts[at] = text_of(notes[0] if first else notes).decode()
     return pa.array(texts, TEXT)
 
 
 class ServedLog:
-    """Answers that are in the log of a folder before they are returned; several threads may ask at once."""
+    """Answers a frame and logs the answers before it returns them; several threads may call it."""
 
     def __init__(self, place: str, bundle: Bundle) -> None:
         self._place = place
@@ -192,12 +181,12 @@ class ServedLog:
             SchemaError: two columns have the same name.
         """
         began = time.perf_counter()
-        answers = self._bundle.answers(frame)
+        answers = self._bundle.answer_frame(frame)
         now = time.time_ns() // 1000
         names = [str(name) for name in frame.columns]
         rows = [dict(zip(names, row, strict=True)) for row in frame.to_numpy(dtype=object)]
         self._opened().write(entries(self._bundle, rows, answers, now, time.perf_counter() - began))
-        return answers
+        return to_dicts(answers)
 
     def _opened(self) -> Spool:
         """This process's spool; a process that was forked meanwhile makes its own."""

@@ -83,13 +83,13 @@ def required(use_case: UseCase, folder: str = "") -> PredictionLog:
     Raises:
         SettingsError: there is none.
     """
-    found = log_at(folder, use_case.name) or log_of(use_case)
-    if found is None:
+    log = log_at(folder, use_case.name) or log_of(use_case)
+    if log is None:
         raise SettingsError(
             f"{use_case.name} keeps no prediction log: name a folder under log in its settings file, in the "
             f"environment variable {VARIABLE}, or with --folder."
         )
-    return found
+    return log
 
 
 def seal(log: PredictionLog, own: Sequence[Spool] = ()) -> Sealed:
@@ -161,7 +161,7 @@ def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:
         LogError, SourceError: spool or store cannot be read.
     """
     left = set(ids)
-    odd = {one for one in left if not _encodable(one)}  # half a surrogate pair is in no log
+    odd = {name for name in left if not _encodable(name)}  # half a surrogate pair is in no log
     left -= odd
     for path in spool_file.spools(log.folder, log.use_case):
         if left:
@@ -171,7 +171,7 @@ def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:
         if not left:
             break
         wanted = sorted(left)
-        left = {one for one, known in zip(wanted, _held(place, cache, part, wanted), strict=True) if not known}
+        left = {name for name, known in zip(wanted, _held(place, cache, part, wanted), strict=True) if not known}
     return left | odd
 
 
@@ -192,17 +192,17 @@ def _held(place: Store, cache: Path, part: Part, wanted: list[str]) -> npt.NDArr
 
 def _spooled(path: Path, ids: set[str]) -> set[str]:
     """Those of the ids that a spool holds."""
-    found: set[str] = set()
+    known: set[str] = set()
     with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
         if connection is not None:
             wanted = sorted(ids)
             for first in range(0, len(wanted), SIDE):
-                found |= spool_file.known(connection, wanted[first : first + SIDE])
-    return found
+                known |= spool_file.known(connection, wanted[first : first + SIDE])
+    return known
 
 
 def known_outcomes(log: PredictionLog, outcomes: pa.Table) -> npt.NDArray[np.bool_]:
-    """(n,) which of n outcomes (prediction_id, key, value) the log has already, as the last one, with that value.
+    """(n,) which of n outcomes (prediction_id, key, value) the log has already: the last known value is the same.
 
     Memory is bounded as in `read`; all outcomes of the log are read.
     """

@@ -1,6 +1,6 @@
 """A window of the log as a stream of Arrow tables: sealed parts and what is not sealed yet, with outcomes.
 
-Outcomes for a stream of answers: sorted runs on disk, looked up part by part, the one that arrived last wins.
+Outcomes are sorted in runs on disk and looked up for each part of answers. Of several the one that arrived last counts.
 
 Memory is bounded by one run and one part of answers: the runs are Arrow files in a temporary folder, mapped and
 searched by the hash of an id or a key, and each hit is compared with the text itself.
@@ -48,16 +48,16 @@ class _Run:
         """
         at = np.searchsorted(self.hashes, wanted)
         left = np.arange(len(wanted))
-        found: list[tuple[Rows, Rows]] = []
+        matches: list[tuple[Rows, Rows]] = []
         while len(left):
             left = left[at[left] < len(self.hashes)]
             left = left[self.hashes[at[left]] == wanted[left]]
             same = pc.equal(self.table["text"].take(pa.array(at[left])), texts.take(pa.array(left)))
             equal = np.asarray(same.to_numpy(), dtype=bool)
-            found.append((left[equal], at[left[equal]]))
+            matches.append((left[equal], at[left[equal]]))
             left = left[~equal]
             at[left] += 1
-        rows, places = (np.concatenate(some) for some in zip(*found, strict=True)) if found else (left, left)
+        rows, places = (np.concatenate(some) for some in zip(*matches, strict=True)) if matches else (left, left)
         return rows, places
 
 
@@ -78,7 +78,7 @@ class Outcomes:
         for table in tables:
             types.add(table.schema.field("value").type)
             waiting.append(table)
-            if sum(one.num_rows for one in waiting) >= RUN_ROWS:
+            if sum(table.num_rows for table in waiting) >= RUN_ROWS:
                 self._add(waiting)
                 waiting = []
         self._add(waiting)
@@ -220,7 +220,7 @@ def read(folder: Path, store: Store, use_case: str, asked: LogQuery) -> Iterator
         copy = Folder(Path(temporary) / "copy")
         seen = _copied(folder, use_case, copy)
         places = {kind: _parts(store, copy, kind, seen) for kind in ("answers", "outcomes")}
-        wanted = [one for one in places["answers"] if _of_window(one[1], asked)]
+        wanted = [place for place in places["answers"] if _of_window(place[1], asked)]
         types = _types(wanted, asked)
         runs = Path(temporary) / "runs"
         runs.mkdir()
@@ -264,13 +264,13 @@ def _copied(
 
 def _parts(store: Store, copy: Folder, kind: str, seen: dict[tuple[str, str], int]) -> list[tuple[Store, Part]]:
     """All parts by day: the copied ones, and the sealed ones without those whose rows were copied."""
-    found: list[tuple[Store, Part]] = [(copy, part) for part in copy.parts(kind)]
+    parts: list[tuple[Store, Part]] = [(copy, part) for part in copy.parts(kind)]
     for part in current(store, kind):
         match = SPOOLED.fullmatch(part.file)
         known = None if match is None else seen.get((match["spool"], kind))
         if match is None or known is None or int(match["last"]) <= known:
-            found.append((store, part))
-    return sorted(found, key=lambda one: (one[1].day, one[1].file))
+            parts.append((store, part))
+    return sorted(parts, key=lambda place: (place[1].day, place[1].file))
 
 
 def _of_window(part: Part, asked: LogQuery) -> bool:
@@ -283,15 +283,15 @@ def _of_window(part: Part, asked: LogQuery) -> bool:
 
 def _types(places: Sequence[tuple[Store, Part]], asked: LogQuery) -> dict[str, pa.DataType]:
     """The columns to read, as they stand in the parts, each with the type that all parts have together."""
-    found: dict[str, list[pa.DataType]] = {}
+    kinds: dict[str, list[pa.DataType]] = {}
     for place, part in places:
         with place.open(part) as file:
             for field in pq.read_schema(file):
-                found.setdefault(field.name, []).append(field.type)
+                kinds.setdefault(field.name, []).append(field.type)
     kept = {"prediction_id", "time", "version", "shadow", "key"}
     return {
         name: PLAIN.get(name) or common(types)
-        for name, types in found.items()
+        for name, types in kinds.items()
         if name in kept or name == FEATURE + asked.time or _is_chosen(name, asked)
     }
 
@@ -326,7 +326,7 @@ def _kept(table: pa.Table, asked: LogQuery) -> pa.Table:
     if asked.version is not None:
         table = table.filter(pc.equal(table["version"], asked.version))
     if asked.served:
-        ends = [None if one is None else pa.scalar(one, pa.timestamp("us")) for one in (asked.start, asked.end)]
+        ends = [None if end is None else pa.scalar(end, pa.timestamp("us")) for end in (asked.start, asked.end)]
         return between(table, ends[0], ends[1])
     return _within(table, asked)
 

@@ -87,7 +87,7 @@ def seal(folder: Path, store: Store, use_case: str, own: Sequence[Spool] = ()) -
 
 @contextmanager
 def _told(path: Path, faults: list[str]) -> Iterator[None]:
-    """What goes wrong with one spool is told at the end, and keeps no other one waiting."""
+    """Go on where one spool fails, and raise what went wrong at the end."""
     try:
         with translate_errors(path, "sealed"):
             yield
@@ -209,10 +209,10 @@ def _accepted(store: Store, parts: Sequence[Part]) -> dict[Part, list[str]]:
 def _stands_for(store: Store, part: Part) -> list[str]:
     try:
         with store.open(part) as file:
-            found = pq.read_schema(file).metadata or {}
+            metadata = pq.read_schema(file).metadata or {}
     except FileNotFoundError:
         return []
-    return list(orjson.loads(found.get(STANDS_FOR, b"[]")))
+    return list(orjson.loads(metadata.get(STANDS_FOR, b"[]")))
 
 
 def join(folder: Path, store: Store, use_case: str, today: str, now: float) -> int:
@@ -242,12 +242,12 @@ def join(folder: Path, store: Store, use_case: str, today: str, now: float) -> i
 
 def _pending(folder: Path, use_case: str, kind: str) -> list[tuple[str, int]]:
     """The spools of this folder, each with the last row that it has passed."""
-    found = []
+    pending = []
     for path in spool_file.spools(folder, use_case):
         with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
             if connection is not None:
-                found.append((path.stem, spool_file.unsealed(connection, kind).first - 1))
-    return found
+                pending.append((path.stem, spool_file.unsealed(connection, kind).first - 1))
+    return pending
 
 
 def last_row(part: Part) -> int:
@@ -301,7 +301,7 @@ def unified(tables: Sequence[pa.Table]) -> pa.Table:
     for table in tables:
         for field in table.schema:
             types.setdefault(field.name, []).append(field.type)
-    chosen = {name: common(found) for name, found in types.items()}
+    chosen = {name: common(kinds) for name, kinds in types.items()}
     return pa.concat_tables([shaped(table, chosen) for table in tables])
 
 

@@ -242,7 +242,7 @@ class Spool:
         self._flush()
 
     def _flush(self) -> bool:
-        """Write what is in memory now, not what comes meanwhile, one by one; False where the disk fails."""
+        """Write what is in memory now; what comes meanwhile waits for the next time. False where the disk fails."""
         left = len(self._taken) + len(self._queue)
         while left > 0:
             if not self._taken:  # what is tried again stays as it was, or it could not be told what was written of it
@@ -263,7 +263,7 @@ class Spool:
         return True
 
     def _fit(self, entries: list[LogEntry | BatchRecord]) -> list[LogEntry | BatchRecord]:
-        """The entries that a file can hold; the others are counted as lost, so that they stop nothing else."""
+        """The entries that a file can hold; the others are counted as lost, and do not stop the rest."""
         kept: list[LogEntry | BatchRecord] = []
         with sqlite3.connect(":memory:", isolation_level=None) as trial:
             spool_file.prepare(trial)
@@ -298,7 +298,7 @@ def _made(folder: Path, use_case: str) -> tuple[Path, FileLock]:
 
 
 def size(entries: Iterable[LogEntry | BatchRecord]) -> int:
-    """Answers, those that are written together one by one."""
+    """How many answers the entries hold."""
     return sum(entry.size if type(entry) is BatchRecord else 1 for entry in entries)
 
 
@@ -323,25 +323,25 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any
 
 
 def _statements(table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, list[Any]]]:
-    """What writes rows in their order: few answers in one statement, many as one record."""
+    """The statements that write rows in their order: few answers in one statement, many as one record."""
     columns = TABLES[table]
-    names, one = ", ".join(columns), ", ".join("?" * len(columns))
-    found: list[tuple[str, list[Any]]] = []
+    names, row = ", ".join(columns), ", ".join("?" * len(columns))
+    statements: list[tuple[str, list[Any]]] = []
     for kind, run in groupby(rows, _kind):
         some = list(run)
         # a record takes the numbers of all its answers; SQLite gives the next row the number after
-        into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {one} FROM {table}"  # noqa: S608
+        into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {row} FROM {table}"  # noqa: S608
         bulks = _bulks(kind, some)
-        found += [(into, [bulk.size, *bulk.record()]) for bulk in bulks]
+        statements += [(into, [bulk.size, *bulk.record()]) for bulk in bulks]
         for start in range(0, 0 if bulks else len(some), TOGETHER):
             part = some[start : start + TOGETHER]
-            into = f"INSERT INTO {table} ({names}) VALUES {', '.join([f'({one})'] * len(part))}"  # noqa: S608 - our names
-            found.append((into, list(chain.from_iterable(part))))
-    return found
+            into = f"INSERT INTO {table} ({names}) VALUES {', '.join([f'({row})'] * len(part))}"  # noqa: S608 - our names
+            statements.append((into, list(chain.from_iterable(part))))
+    return statements
 
 
 def _kind(row: tuple[Any, ...]) -> object:
-    """What rows share that can be written together."""
+    """What rows must share to be one record."""
     return (row.version, row.shadow) if type(row) is LogEntry else type(row)
 
 

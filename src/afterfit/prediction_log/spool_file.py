@@ -115,8 +115,8 @@ class FileLock:
 
 def spools(folder: Path, use_case: str | None = None) -> list[Path]:
     """The spools of a log's folder by name; of one use case, or of all."""
-    found = sorted((folder / "spool").glob(f"*{ENDING}"))
-    return [path for path in found if use_case in {None, use_case_of(path.stem)}]
+    paths = sorted((folder / "spool").glob(f"*{ENDING}"))
+    return [path for path in paths if use_case in {None, use_case_of(path.stem)}]
 
 
 def name_for(use_case: str, host: str, pid: int, random: str) -> str:
@@ -171,14 +171,14 @@ def pieces(connection: sqlite3.Connection, table: str, some: RowRange, most: int
     """
     columns = ", ".join(TABLES[table])
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
-    found: list[Record] = []
+    piece: list[Record] = []
     for record in connection.execute(query, (some.first, some.last)):
-        found += unbatch(record) if table == "answers" else [record]
-        if len(found) >= most:
-            yield found
-            found = []
-    if found:
-        yield found
+        piece += unbatch(record) if table == "answers" else [record]
+        if len(piece) >= most:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
 
 
 def passed(connection: sqlite3.Connection, table: str, upto: int) -> None:
@@ -250,12 +250,12 @@ def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:
     """Which of the ids are among a spool's answers."""
     marks = ", ".join("?" * len(ids))
     query = f"SELECT DISTINCT prediction_id FROM answers WHERE prediction_id IN ({marks})"  # noqa: S608 - marks only
-    found = {one for (one,) in connection.execute(query, ids)}
-    left = set(ids) - found
+    known_ids = {name for (name,) in connection.execute(query, ids)}
+    left = set(ids) - known_ids
     if left:
         for (answers,) in connection.execute("SELECT prediction FROM answers WHERE prediction_id IS NULL"):
-            found |= left & ids_of(answers)
-    return found
+            known_ids |= left & ids_of(answers)
+    return known_ids
 
 
 def age(path: Path) -> float:

@@ -65,8 +65,8 @@ class Folder:
     def parts(self, kind: Kind) -> list[Part]:
         """All parts of a kind, by day and name."""
         with translate_errors(self.path, "listed"):
-            found = [f"{kind}/{file.parent.name}/{file.name}" for file in (self.path / kind).glob("day=*/*")]
-        return sorted((part for part in map(_part, found) if part), key=lambda part: (part.day, part.file))
+            names = [f"{kind}/{file.parent.name}/{file.name}" for file in (self.path / kind).glob("day=*/*")]
+        return sorted((part for part in map(_part, names) if part), key=lambda part: (part.day, part.file))
 
     def put(self, part: Part, content: bytes) -> None:
         """Write a part under a temporary name, safely on disk, and rename it."""
@@ -115,8 +115,8 @@ class Bucket:
         """All parts of a kind, by day and name."""
         prefix = f"{self.address}/{kind}/"
         inside = len(s3.parts(f"{self.address}/")[1])
-        found = [_part(stored.key[inside:]) for stored in s3.below(prefix)]
-        return sorted((part for part in found if part), key=lambda part: (part.day, part.file))
+        parts = [_part(stored.key[inside:]) for stored in s3.below(prefix)]
+        return sorted((part for part in parts if part), key=lambda part: (part.day, part.file))
 
     def put(self, part: Part, content: bytes) -> None:
         """Write a part in one request."""

@@ -1,6 +1,6 @@
-"""The quick way of predictions: straight from the server's bytes to answers, without a web framework's routing.
+"""The endpoints that predict, as a plain ASGI application: the routing of a web framework would cost too much time.
 
-The access log: one JSON line a request, written behind the answers by a thread.
+Also the access log: a thread writes one JSON line a request, after the answer.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache, partial
@@ -18,11 +18,12 @@ from typing import IO, Any
 import orjson
 
 from afterfit.errors import AfterfitError
+from afterfit.model.answer import fresh_id
+from afterfit.model.answer_batch import json_list, json_of_single
 from afterfit.prediction_log.entries import RECORDS
 from afterfit.serving import payloads
 from afterfit.serving.auth import Tokens
 from afterfit.serving.batching import Batches, Job, Parsed
-from afterfit.serving.engine import Answer, fresh_id
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram
 from afterfit.serving.service import Service
@@ -32,7 +33,7 @@ EVERY = 0.5
 TOGETHER = 500
 """Lines of one write."""
 MOST_WAITING = 100_000
-DOORS = frozenset(
+ENDPOINTS = frozenset(
     {
         "/predict",
         "/invocations",
@@ -61,12 +62,12 @@ def _second(second: int) -> str:
 class AccessLine:
     """What is noted of one request."""
 
-    __slots__ = ("client", "door", "identity", "method", "rows", "seconds", "status", "time")
+    __slots__ = ("client", "endpoint", "identity", "method", "rows", "seconds", "status", "time")
 
     def __init__(self, scope: Mapping[str, Any], path: str, identity: bytes) -> None:
         client = scope.get("client")
         self.client = client[0] if client else None
-        self.door = path if path in DOORS else "other"
+        self.endpoint = path if path in ENDPOINTS else "other"
         self.method, self.identity, self.time = scope["method"], identity, time.time()
         self.rows, self.status, self.seconds = 0, 500, 0.0
 
@@ -77,7 +78,7 @@ class AccessLine:
                 "time": _second(int(self.time)) % (1000 * (self.time % 1.0)),
                 "request_id": self.identity.decode(),
                 "method": self.method,
-                "path": self.door,
+                "path": self.endpoint,
                 "status": self.status,
                 "rows": self.rows,
                 "milliseconds": round(1000 * self.seconds, 3),
@@ -113,7 +114,7 @@ class AccessLog:
         self._write()
 
     def _write(self) -> None:
-        """Write the lines that wait now, not those that come meanwhile, one by one."""
+        """Write the lines that wait now; those that come meanwhile wait for the next time."""
         left = len(self._lines)
         while left > 0 and self._output is not None:
             some = [self._lines.popleft() for _ in range(min(left, TOGETHER))]
@@ -143,7 +144,7 @@ FEW = 16
 """Rows of a request that are answered in the event loop where nothing has to be waited for."""
 LONG = 65_536
 """Bytes from which a body is read beside the event loop, which has others to listen to meanwhile."""
-NOT_READ: Parsed = (), payloads.list_body, None
+NOT_READ: Parsed = (), json_list, None
 RECORDS_BODY = b'{"' + RECORDS.encode() + b'"'
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -222,12 +223,12 @@ class Endpoints:
             self.access.add(line)
 
     def _count(self, line: AccessLine) -> None:
-        tally, door = self.service.tally, line.door
-        tally.counts["requests", door, str(line.status)] += 1
-        found = self._times.get(door)
-        if found is None:
-            found = self._times[door] = tally.histogram("request_seconds", door)
-        found.observe(line.seconds)
+        counters, endpoint = self.service.metrics, line.endpoint
+        counters.counts["requests", endpoint, str(line.status)] += 1
+        histogram = self._times.get(endpoint)
+        if histogram is None:
+            histogram = self._times[endpoint] = counters.histogram("request_seconds", endpoint)
+        histogram.observe(line.seconds)
 
     async def _quick(
         self, head: Head, path: str, receive: Receive, arrived: float, line: AccessLine
@@ -241,7 +242,7 @@ class Endpoints:
         except Exception as error:  # noqa: BLE001 - told in the log, not to the client
             self.service.faults(head.identity.decode(), error)
             refusal = HttpError(500, "Something unexpected happened; it was noted under the request's id.")
-        self.service.tally.counts["request_errors", line.door, refusal.code] += 1
+        self.service.metrics.counts["request_errors", line.endpoint, refusal.code] += 1
         return refusal.status, [JSON_TYPE, *refusal.headers], refusal.body
 
     async def _answer(self, head: Head, path: str, receive: Receive, arrived: float, line: AccessLine) -> bytes:
@@ -258,13 +259,13 @@ class Endpoints:
         if not rows:
             return render([])
         if service.inline and len(rows) <= FEW:
-            return render(service.answer(rows, texts, arrived, service.tally))
+            return render(service.answer(rows, texts, arrived, service.metrics))
         return await self._submitted(parsed, arrived)
 
     def _submitted(
         self, parsed: Parsed, arrived: float, read: Callable[[], Parsed] | None = None
     ) -> "asyncio.Future[bytes]":
-        """Leave rows, or what reads them, for the next batch; gives where their answer arrives."""
+        """Put rows, or the function that reads them, into the next batch; gives the future of their answer."""
         limits = self.service.limits
         if self._batches is None:
             self._batches = Batches(self.service.work, limits.batch_rows, limits.batch_milliseconds / 1000)
@@ -285,7 +286,7 @@ class Endpoints:
             raise HttpError(429, "Too many requests at once; come again in a moment.")
 
     def _parsed(self, head: Head, path: str, body: bytes, line: AccessLine) -> Parsed:
-        """The rows of a body, no more than are taken; what makes a body of their answers; and their own texts."""
+        """The rows of a body, what writes their answers, and the rows' own texts; too many rows are refused."""
         rows, render, texts = self._of_body(head, path, body)
         line.rows = len(rows)
         if len(rows) > self.service.limits.rows:
@@ -302,10 +303,10 @@ class Endpoints:
         if kind != payloads.JSON:
             raise HttpError(415, f"The content type must be {payloads.JSON}.")
         rows, single = payloads.plain_rows(payloads.json_of(body))
-        return (rows, _first, [body]) if single else (rows, payloads.list_body, body)
+        return (rows, json_of_single, [body]) if single else (rows, json_list, body)
 
     def _task(self) -> "asyncio.Task[Any] | None":
-        """The task that runs; asked of a loop that is known, because to find it asks the system."""
+        """The task that runs. The loop is remembered, because asyncio asks the system to find it."""
         task = None if self._loop is None else asyncio.current_task(self._loop)
         if task is None:
             self._loop = asyncio.get_running_loop()
@@ -372,7 +373,3 @@ class Endpoints:
         """End the batches' thread."""
         if self._batches is not None:
             self._batches.close()
-
-
-def _first(answers: Sequence[Answer]) -> bytes:
-    return payloads.dumped(answers[0])

@@ -47,7 +47,7 @@ class Tokens:
             raise HttpError(401, "This needs the header 'Authorization: Bearer …' with the right token.")
 
     def check_page(self, bearer: bytes, authorization: str) -> None:
-        """Let a reader in who knows the predicting token: as a program says it, or as a browser asks a person for it.
+        """Let a reader in who knows the predicting token: from a program's header, or from a browser's password window.
 
         A browser's answer (any name, the token as password) opens pages only: it would send it along with requests
         that other sites make it send, which must neither predict nor bring outcomes.
@@ -114,8 +114,8 @@ def signature(secret: bytes, delivery: str, moment: str, body: bytes) -> str:
 def check(secret: bytes | None, headers: Mapping[str, str], body: bytes, now: float, shared: Path) -> None:
     """Let a delivery in once, if it is signed with our secret and young.
 
-    A repeated one does no harm (the registry is asked again), but costs a query: each is taken once, by whichever
-    worker it comes to. What was taken is a file for as long as its time would still pass.
+    A repeated delivery does no harm, but costs a query of the registry. So each is taken once, by the worker that it
+    comes to. A file remembers it for as long as its time would still be accepted.
 
     Args:
         secret: ours; None where none was set.
@@ -149,9 +149,9 @@ def check(secret: bytes | None, headers: Mapping[str, str], body: bytes, now: fl
 def sets_alias(body: bytes, name: str, alias: str) -> bool:
     """Whether a delivery says that this alias of this model was set."""
     try:
-        told = orjson.loads(body)
-        event, what = told["entity"], told["data"]
-        found = event, told["action"], what["name"], what["alias"]
+        event = orjson.loads(body)
+        entity, data = event["entity"], event["data"]
+        changed = entity, event["action"], data["name"], data["alias"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return False
-    return found == ("model_version_alias", "created", name, alias)
+    return changed == ("model_version_alias", "created", name, alias)

@@ -1,4 +1,4 @@
-"""Micro-batches: while one is predicted and written, the next collects; each is answered by one version."""
+"""Micro-batches: requests collect while the batch before is answered and logged. One version answers a whole batch."""
 
 import asyncio
 import threading
@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from afterfit.serving.engine import Answer, Bodies, Row
+from afterfit.model.answer import Answer
+from afterfit.serving.engine import Bodies, Row
 from afterfit.serving.http_errors import HttpError
 
 Work = Callable[[list["Job"]], None]
@@ -48,7 +49,7 @@ class Job:
 
 
 class Batches:
-    """One thread that works on batches of jobs, and the queue before it; used from one event loop.
+    """A queue of jobs, and one thread that works on them in batches; used from one event loop.
 
     Args:
         work: fills in the `outcome` of each job of a batch; runs in the thread.

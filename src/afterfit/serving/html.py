@@ -1,4 +1,4 @@
-"""The page for a person, and the one that describes the doors: self-contained, everything foreign escaped."""
+"""The page for a person, and the one that describes the endpoints: self-contained, everything foreign escaped."""
 
 import html
 import json
@@ -24,7 +24,7 @@ MOST_LINES = 40
 Cells = Sequence[Any]
 
 
-def front(service: Service, tally: ServerMetrics, ledger: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def front(service: Service, counters: ServerMetrics, ledger: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The first page and its content security policy: what is served, counts, decisions, a form that predicts."""
     bundle = service.engine.bundle if service.engine else None
     example = next(iter(openapi.examples(bundle)), {}) if bundle else {}
@@ -32,7 +32,7 @@ def front(service: Service, tally: ServerMetrics, ledger: Sequence[Mapping[str, 
         "serving.html",
         title=html.escape(service.name),
         served=_table(_served(service)),
-        counts=_table(_counts(service, tally), "numbers"),
+        counts=_table(_counts(service, counters), "numbers"),
         ledger=_table(_decisions(ledger)) if ledger else "<p>No decision is known here.</p>",
         example=html.escape(json.dumps(example, indent=1, ensure_ascii=False)),
         lines=str(min(len(example) + 3, MOST_LINES)),
@@ -40,25 +40,25 @@ def front(service: Service, tally: ServerMetrics, ledger: Sequence[Mapping[str, 
 
 
 def docs(service: Service, described: Mapping[str, Any]) -> tuple[str, str]:
-    """What each door takes and gives, for the columns that are served now, and its policy."""
+    """What each endpoint takes and gives, for the columns that are served now, and its policy."""
     row = described["components"]["schemas"]["Row"]
     columns = [("column", "type", "example", "what training showed")]
-    for name, told in row["properties"].items():
-        kind = told["anyOf"][0]
-        shown = json.dumps(told.get("examples", [None])[0], ensure_ascii=False)
-        columns.append((name, kind.get("format", kind["type"]), shown, told.get("description", "")))
-    doors = [("method", "door", "what it does", "takes")]
+    for name, schema in row["properties"].items():
+        kind = schema["anyOf"][0]
+        shown = json.dumps(schema.get("examples", [None])[0], ensure_ascii=False)
+        columns.append((name, kind.get("format", kind["type"]), shown, schema.get("description", "")))
+    endpoints = [("method", "endpoint", "what it does", "takes")]
     for path, methods in described["paths"].items():
-        for method, told in methods.items():
-            taken = ", ".join(told.get("requestBody", {}).get("content", {}))
-            doors.append((method.upper(), path, told["summary"], taken))
+        for method, schema in methods.items():
+            taken = ", ".join(schema.get("requestBody", {}).get("content", {}))
+            endpoints.append((method.upper(), path, schema["summary"], taken))
     answer = described["components"]["schemas"]["Answer"]["properties"]
     command = f"curl -H 'Content-Type: application/json' -d '{json.dumps(row['examples'][0])}' http://HOST:PORT/predict"
     return _filled(
         "serving-docs.html",
         title=html.escape(service.name),
         about=html.escape(described["info"]["description"]),
-        doors=_table(doors),
+        endpoints=_table(endpoints),
         columns=_table(columns),
         answer=html.escape(", ".join(answer)),
         command=html.escape(command),
@@ -118,39 +118,45 @@ def _minute(moment: Any) -> str:
     return str(moment).replace("T", " ")[:16]
 
 
-def _counts(service: Service, tally: ServerMetrics) -> list[Cells]:
-    requests = {key[1:]: value for key, value in tally.counts.items() if key[0] == "requests"}
-    doors = ("/predict", "/invocations")
-    good = sum(value for (door, status), value in requests.items() if status == "200" and door in doors)
-    bad = sum(value for (door, status), value in requests.items() if status != "200" and door in doors)
-    times = [found for key, found in tally.histograms.items() if key[0] == "request_seconds" and key[1] in doors]
-    number, spent = sum(sum(one.counts) for one in times), sum(one.total for one in times)
+def _counts(service: Service, counters: ServerMetrics) -> list[Cells]:
+    requests = {key[1:]: value for key, value in counters.counts.items() if key[0] == "requests"}
+    endpoints = ("/predict", "/invocations")
+    good = sum(value for (endpoint, status), value in requests.items() if status == "200" and endpoint in endpoints)
+    bad = sum(value for (endpoint, status), value in requests.items() if status != "200" and endpoint in endpoints)
+    times = [
+        histogram
+        for key, histogram in counters.histograms.items()
+        if key[0] == "request_seconds" and key[1] in endpoints
+    ]
+    number, spent = sum(sum(histogram.counts) for histogram in times), sum(histogram.total for histogram in times)
     rows: list[Cells] = [
         ("count", "now"),
         ("requests for predictions answered", f"{good:,.0f}"),
         ("turned away", f"{bad:,.0f}"),
-        ("rows answered", f"{_sum(tally, 'rows'):,.0f}"),
-        ("rows with an error", f"{_sum(tally, 'row_errors'):,.0f}"),
+        ("rows answered", f"{_sum(counters, 'rows'):,.0f}"),
+        ("rows with an error", f"{_sum(counters, 'row_errors'):,.0f}"),
         ("mean milliseconds", f"{1000 * spent / number:.2f}" if number else "-"),
-        ("outcomes taken", f"{_sum(tally, 'outcomes'):,.0f}"),
-        ("workers", f"{tally.gauges.get(('workers',), 0):.0f}"),
+        ("outcomes taken", f"{_sum(counters, 'outcomes'):,.0f}"),
+        ("workers", f"{counters.gauges.get(('workers',), 0):.0f}"),
     ]
-    warnings = sorted(((value, key[1:]) for key, value in tally.counts.items() if key[0] == "warnings"), reverse=True)
+    warnings = sorted(
+        ((value, key[1:]) for key, value in counters.counts.items() if key[0] == "warnings"), reverse=True
+    )
     rows += [(f"warning: {column} {code}", f"{value:,.0f}") for value, (column, code) in warnings[:8]]
-    predicted = sorted((key[2], value) for key, value in tally.counts.items() if key[0] == "predictions")
+    predicted = sorted((key[2], value) for key, value in counters.counts.items() if key[0] == "predictions")
     rows += [(f"predicted {label}", f"{value:,.0f}") for label, value in predicted[:8]]
     if service.shadow is not None:
-        rows.append(("shadow rows", f"{_sum(tally, 'shadow_rows'):,.0f}"))
+        rows.append(("shadow rows", f"{_sum(counters, 'shadow_rows'):,.0f}"))
     return rows
 
 
-def _sum(tally: ServerMetrics, name: str) -> float:
-    return sum(value for key, value in tally.counts.items() if key[0] == name)
+def _sum(counters: ServerMetrics, name: str) -> float:
+    return sum(value for key, value in counters.counts.items() if key[0] == name)
 
 
 def _decisions(ledger: Sequence[Mapping[str, Any]]) -> list[Cells]:
     rows: list[Cells] = [("decision", "when, UTC", "verdict", "version", "alias", "by", "reason")]
-    for one in ledger:
+    for entry in ledger:
         names = ("number", "time", "verdict", "version", "alias", "actor", "reason")
-        rows.append([_minute(one.get(name, "")) if name == "time" else one.get(name, "") for name in names])
+        rows.append([_minute(entry.get(name, "")) if name == "time" else entry.get(name, "") for name in names])
     return rows

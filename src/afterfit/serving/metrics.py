@@ -1,7 +1,7 @@
 """Counts of one process, kept in plain dictionaries, and their sum over all processes in Prometheus' format.
 
-Counting costs a fraction of a microsecond. Each process writes what it has into a file of a shared folder, and whoever
-is asked adds the files up: those of processes that are gone too, so that a sum never falls.
+Counting costs a fraction of a microsecond. Each process writes its counts into a file of a shared folder. The process
+that is asked adds all files up. Files of processes that are gone stay, so that a sum never falls.
 """
 
 import math
@@ -27,12 +27,12 @@ PREFIX = "afterfit_"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 SHARES = tuple(k / 10 for k in range(1, 11))
-FILES = "tally-*.json"
+FILES = "metrics-*.json"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricFamily:
-    """What one measure is: its kind, what it says, its labels, and how gauges of several processes become one."""
+    """A metric: its kind, its help text, its labels, and how the gauges of several processes become one."""
 
     kind: Literal["counter", "gauge", "histogram"]
     help: str
@@ -84,10 +84,10 @@ class Histogram:
 
     def observe_all(self, values: npt.ArrayLike) -> None:
         """Count many values."""
-        found = np.asarray(values, dtype=np.float64)
-        counts = np.bincount(np.searchsorted(self.edges, found), minlength=len(self.counts)).tolist()
+        numbers = np.asarray(values, dtype=np.float64)
+        counts = np.bincount(np.searchsorted(self.edges, numbers), minlength=len(self.counts)).tolist()
         self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
-        self.total += float(found.sum())
+        self.total += float(numbers.sum())
 
     def add(self, other: "Histogram") -> None:
         """Take in another's counts, where it has the same edges."""
@@ -106,30 +106,30 @@ class ServerMetrics:
 
     def histogram(self, *key: str, edges: Sequence[float] = ()) -> Histogram:
         """The histogram of a name and labels, made where it is not there yet."""
-        found = self.histograms.get(key)
-        if found is None:
-            found = self.histograms[key] = Histogram(edges or MEASURES[key[0]].edges)
-        return found
+        histogram = self.histograms.get(key)
+        if histogram is None:
+            histogram = self.histograms[key] = Histogram(edges or MEASURES[key[0]].edges)
+        return histogram
 
     def text(self) -> bytes:
         """JSON of everything."""
-        told = {
+        content = {
             "counts": [[list(key), value] for key, value in self.counts.items()],
             "gauges": [[list(key), value] for key, value in self.gauges.items()],
             "histograms": [[list(k), h.edges, h.counts, h.total] for k, h in self.histograms.items()],
         }
-        return orjson.dumps(told)
+        return orjson.dumps(content)
 
     def merge(self, text: bytes, *, alive: bool) -> None:
-        """Add what another process wrote; gauges of one that is gone say nothing any more."""
-        told = orjson.loads(text)
-        for key, value in told["counts"]:
+        """Add what another process wrote; the gauges of a process that is gone are left out."""
+        content = orjson.loads(text)
+        for key, value in content["counts"]:
             self.counts[tuple(key)] += value
-        for key, edges, counts, total in told["histograms"]:
+        for key, edges, counts, total in content["histograms"]:
             other = Histogram(edges)
             other.counts, other.total = counts, total
             self.histogram(*key, edges=edges).add(other)
-        for key, value in told["gauges"] if alive else ():
+        for key, value in content["gauges"] if alive else ():
             name = tuple(key)
             known = self.gauges.get(name)
             self.gauges[name] = value if known is None else _JOINED[MEASURES[name[0]].joined](known, value)
@@ -140,7 +140,7 @@ _JOINED: Mapping[str, Any] = {"sum": lambda a, b: a + b, "max": max, "min": min}
 
 def write(folder: Path, text: bytes) -> None:
     """Write this process's counts for the others, whole or not at all."""
-    file = folder / f"tally-{os.getpid()}.json"
+    file = folder / f"metrics-{os.getpid()}.json"
     part = file.with_suffix(".part")
     part.write_bytes(text)
     part.replace(file)
@@ -168,30 +168,30 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def exposed(tally: ServerMetrics) -> bytes:
+def exposed(counters: ServerMetrics) -> bytes:
     """Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Families(tally))
+    registry.register(_Families(counters))
     text: bytes = generate_latest(registry)
     return text
 
 
 class _Families(Collector):
-    def __init__(self, tally: ServerMetrics) -> None:
-        self._tally = tally
+    def __init__(self, counters: ServerMetrics) -> None:
+        self._counters = counters
 
     def collect(self) -> Iterable[Metric]:
         for name, measure in MEASURES.items():
             if measure.kind == "histogram":
-                yield _histogram(name, measure, self._tally)
+                yield _histogram(name, measure, self._counters)
             elif measure.kind == "counter":
                 counter = CounterMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
-                for key, value in _of(self._tally.counts, name):
+                for key, value in _of(self._counters.counts, name):
                     counter.add_metric(key, value)
                 yield counter
             else:
                 gauge = GaugeMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
-                for key, value in _of(self._tally.gauges, name):
+                for key, value in _of(self._counters.gauges, name):
                     gauge.add_metric(key, value)
                 yield gauge
 
@@ -200,12 +200,12 @@ def _of(values: Mapping[Key, Any], name: str) -> list[tuple[Key, Any]]:
     return sorted(((key[1:], value) for key, value in values.items() if key[0] == name), key=lambda pair: pair[0])
 
 
-def _histogram(name: str, measure: MetricFamily, tally: ServerMetrics) -> Metric:
+def _histogram(name: str, measure: MetricFamily, counters: ServerMetrics) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, measure.help, labels=measure.labels)
-    for key, found in _of(tally.histograms, name):
+    for key, histogram in _of(counters.histograms, name):
         below, buckets = 0, []
-        for edge, count in zip([*found.edges, math.inf], found.counts, strict=True):
+        for edge, count in zip([*histogram.edges, math.inf], histogram.counts, strict=True):
             below += count
             buckets.append(("+Inf" if math.isinf(edge) else repr(edge), float(below)))
-        family.add_metric(key, buckets, found.total)
+        family.add_metric(key, buckets, histogram.total)
     return family

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from afterfit.contract.columns import PLACEHOLDERS, Column
+from afterfit.model.answer import keys, task_of
 from afterfit.model.bundle import Bundle
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import Engine
@@ -27,16 +28,16 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
     if engine is None:
         raise HttpError(503, "No version is loaded yet.")
     bundle = engine.bundle
-    told = asdict(bundle.manifest)
-    told["window"] = {**told["window"], "name": _shown(str(told["window"].get("name", "")))}
+    manifest = asdict(bundle.manifest)
+    manifest["window"] = {**manifest["window"], "name": _shown(str(manifest["window"].get("name", "")))}
     return {
-        "name": told.pop("name"),
+        "name": manifest.pop("name"),
         "version": bundle.version,
         "alias": alias,
         "digest": bundle.digest,
         "serving_since": datetime.fromtimestamp(since, timezone.utc).isoformat(timespec="seconds"),
         "compiled": engine.compiled is not None,
-        **told,
+        **manifest,
         "contract": _contract(bundle),
         "example": examples(bundle),
     }
@@ -48,10 +49,10 @@ def _shown(source: str) -> str:
 
 
 def examples(bundle: Bundle) -> list[dict[str, Any]]:
-    """The example rows as anybody may see them: in private columns stands a made value of the kind."""
+    """The example rows as anybody may see them: a private column has a made-up value of its kind."""
     columns = bundle.scorer.contract.columns
-    hidden = {one.name: PLACEHOLDERS[one.kind] for one in columns if one.private}
-    whole = {one.name for one in columns if one.kind == "integer"}  # a table with gaps holds them as floats
+    hidden = {column.name: PLACEHOLDERS[column.kind] for column in columns if column.private}
+    whole = {column.name for column in columns if column.kind == "integer"}  # a table with gaps holds them as floats
     return [
         {name: int(value) if name in whole and _is_whole(value) else value for name, value in {**row, **hidden}.items()}
         for row in bundle.example
@@ -65,30 +66,30 @@ def _is_whole(value: Any) -> bool:
 def _contract(bundle: Bundle) -> dict[str, Any]:
     """The contract without what training showed of private columns."""
     unseen: dict[str, Any] = {"categories": (), "low": None, "high": None, "earliest": None, "latest": None}
-    told = bundle.scorer.contract.to_dict()
-    shown = [replace(one, **unseen) if one.private else one for one in bundle.scorer.contract.columns]
-    return {**told, "columns": [one.to_dict() for one in shown]}
+    contract = bundle.scorer.contract.to_dict()
+    shown = [replace(column, **unseen) if column.private else column for column in bundle.scorer.contract.columns]
+    return {**contract, "columns": [column.to_dict() for column in shown]}
 
 
 def _column(column: Column, example: Any) -> Schema:
-    told: Schema = {"anyOf": [{"type": TYPES[column.kind]}, {"type": "null"}]}
+    schema: Schema = {"anyOf": [{"type": TYPES[column.kind]}, {"type": "null"}]}
     if column.kind == "datetime":
-        told["anyOf"][0]["format"] = "date-time"
+        schema["anyOf"][0]["format"] = "date-time"
     if column.private:
-        told["description"] = "Private: nothing is told of its values."
+        schema["description"] = "Private: nothing is told of its values."
     elif column.kind in {"number", "integer"} and column.low is not None:
-        told["description"] = (
+        schema["description"] = (
             f"Trained on {column.low:g} to {column.high:g}; values outside are answered with a warning."
         )
     elif column.kind == "datetime" and column.earliest is not None:
-        told["description"] = f"Trained on {column.earliest} to {column.latest}."
+        schema["description"] = f"Trained on {column.earliest} to {column.latest}."
     elif column.kind == "category":
         some = ", ".join(column.categories[:NAMED])
         more = f" and {len(column.categories) - NAMED} more" if len(column.categories) > NAMED else ""
-        told["description"] = f"Known: {some}{more}; others are answered with a warning."
+        schema["description"] = f"Known: {some}{more}; others are answered with a warning."
     if example is not None:
-        told["examples"] = [example]
-    return told
+        schema["examples"] = [example]
+    return schema
 
 
 def row_schema(engine: Engine) -> Schema:
@@ -110,25 +111,21 @@ def answer_schema(engine: Engine) -> Schema:
     """An answer, by the kind of model."""
     classes = engine.bundle.scorer.classes
     number: Schema = {"type": ["number", "null"]}
-    if classes is None:
-        own: Schema = {"prediction": number, "lower": number, "upper": number}
-    else:
-        label: Schema = {"enum": [*classes, None]}
-        shares = {"probability": number} if len(classes) == 2 else {"probabilities": {"type": ["object", "null"]}}
-        own = {"prediction": label, **shares, "confidence": number}
-    notes = {"column": {"type": ["string", "null"]}, "code": {"type": "string"}, "value": {}}
-    properties = {
+    note = {"column": {"type": ["string", "null"]}, "code": {"type": "string"}, "value": {}}
+    schemas: dict[str, Schema] = {
         "prediction_id": {"type": "string"},
-        **own,
+        "prediction": number if classes is None else {"enum": [*classes, None]},
+        "probabilities": {"type": ["object", "null"]},
         "model_version": {"type": ["string", "null"]},
-        "warnings": {"type": "array", "items": {"type": "object", "properties": notes}},
-        "error": {"anyOf": [{"type": "null"}, {"type": "object", "properties": notes}]},
+        "warnings": {"type": "array", "items": {"type": "object", "properties": note}},
+        "error": {"anyOf": [{"type": "null"}, {"type": "object", "properties": note}]},
     }
+    properties = {key: schemas.get(key, number) for key in keys(task_of(classes))}
     return {"type": "object", "title": "Answer", "properties": properties, "required": list(properties)}
 
 
 def openapi(name: str, engine: Engine | None, tokens: Tokens) -> dict[str, Any]:
-    """The OpenAPI 3.1 description of all doors, with the columns of the version that is served now.
+    """The OpenAPI 3.1 description of all endpoints, with the columns of the version that is served now.
 
     Raises:
         HttpError: 503, nothing is loaded.
@@ -180,8 +177,8 @@ def _one_or_many(name: str) -> Schema:
 
 def _responses(content: Mapping[str, Any], errors: tuple[int, ...]) -> dict[str, Any]:
     failed = {"application/json": {"schema": _of("Error")}}
-    told = {str(code): {"description": CODES[code].replace("_", " "), "content": failed} for code in errors}
-    return {"200": {"description": "Answered.", "content": dict(content)}, **told}
+    refusals = {str(code): {"description": CODES[code].replace("_", " "), "content": failed} for code in errors}
+    return {"200": {"description": "Answered.", "content": dict(content)}, **refusals}
 
 
 ERRORS = (400, 408, 413, 415, 422, 429, 503, 504)
@@ -189,13 +186,13 @@ ERRORS = (400, 408, 413, 415, 422, 429, 503, 504)
 
 def _operation(name: str, summary: str, body: Mapping[str, Any], answer: Schema, *, secured: bool) -> dict[str, Any]:
     errors = (*ERRORS, 401) if secured else ERRORS
-    told = {
+    operation = {
         "operationId": name,
         "summary": summary,
         "requestBody": {"required": True, "content": dict(body)},
         "responses": _responses({JSON: {"schema": answer}}, errors),
     }
-    return {"post": told | ({"security": [{"bearer": []}]} if secured else {})}
+    return {"post": operation | ({"security": [{"bearer": []}]} if secured else {})}
 
 
 def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
@@ -217,9 +214,11 @@ def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
         PARQUET: {"schema": {"type": "string", "format": "binary"}},
     }
     answers = {"type": "object", "properties": {"predictions": {"type": "array", "items": _of("Answer")}}}
-    one = {JSON: {"schema": _one_or_many("Row"), "example": example[0] if example else {}}}
+    plain = {JSON: {"schema": _one_or_many("Row"), "example": example[0] if example else {}}}
     return {
-        "/predict": _operation("predict", "One row, or a list of rows.", one, _one_or_many("Answer"), secured=secured),
+        "/predict": _operation(
+            "predict", "One row, or a list of rows.", plain, _one_or_many("Answer"), secured=secured
+        ),
         "/invocations": _operation(
             "invocations", "Rows as `mlflow models serve` takes them.", taken, answers, secured=secured
         ),
@@ -229,10 +228,10 @@ def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
 def _others(secured: Mapping[str, bool]) -> dict[str, Any]:
     def get(name: str, summary: str, kind: str = JSON, *, guarded: bool = False) -> dict[str, Any]:
         content = {kind: {"schema": {"type": "string"} if kind != JSON else {}}}
-        told = {"operationId": name, "summary": summary}
+        operation = {"operationId": name, "summary": summary}
         if guarded:
-            return {"get": {**told, "responses": _responses(content, (401, 503)), "security": [{"bearer": []}]}}
-        return {"get": {**told, "responses": _responses(content, (503,))}}
+            return {"get": {**operation, "responses": _responses(content, (401, 503)), "security": [{"bearer": []}]}}
+        return {"get": {**operation, "responses": _responses(content, (503,))}}
 
     taken = {JSON: {"schema": _one_or_many("Outcome")}}
     return {

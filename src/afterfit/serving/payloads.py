@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from afterfit.serving.engine import text_of_all
+from afterfit.model.answer import Answer
+from afterfit.model.answer_batch import json_list
 from afterfit.serving.http_errors import HttpError
 
 Row = Mapping[str, Any]
@@ -164,33 +164,6 @@ def _of_parquet(body: bytes, most: int) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
-def predictions_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
+def predictions_body(answers: Sequence[Answer]) -> bytes:
     """What /invocations answers."""
-    text = text_of_all(answers)
-    return dumped({"predictions": list(answers)}) if text is None else b'{"predictions":' + text + b"}"
-
-
-def list_body(answers: Sequence[Mapping[str, Any]]) -> bytes:
-    """What /predict answers to a list of rows."""
-    return text_of_all(answers) or dumped(list(answers))
-
-
-def dumped(content: Any) -> bytes:
-    """JSON of an answer; numbers that are not finite become null."""
-    try:
-        return orjson.dumps(content)
-    except (
-        orjson.JSONEncodeError,
-        UnicodeError,
-    ):  # integers beyond 64 bits and half surrogate pairs, as warnings repeat them
-        return json.dumps(_finite(content), ensure_ascii=True).encode()
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return content if isinstance(content, str | int | bool | None) else str(content)
+    return b'{"predictions":' + json_list(answers) + b"}"

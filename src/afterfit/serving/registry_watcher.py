@@ -3,7 +3,7 @@
 It writes what should be served into a file that the workers read. So a worker never waits for a store, never imports
 MLflow, and goes on with what it has while the store is away.
 
-The versions that a server has fetched: its own copies, which were refused, and when one is tried again.
+It keeps copies of the versions that it fetched, and knows which were refused and when to try one again.
 """
 
 import gc
@@ -34,7 +34,7 @@ Mark = tuple[str, str]
 
 
 class Copies:
-    """Fetches versions into a folder of the server's own, so that nothing that others do to their files reaches it.
+    """Copies of versions in a folder of the server's own: what others do to the files in the store does not reach it.
 
     Args:
         folder: where the copies are; it need not exist.
@@ -47,43 +47,43 @@ class Copies:
         self._refused: dict[Mark, float] = {}
         self.good: list[Target] = []
 
-    def get(self, held: Version, now: float) -> Target | None:
+    def get(self, version: Version, now: float) -> Target | None:
         """What a worker needs to load a version; None for one that was refused and is not to be tried yet.
 
         Args:
-            held: the version.
+            version: the version.
             now: seconds of a clock that does not jump.
 
         Raises:
             BundleError: its files are not there, or are nothing that may be loaded; it counts as refused.
             StoreError: the store is away.
         """
-        mark = held.number, held.tags.get(registry.DIGEST, "")
+        mark = version.number, version.tags.get(registry.DIGEST, "")
         if mark in self._known:
             return self._known[mark]
         if now < self._refused.get(mark, now):
             return None
         self._fetched += 1
-        place = self._folder / f"{held.number}-{self._fetched}"
+        place = self._folder / f"{version.number}-{self._fetched}"
         place.mkdir(parents=True)
         try:
-            home, _ = registry.fetch(held, place)
+            home, _ = registry.fetch(version, place)
         except AfterfitError:
             shutil.rmtree(place, ignore_errors=True)
             raise
-        self._known[mark] = found = {
-            "version": held.number,
+        self._known[mark] = target = {
+            "version": version.number,
             "digest": mark[1],
             "home": str(home),
             "bundle": str(home / registry.BUNDLE),
             "attempt": str(self._fetched),
         }
-        return found
+        return target
 
     def refuse(self, mark: Mark, now: float) -> None:
-        """Do not serve this version for a while; what was served before it is what `good` ends with."""
+        """Do not serve this version for a while; the last of `good` is what was served before it."""
         self._known.pop(mark, None)
-        self.good = [one for one in self.good if mark_of(one) != mark]
+        self.good = [target for target in self.good if mark_of(target) != mark]
         self._refused[mark] = now + (AGAIN if self.good else SOONER)
 
     def forgive(self, number: str = "") -> None:
@@ -93,16 +93,16 @@ class Copies:
     def clean(self, wanted: Sequence[Target | None]) -> None:
         """Remove all copies but what is wanted now and the last good ones."""
         self.good = self.good[-KEPT:]
-        kept = [one for one in (*wanted, *self.good) if one is not None]
-        self._known = {mark_of(one): one for one in kept}
-        names = {f"{one['version']}-{one['attempt']}" for one in kept}
+        kept = [target for target in (*wanted, *self.good) if target is not None]
+        self._known = {mark_of(target): target for target in kept}
+        names = {f"{target['version']}-{target['attempt']}" for target in kept}
         for place in self._folder.glob("*"):
             if place.name not in names:
                 shutil.rmtree(place, ignore_errors=True)
 
 
 def mark_of(target: Mapping[str, str]) -> Mark:
-    """What tells versions apart, also where one number was made anew."""
+    """A version's number and digest: a number that was deleted and made again is another version."""
     return target["version"], target["digest"]
 
 
@@ -186,22 +186,22 @@ class RegistryWatcher:
             sys.stderr.write(f"{sentence}\n")
 
     def _follow(self, what: str, alias: str) -> None:
-        held = registry.version(self._name, alias)
-        arrived = held.number, held.tags.get(f"{ledger.PREFIX}{alias}_since", "")
+        version = registry.version(self._name, alias)
+        arrived = version.number, version.tags.get(f"{ledger.PREFIX}{alias}_since", "")
         if self._holders.get(what, arrived) != arrived:
-            self._copies.forgive(held.number)
+            self._copies.forgive(version.number)
         self._holders[what] = arrived
         try:
-            found = self._copies.get(held, time.monotonic())
+            target = self._copies.get(version, time.monotonic())
         except BundleError as error:
-            digest = held.tags.get(registry.DIGEST, "")
-            self._refuse({"version": held.number, "digest": digest, "reason": str(error)}, what)
+            digest = version.tags.get(registry.DIGEST, "")
+            self._refuse({"version": version.number, "digest": digest, "reason": str(error)}, what)
             raise
-        if found is None or found == self._target[what]:
+        if target is None or target == self._target[what]:
             return
-        self._target[what] = found
+        self._target[what] = target
         if what == "served":
-            self._copies.good = [one for one in self._copies.good if one != found] + [found]
+            self._copies.good = [good for good in self._copies.good if good != target] + [target]
             self._page = 0.0
         self._copies.clean([self._target["served"], self._target["shadow"]])
 
@@ -209,15 +209,15 @@ class RegistryWatcher:
         return sorted(self._shared.glob("refused-*.json"))
 
     def _note_refusals(self) -> None:
-        """What a worker could not take into service is taken back from all workers."""
+        """Take a version back from all workers where one of them could not load it."""
         for file in self._notes():
             note = orjson.loads(file.read_bytes())
-            if any(one["attempt"] == note["attempt"] for one in self._copies.good):  # no other worker told of it
+            if any(target["attempt"] == note["attempt"] for target in self._copies.good):  # no other worker told of it
                 self._refuse(note, "served")
             file.unlink(missing_ok=True)
 
     def _refuse(self, note: Mapping[str, str], what: str) -> None:
-        """Go on with the version before, and leave a note for the ledger, which is written when the store is there."""
+        """Go on with the version before. A note waits until the store answers, and then goes into the ledger."""
         self._copies.refuse(mark_of(note), time.monotonic())
         if what != "served":
             return
@@ -239,7 +239,7 @@ class RegistryWatcher:
             self._page = 0.0
 
     def _record(self, note: Mapping[str, str]) -> None:
-        """Note a refusal in the ledger, unless the same of the same version is its last word there."""
+        """Note a refusal in the ledger, unless the version's last entry there says the same."""
         goes_on = note["goes_on"]
         served = f"version {goes_on} goes on" if goes_on else "nothing is served"
         reason = f"The server did not take version {note['version']} into service, {served}: {note['reason']}"
@@ -254,13 +254,13 @@ class RegistryWatcher:
             digest=note["digest"],
             page=f"# Version {note['version']} was not taken into service\n\n{reason}\n",
         )
-        known = [one.decision for one in ledger.entries(self._name) if one.decision.version == note["version"]]
+        known = [entry.decision for entry in ledger.entries(self._name) if entry.decision.version == note["version"]]
         if not known or (known[-1].verdict, known[-1].reason) != ("REFUSED", reason):
             ledger.note(self._name, decision, LOCK_SECONDS)
 
     def _write_ledger(self) -> None:
         with suppress(AfterfitError):
-            self._write("ledger.json", [one.to_dict() for one in reversed(ledger.entries(self._name)[-ENTRIES:])])
+            self._write("ledger.json", [entry.to_dict() for entry in reversed(ledger.entries(self._name)[-ENTRIES:])])
             self._page = time.monotonic()
 
     def _write(self, name: str, content: Any) -> None:

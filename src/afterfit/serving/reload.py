@@ -1,4 +1,4 @@
-"""Takes a new version into service: loaded and warmed beside the old one, tried on real rows, then swapped in."""
+"""Takes a new version into service: it is loaded beside the old one, tried on real rows, then put in its place."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ EVERY = 0.1
 """Seconds between looks at what should be served; a look is one stat of a file."""
 TARGET = "target.json"
 LOADER = "served.py"
-Told = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 class Reloader:
@@ -28,19 +28,19 @@ class Reloader:
     Args:
         service: what serves.
         shared: the folder that the server's processes share.
-        keeping: what the log keeps.
-        told: takes a sentence for the operator.
+        redaction: what the log keeps of a row.
+        tell: takes a sentence for the operator.
 
     Attributes:
-        settled: whether it was once told what to serve, and has loaded or refused it.
+        settled: whether it has heard once what to serve, and has loaded or refused it.
     """
 
-    def __init__(self, service: Service, shared: Path, keeping: LogRedaction, told: Told) -> None:
-        self._service, self._shared, self._keeping, self._told = service, shared, keeping, told
+    def __init__(self, service: Service, shared: Path, redaction: LogRedaction, tell: Tell) -> None:
+        self._service, self._shared, self._redaction, self._tell = service, shared, redaction, tell
         self._refused: set[tuple[str, ...]] = set()
         self._seen, self.settled = "", False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -80,7 +80,7 @@ class Reloader:
         if wanted is None or _same(service.engine, wanted) or _mark(wanted) in self._refused:
             return
         try:
-            made = loaded(wanted, self._keeping)
+            made = loaded(wanted, self._redaction)
             try_out(made, service.engine, list(service.recent))
         except AfterfitError as error:
             if self._wanted() == wanted:  # else it was replaced while it was read, and its files may be gone
@@ -88,7 +88,7 @@ class Reloader:
             return
         service.take(made, wanted["bundle"])
         how = "compiled" if made.compiled else "as it is"
-        self._told(f"Version {wanted['version']} is in service (process {os.getpid()}, {how}).")
+        self._tell(f"Version {wanted['version']} is in service (process {os.getpid()}, {how}).")
 
     def _wanted(self) -> Any:
         return orjson.loads((self._shared / TARGET).read_bytes()).get("served")
@@ -102,7 +102,7 @@ class Reloader:
         part.write_bytes(orjson.dumps(note))
         part.replace(part.with_suffix(".json"))
         kept = self._service.engine.bundle.version if self._service.engine else None
-        self._told(f"Version {wanted['version']} is refused: {reason} Served is version {kept or '-'}.")
+        self._tell(f"Version {wanted['version']} is refused: {reason} Served is version {kept or '-'}.")
 
     def _follow_shadow(self, wanted: Mapping[str, str] | None) -> None:
         shadow = self._service.shadow
@@ -114,15 +114,15 @@ class Reloader:
         if _mark(wanted) in self._refused:
             return
         try:
-            shadow.engine = loaded(wanted, self._keeping)
-            self._told(f"Version {wanted['version']} answers in the shadow.")
+            shadow.engine = loaded(wanted, self._redaction)
+            self._tell(f"Version {wanted['version']} answers in the shadow.")
         except AfterfitError as error:
             self._refused.add(_mark(wanted))
-            self._told(f"Version {wanted['version']} cannot answer in the shadow: {error}")
+            self._tell(f"Version {wanted['version']} cannot answer in the shadow: {error}")
 
 
 def _mark(wanted: Mapping[str, str]) -> tuple[str, ...]:
-    """What is not tried twice: a version as it was fetched; fetched anew, it is."""
+    """A version as it was fetched: it is not tried twice, unless it is fetched again."""
     return wanted["version"], wanted["digest"], str(wanted.get("attempt", 1))
 
 
@@ -132,7 +132,7 @@ def _same(known: Engine | None, wanted: Mapping[str, str] | None) -> bool:
     return (known.bundle.version, known.bundle.digest) == (wanted["version"], wanted["digest"])
 
 
-def loaded(wanted: Mapping[str, str], keeping: LogRedaction) -> Engine:
+def loaded(wanted: Mapping[str, str], redaction: LogRedaction) -> Engine:
     """Load a version, held against the digest that was recorded at registration, and make it ready.
 
     Raises:
@@ -141,7 +141,7 @@ def loaded(wanted: Mapping[str, str], keeping: LogRedaction) -> Engine:
     folder = Path(wanted["bundle"])
     bundle = load(folder, wanted["digest"], wanted["version"])
     check_code(Path(wanted["home"]), bundle.manifest.code, LOADER)
-    return engine(bundle, keeping)
+    return engine(bundle, redaction)
 
 
 def try_out(made: Engine, old: Engine | None, recent: Sequence[Row]) -> None:
@@ -153,14 +153,14 @@ def try_out(made: Engine, old: Engine | None, recent: Sequence[Row]) -> None:
     examples: list[Any] = list(made.bundle.example)
     try:
         for answer in [*(made.answers([row])[0] for row in examples), *made.answers(examples)]:
-            if answer["error"] is not None:
-                raise BundleError(f"An example of its own gets no prediction: {answer['error']['message']}")
+            if answer.error is not None:
+                raise BundleError(f"An example of its own gets no prediction: {answer.error['message']}")
         if old is None or not recent:
             return
         before, now = old.answers(recent), made.answers(recent)
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise BundleError(f"It cannot answer: {type(error).__name__}.") from error
-    lost = [new["error"] for was, new in zip(before, now, strict=True) if was["error"] is None and new["error"]]
+    lost = [new.error for was, new in zip(before, now, strict=True) if was.error is None and new.error]
     if lost:
         raise BundleError(
             f"{len(lost)} of the last {len(recent)} rows, which the version in service predicts, get no prediction "

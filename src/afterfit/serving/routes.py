@@ -1,6 +1,6 @@
-"""The slower doors: health, description, metrics, outcomes, webhook and the page; and every error in one form.
+"""The slower endpoints: health, description, metrics, outcomes, webhook and the page; all errors have one form.
 
-True targets that clients send: checked, written into the log, unknown ids reported.
+Outcomes that clients send are checked and written into the log; ids that it does not know are reported.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from starlette.exceptions import HTTPException
 
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
+from afterfit.model.answer import encode_json
 from afterfit.prediction_log.entries import Outcome, text_of
 from afterfit.serving import auth, html, metrics, openapi, payloads
-from afterfit.serving.asgi import DOORS, Endpoints, head_of
+from afterfit.serving.asgi import ENDPOINTS, Endpoints, head_of
 from afterfit.serving.engine import Engine
 from afterfit.serving.http_errors import CODES, HttpError
 from afterfit.serving.service import Service
@@ -42,22 +43,22 @@ def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
     if len(given) > service.limits.rows:
         raise HttpError(413, f"A request may have {service.limits.rows} outcomes; this one has {len(given)}.")
     now = time.time_ns() // 1000
-    found = [_outcome(one, number, service.engine, now) for number, one in enumerate(given)]
-    ids = {outcome.prediction_id for outcome in found if outcome.prediction_id is not None}
+    outcomes = [_outcome(item, number, service.engine, now) for number, item in enumerate(given)]
+    ids = {outcome.prediction_id for outcome in outcomes if outcome.prediction_id is not None}
     try:
-        service.log.write_outcomes(found)
+        service.log.write_outcomes(outcomes)
         unknown = prediction_log.unknown_ids(service.place, ids) if ids else set()
     except LogError as error:
         service.failed_log(error)
         raise HttpError(503, "The outcomes cannot be logged at the moment. Try again.", "log_unavailable") from error
-    service.tally.counts["outcomes",] += len(found)
-    return {"taken": len(found), "unknown": sorted(unknown)}
+    service.metrics.counts["outcomes",] += len(outcomes)
+    return {"taken": len(outcomes), "unknown": sorted(unknown)}
 
 
-def _outcome(one: Any, number: int, engine: Engine, now: int) -> Outcome:
-    if not isinstance(one, dict) or not FIELDS.issuperset(one) or "value" not in one:
+def _outcome(content: Any, number: int, engine: Engine, now: int) -> Outcome:
+    if not isinstance(content, dict) or not FIELDS.issuperset(content) or "value" not in content:
         raise HttpError(422, f"Outcome {number} must be an object with value, and prediction_id or key.")
-    identity, key, value = one.get("prediction_id"), one.get("key"), one["value"]
+    identity, key, value = content.get("prediction_id"), content.get("key"), content["value"]
     if (identity is None) == (key is None):
         raise HttpError(422, f"Outcome {number} must name either prediction_id or key.")
     if not isinstance(value, str | int | float | bool):
@@ -69,12 +70,12 @@ def _outcome(one: Any, number: int, engine: Engine, now: int) -> Outcome:
 
 
 def _key(key: Any, number: int, engine: Engine) -> str:
-    names = engine.keeping.key
+    names = engine.redaction.key
     if not names:
         raise HttpError(422, "This use case has no key columns: send the prediction_id.")
     if not isinstance(key, Mapping) or set(key) != set(names):
         raise HttpError(422, f"The key of outcome {number} must be an object with exactly {', '.join(names)}.")
-    text = engine.keeping.name(key)
+    text = engine.redaction.name(key)
     if text is None:
         raise HttpError(422, f"The key of outcome {number} has a missing value.")
     return text
@@ -98,57 +99,60 @@ JSON_TYPE = "application/json"
 PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def application(service: Service, doors: Endpoints, shared: Path) -> FastAPI:
-    """The web application behind the quick doors.
+def application(service: Service, endpoints: Endpoints, shared: Path) -> FastAPI:
+    """The web application that gets what is not for the quick endpoints.
 
     Args:
         service: what is served.
-        doors: the quick doors, which read bodies and check tokens here too.
+        endpoints: the quick endpoints, which read bodies and check tokens here too.
         shared: the folder that the server's processes share.
     """
     app = FastAPI(title=service.name, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _errors(app, service)
     _health(app, service)
-    _facts(app, service, doors, shared)
-    _taking(app, service, doors, shared)
+    _facts(app, service, endpoints, shared)
+    _taking(app, service, endpoints, shared)
     return app
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    return Response(payloads.dumped(content), status, media_type=JSON_TYPE)
+    return Response(encode_json(content), status, media_type=JSON_TYPE)
 
 
 def _errors(app: FastAPI, service: Service) -> None:
-    def told(request: Request, refusal: HttpError) -> Response:
+    def answered(request: Request, refusal: HttpError) -> Response:
         path = request.url.path
-        service.tally.counts["request_errors", path if path in DOORS else "other", refusal.code] += 1
+        service.metrics.counts["request_errors", path if path in ENDPOINTS else "other", refusal.code] += 1
         headers = {name.decode(): value.decode() for name, value in refusal.headers}
         return Response(refusal.body, refusal.status, headers, JSON_TYPE)
 
     @app.exception_handler(HttpError)
     async def refused(request: Request, error: HttpError) -> Response:
-        return told(request, error)
+        return answered(request, error)
 
     @app.exception_handler(AfterfitError)
     async def known(request: Request, error: AfterfitError) -> Response:
-        return told(request, HttpError(422, str(error)))
+        return answered(request, HttpError(422, str(error)))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, __: RequestValidationError) -> Response:
-        return told(request, HttpError(422, "The request is not what this door takes; see /docs."))
+        return answered(request, HttpError(422, "The request is not what this endpoint takes; see /docs."))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
         status = error.status_code if error.status_code in CODES else 400
-        message = {404: "There is no such door; see /docs.", 405: "This door does not take that method; see /docs."}
-        response = told(request, HttpError(status, message.get(status, "The request cannot be read.")))
+        message = {
+            404: "There is no such endpoint; see /docs.",
+            405: "This endpoint does not take that method; see /docs.",
+        }
+        response = answered(request, HttpError(status, message.get(status, "The request cannot be read.")))
         response.headers.update(dict(error.headers or {}))
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         service.faults(request.scope.get("state", {}).get("request_id", ""), error)
-        return told(request, HttpError(500, "Something unexpected happened; it was noted under the request's id."))
+        return answered(request, HttpError(500, "Something unexpected happened; it was noted under the request's id."))
 
 
 def _health(app: FastAPI, service: Service) -> None:
@@ -167,12 +171,12 @@ def _health(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready", include_in_schema=False)
     async def ready() -> Response:
-        told = await asyncio.to_thread(readiness, service)
-        return _json(told, 200 if told["ready"] else 503)
+        state = await asyncio.to_thread(readiness, service)
+        return _json(state, 200 if state["ready"] else 503)
 
 
 def readiness(service: Service) -> dict[str, Any]:
-    """Whether predictions can be given, and what stands in the way; a registry that is away does not."""
+    """Whether predictions can be given, and if not, why; a registry that does not answer is no reason."""
     loaded, writable = service.engine is not None, service.log is None or _writable(service.log.path.parent)
     known = service.registry
     return {
@@ -201,11 +205,11 @@ def _writable(folder: Path) -> bool:
     return True
 
 
-def _facts(app: FastAPI, service: Service, doors: Endpoints, shared: Path) -> None:
-    """What tells of the model needs the predicting token, where one is set; counts and health are open."""
+def _facts(app: FastAPI, service: Service, endpoints: Endpoints, shared: Path) -> None:
+    """Pages about the model need the predicting token, where one is set; counts and health are open."""
 
     def admitted(request: Request) -> None:
-        doors.tokens.check_page(head_of(request.scope).bearer, request.headers.get("authorization", ""))
+        endpoints.tokens.check_page(head_of(request.scope).bearer, request.headers.get("authorization", ""))
 
     guarded = [Depends(admitted)]
 
@@ -215,11 +219,11 @@ def _facts(app: FastAPI, service: Service, doors: Endpoints, shared: Path) -> No
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=guarded)
     async def openapi_document() -> Response:
-        return _json(openapi.openapi(service.name, service.engine, doors.tokens))
+        return _json(openapi.openapi(service.name, service.engine, endpoints.tokens))
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics_text() -> Response:
-        text = service.text(doors.in_flight)
+        text = service.text(endpoints.in_flight)
         with suppress(OSError):  # what was told once stays told when this process is gone: a sum must not fall
             metrics.write(shared, text)
         return Response(await asyncio.to_thread(exposed, text), headers={"content-type": PROMETHEUS})
@@ -232,49 +236,49 @@ def _facts(app: FastAPI, service: Service, doors: Endpoints, shared: Path) -> No
     @app.get("/", include_in_schema=False, dependencies=guarded)
     async def front() -> Response:
         own = metrics.ServerMetrics()
-        own.merge(service.text(doors.in_flight), alive=True)
+        own.merge(service.text(endpoints.in_flight), alive=True)
         text, policy = html.front(service, metrics.joined(shared, own), _ledger(shared))
         return Response(text, media_type="text/html", headers={"content-security-policy": policy, **html.HEADERS})
 
     @app.get("/docs", include_in_schema=False, dependencies=guarded)
     async def docs() -> Response:
-        text, policy = html.docs(service, openapi.openapi(service.name, service.engine, doors.tokens))
+        text, policy = html.docs(service, openapi.openapi(service.name, service.engine, endpoints.tokens))
         return Response(text, media_type="text/html", headers={"content-security-policy": policy, **html.HEADERS})
 
 
 def _ledger(shared: Path) -> list[Mapping[str, Any]]:
     """The last entries of the ledger, as the process that talks to the registry wrote them down."""
     try:
-        found = payloads.json_of((shared / "ledger.json").read_bytes())
+        entries = payloads.json_of((shared / "ledger.json").read_bytes())
     except (OSError, HttpError):
         return []
-    return list(found) if isinstance(found, list) else []
+    return list(entries) if isinstance(entries, list) else []
 
 
-def _taking(app: FastAPI, service: Service, doors: Endpoints, shared: Path) -> None:
+def _taking(app: FastAPI, service: Service, endpoints: Endpoints, shared: Path) -> None:
     async def read(request: Request) -> bytes:
-        return await doors.body(head_of(request.scope), request.receive)
+        return await endpoints.body(head_of(request.scope), request.receive)
 
     @app.post("/outcomes", include_in_schema=False)
     async def outcomes_endpoint(request: Request) -> Response:
-        doors.admit()
-        doors.tokens.check("outcomes", head_of(request.scope).bearer)
+        endpoints.admit()
+        endpoints.tokens.check("outcomes", head_of(request.scope).bearer)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
             raise HttpError(415, f"The content type must be {JSON_TYPE}.")
-        told = await asyncio.to_thread(take_outcomes, service, payloads.json_of(await read(request)))
-        return _json(told)
+        counts = await asyncio.to_thread(take_outcomes, service, payloads.json_of(await read(request)))
+        return _json(counts)
 
     @app.post("/webhook", include_in_schema=False)
     async def called(request: Request) -> Response:
         body = await read(request)
-        await asyncio.to_thread(auth.check, doors.tokens.webhook, request.headers, body, time.time(), shared)
+        await asyncio.to_thread(auth.check, endpoints.tokens.webhook, request.headers, body, time.time(), shared)
         if auth.sets_alias(body, service.name, service.alias):
             await asyncio.to_thread((shared / auth.LOOK_AGAIN).touch)
         await asyncio.to_thread((shared / "poke").touch)
         return _json({"status": "taken"})
 
-    async def quick(request: Request) -> Response:  # reached where this application runs without the quick doors
-        raise HttpError(404, f"{request.url.path} is answered by the quick doors.")
+    async def quick(request: Request) -> Response:  # reached where this application runs without the quick endpoints
+        raise HttpError(404, f"{request.url.path} is answered by the quick endpoints.")
 
     for path in ("/predict", "/invocations"):
         app.post(path, include_in_schema=False)(quick)

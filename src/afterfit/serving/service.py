@@ -1,6 +1,6 @@
-"""What a worker serves: the current version, the log behind it, its counts; versions are swapped between batches.
+"""What a worker serves: the current version, the log and the counts; a new version takes over between two batches.
 
-A second version that answers the same rows behind the answers that leave: into the log, marked as shadow.
+A shadow is a second version that answers the same rows later; its answers go into the log only, marked as shadow.
 """
 
 import threading
@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from afterfit.contract.checks import Checked
 from afterfit.errors import AfterfitError, LogError
+from afterfit.model.answer import Answer
+from afterfit.model.answer_batch import AnswerBatch, ids_of, with_ids
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from afterfit.serving.batching import Job
-from afterfit.serving.engine import Answer, AnswerBatch, Bodies, Engine, Row, ids_of, named
+from afterfit.serving.engine import Bodies, Engine, Row
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram, ServerMetrics
 from afterfit.settings import Serving
@@ -38,7 +40,7 @@ class _Batch(NamedTuple):
 
 
 class Shadow:
-    """A thread of its own, so that an answer never waits for it.
+    """The shadow version, in a thread of its own: no answer waits for it.
 
     Args:
         log: where its answers go.
@@ -47,7 +49,7 @@ class Shadow:
 
     def __init__(self, log: Spool, faults: Callable[[str, BaseException], None]) -> None:
         self.engine: Engine | None = None
-        self.tally = ServerMetrics()
+        self.metrics = ServerMetrics()
         self.dropped = 0
         self._log, self._faults = log, faults
         self._queue: Queue[_Batch | None] = Queue(MOST_WAITING)
@@ -55,7 +57,7 @@ class Shadow:
         self._thread.start()
 
     def offer(self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Bodies, arrived: float) -> None:
-        """Leave answered rows for the shadow; dropped where it lags."""
+        """Give answered rows to the shadow; they are dropped where it is too slow."""
         if self.engine is None:
             return
         try:
@@ -77,16 +79,18 @@ class Shadow:
         if engine is None:
             return
         try:
-            answers = named(engine.answers(rows), [one for batch in batches for one in ids_of(batch.answers)])
+            answers = with_ids(
+                engine.answers(rows), [identity for batch in batches for identity in ids_of(batch.answers)]
+            )
             self._log.write(engine.entries(rows, answers, time.time_ns() // 1000, None, shadow=True))
-            self.tally.counts["shadow_rows", engine.bundle.version or ""] += len(rows)
+            self.metrics.counts["shadow_rows", engine.bundle.version or ""] += len(rows)
         except (AfterfitError, ArithmeticError, ValueError, TypeError) as error:
             self.dropped += len(rows)
             self._faults("shadow", error)
-        self.tally.counts["shadow_dropped",] = self.dropped
+        self.metrics.counts["shadow_dropped",] = self.dropped
 
     def close(self) -> None:
-        """Finish what waits, within a moment."""
+        """Finish what waits, for a few seconds at most."""
         with suppress(Full):
             self._queue.put(None, timeout=1)
         self._thread.join(timeout=5)
@@ -118,8 +122,8 @@ class Service:
         home: where that version came from, as the registry said.
         since: when it was taken into service, seconds since 1970.
         recent: the rows answered last.
-        tally: the event loop's counts.
-        behind: the batch thread's counts.
+        metrics: what the event loop counts.
+        batch_metrics: what the batches' thread counts.
         shadow: the version that answers behind it, where there is one.
         backlog: answers in this process's spool that were not sealed when they were counted last.
         stopping: no new request is taken.
@@ -138,8 +142,8 @@ class Service:
     home: str = ""
     since: float = 0.0
     recent: deque[Row] = field(default_factory=deque)
-    tally: ServerMetrics = field(default_factory=ServerMetrics)
-    behind: ServerMetrics = field(default_factory=ServerMetrics)
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    batch_metrics: ServerMetrics = field(default_factory=ServerMetrics)
     shadow: Shadow | None = None
     backlog: int = 0
     stopping: bool = False
@@ -159,13 +163,13 @@ class Service:
     def take(self, engine: Engine, home: str = "") -> None:
         """Serve this version from the next batch on."""
         self.engine, self.home, self.since = engine, home, time.time()
-        self.tally.counts["reloads", version_of(engine)] += 1
+        self.metrics.counts["reloads", version_of(engine)] += 1
 
     def refuse(self, version: str) -> None:
         """Note that a version failed its checks."""
-        self.tally.counts["reloads_refused", version] += 1
+        self.metrics.counts["reloads_refused", version] += 1
 
-    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, tally: ServerMetrics) -> Sequence[Answer]:
+    def answer(self, rows: Sequence[Row], bodies: Bodies, arrived: float, counters: ServerMetrics) -> Sequence[Answer]:
         """Answer rows by the current version, and log them.
 
         Raises:
@@ -176,7 +180,7 @@ class Service:
             raise HttpError(503, "No version is loaded yet.")
         answers = engine.answers(rows)
         self._log(engine, rows, answers, bodies, arrived)
-        count(tally, engine, answers)
+        count(counters, engine, answers)
         self._after(rows, answers, bodies, arrived)
         return answers
 
@@ -199,8 +203,8 @@ class Service:
                 raise HttpError(503, NOT_WRITTEN, "log_unavailable") from error
 
     def failed_log(self, error: LogError) -> None:
-        """The log could not be written: counted, and told once in a while."""
-        self.behind.counts["log_failures",] += 1
+        """Count that the log could not be written, and say so once in a while."""
+        self.batch_metrics.counts["log_failures",] += 1
         self.faults("log", error)
 
     def _after(self, rows: Sequence[Row], answers: Sequence[Answer], bodies: Bodies, arrived: float) -> None:
@@ -221,7 +225,7 @@ class Service:
         bodies = batch[0].bodies if len(batch) == 1 else _texts(batch)
         arrived = min(job.arrived for job in batch)
         try:
-            answers = self.answer(rows, bodies, arrived, self.behind)
+            answers = self.answer(rows, bodies, arrived, self.batch_metrics)
         except AfterfitError as error:
             for job in batch:
                 job.outcome = error
@@ -233,7 +237,7 @@ class Service:
             for job in batch:  # one request's rows must not cost the others their answers
                 self._alone(job)
             return
-        self.behind.histogram("batch_rows").observe(len(rows))
+        self.batch_metrics.histogram("batch_rows").observe(len(rows))
         if len(batch) == 1:
             batch[0].outcome = batch[0].render(answers)
             return
@@ -244,31 +248,31 @@ class Service:
 
     def _alone(self, job: Job) -> None:
         try:
-            job.outcome = job.render(self.answer(job.rows, job.bodies, job.arrived, self.behind))
+            job.outcome = job.render(self.answer(job.rows, job.bodies, job.arrived, self.batch_metrics))
         except Exception as error:  # noqa: BLE001 - told to whoever waits for it
             job.outcome = error
 
     def text(self, in_flight: int) -> bytes:
         """All counts of this worker."""
         whole = ServerMetrics()
-        for part in (self.tally, self.behind, *((self.shadow.tally,) if self.shadow else ())):
+        for part in (self.metrics, self.batch_metrics, *((self.shadow.metrics,) if self.shadow else ())):
             whole.merge(part.text(), alive=True)
         whole.gauges = self._gauges(in_flight)
         return whole.text()
 
     def _gauges(self, in_flight: int) -> dict[tuple[str, ...], float]:
         now = time.time()
-        found: dict[tuple[str, ...], float] = {("workers",): 1, ("in_flight",): in_flight}
+        gauges: dict[tuple[str, ...], float] = {("workers",): 1, ("in_flight",): in_flight}
         if self.log is not None:
-            found["log_backlog",] = self.backlog
+            gauges["log_backlog",] = self.backlog
         if self.engine is not None:
             bundle = self.engine.bundle
-            found["model_info", self.name, self.alias, bundle.version or "", bundle.digest[:12]] = 1
-            found["seconds_since_reload",] = now - self.since
+            gauges["model_info", self.name, self.alias, bundle.version or "", bundle.digest[:12]] = 1
+            gauges["seconds_since_reload",] = now - self.since
         if self.registry:
-            found["registry_up",] = float(bool(self.registry.get("reachable")))
-            found["seconds_since_registry",] = now - float(self.registry.get("answered") or now)
-        return found
+            gauges["registry_up",] = float(bool(self.registry.get("reachable")))
+            gauges["seconds_since_registry",] = now - float(self.registry.get("answered") or now)
+        return gauges
 
 
 def _texts(batch: Sequence[Job]) -> list[bytes] | None:
@@ -296,38 +300,38 @@ def version_of(engine: Engine) -> str:
     return engine.bundle.version or ""
 
 
-def count(tally: ServerMetrics, engine: Engine, answers: Sequence[Answer]) -> None:
+def count(counters: ServerMetrics, engine: Engine, answers: Sequence[Answer]) -> None:
     """Count answers: rows, predictions, warnings and errors by column and code."""
-    version, counts = version_of(engine), tally.counts
+    version, counts = version_of(engine), counters.counts
     counts["rows", version] += len(answers)
     if type(answers) is AnswerBatch:
-        _count_together(tally, engine, answers)
+        _count_together(counters, engine, answers)
         return
     known = engine.columns
     for answer in answers:
-        for note in answer["warnings"]:
+        for note in answer.warnings:
             column = note["column"]
             counts["warnings", column if column in known else FOREIGN, note["code"]] += 1
-        error = answer["error"]
+        error = answer.error
         if error is not None:
             counts["row_errors", error["column"] or FOREIGN, error["code"]] += 1
-    good = [answer for answer in answers if answer["error"] is None]
+    good = [answer for answer in answers if answer.error is None]
     if not good:
         return
-    if "lower" in good[0]:
-        _observe(tally.histogram("prediction_value", version, edges=engine.edges), good, "prediction")
+    if good[0].task == "regression":
+        _observe(counters.histogram("prediction_value", version, edges=engine.edges), good, "prediction")
         return
     for answer in good:
-        counts["predictions", version, str(answer["prediction"])] += 1
-    _observe(tally.histogram("confidence", version), good, "confidence")
-    if "probability" in good[0]:
-        _observe(tally.histogram("probability", version), good, "probability")
+        counts["predictions", version, str(answer.prediction)] += 1
+    _observe(counters.histogram("confidence", version), good, "confidence")
+    if good[0].task == "binary":
+        _observe(counters.histogram("probability", version), good, "probability")
 
 
-def _count_together(tally: ServerMetrics, engine: Engine, answers: AnswerBatch) -> None:
-    """Count answers from what they were made of."""
-    bad = _count_notes(tally, engine, answers.checked)
-    version, counts, predictions = version_of(engine), tally.counts, answers.predictions
+def _count_together(counters: ServerMetrics, engine: Engine, answers: AnswerBatch) -> None:
+    """Count answers from their columns."""
+    bad = _count_notes(counters, engine, answers.checked)
+    version, counts, predictions = version_of(engine), counters.counts, answers.predictions
     known = predictions.finite
     if not known.all() and (number := int((~known & ~bad).sum())):
         counts["row_errors", FOREIGN, "no_number"] += number
@@ -336,20 +340,20 @@ def _count_together(tally: ServerMetrics, engine: Engine, answers: AnswerBatch) 
     if not len(predictions):
         return
     if predictions.classes is None:
-        tally.histogram("prediction_value", version, edges=engine.edges).observe_all(predictions.prediction)
+        counters.histogram("prediction_value", version, edges=engine.edges).observe_all(predictions.prediction)
         return
     for place, number in enumerate(np.bincount(predictions.prediction).tolist()):
         if number:
             counts["predictions", version, str(predictions.classes[place])] += number
     if predictions.confidence is not None:
-        tally.histogram("confidence", version).observe_all(predictions.confidence)
+        counters.histogram("confidence", version).observe_all(predictions.confidence)
     if len(predictions.classes) == 2:
-        tally.histogram("probability", version).observe_all(predictions.probability)
+        counters.histogram("probability", version).observe_all(predictions.probability)
 
 
-def _count_notes(tally: ServerMetrics, engine: Engine, checked: Checked) -> npt.NDArray[np.bool_]:
+def _count_notes(counters: ServerMetrics, engine: Engine, checked: Checked) -> npt.NDArray[np.bool_]:
     """Count warnings and errors; gives which rows (n,) have an error."""
-    counts, bad = tally.counts, np.zeros(checked.size, dtype=np.bool_)
+    counts, bad = counters.counts, np.zeros(checked.size, dtype=np.bool_)
     for issue in checked.issues:
         if not issue.error:
             counts["warnings", issue.column.name, issue.code] += len(issue.rows)
@@ -364,4 +368,4 @@ def _count_notes(tally: ServerMetrics, engine: Engine, checked: Checked) -> npt.
 
 def _observe(histogram: Histogram, answers: Sequence[Answer], name: str) -> None:
     for answer in answers:
-        histogram.observe(answer[name])
+        histogram.observe(getattr(answer, name))

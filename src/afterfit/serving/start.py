@@ -1,8 +1,8 @@
 """How a process of the server begins: nothing is collected while it imports, and nothing is imported without need.
 
-What is imported lives as long as the process, so that looking for garbage among it costs a quarter of a start for
-nothing. skops asks scikit-learn for all of its estimators, which imports all of its modules; a bundle's own are
-imported when it is loaded (`safe_loading.is_estimator` says which are safe).
+What is imported lives as long as the process: looking for garbage in it would cost a quarter of the start. skops asks
+scikit-learn for all of its estimators, which imports all of its modules; a bundle's own are imported when it is loaded
+(`safe_loading.is_estimator` says which are safe).
 """
 
 import gc

@@ -1,6 +1,6 @@
 """The processes of a server: one that asks MLflow, some that answer, and this one, which starts and stops them.
 
-A version in a folder, baked into an image for example: what is loaded where nobody asks a registry.
+A server may also serve a version from a folder, as in a container image; then no process asks a registry.
 """
 
 import json
@@ -101,14 +101,14 @@ class Supervisor:
         host: address to listen at.
         port: 0 for a free one.
         workers: processes that answer.
-        told: called once, when every worker is ready, with the address and seconds since the start.
+        tell: called once, when every worker is ready, with the address and seconds since the start.
     """
 
     plan: ServerOptions
     host: str
     port: int
     workers: int
-    told: Callable[[str, float], None]
+    tell: Callable[[str, float], None]
     _stopping: bool = field(default=False, init=False)
 
     def run(self) -> None:
@@ -154,15 +154,15 @@ class Supervisor:
                 _check_target(shared)
                 if self.plan.model and not ready:
                     _check_refused(shared)
-                if not ready and all(_is_ready(shared, one) for one in workers):
+                if not ready and all(_is_ready(shared, process) for process in workers):
                     ready = True
-                    self.told(_address(listening), time.monotonic() - started)
+                    self.tell(_address(listening), time.monotonic() - started)
                 time.sleep(LOOK)
         finally:
             self._end([*workers, *beside])
 
     def _end(self, processes: list[_Process]) -> None:
-        running = [one.running for one in processes if one.running is not None]
+        running = [process.running for process in processes if process.running is not None]
         for process in running:
             with suppress(ProcessLookupError):
                 process.terminate()

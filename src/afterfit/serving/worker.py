@@ -1,4 +1,4 @@
-"""A process that answers: one event loop, one thread for batches, one that follows the registry, no MLflow."""
+"""A process that answers: one event loop, one thread for batches, one that loads new versions, no MLflow."""
 
 import asyncio
 import gc
@@ -58,9 +58,9 @@ class Worker:
         if plan.shadow and log is not None:
             self.service.shadow = Shadow(log, self._faults.tell)
         self.access = AccessLog(_output(plan.access))
-        self.doors = Endpoints(self.service, self.access, tokens_of_environment(), _nowhere)
-        self.doors.rest = application(self.service, self.doors, self.shared)
-        self.follower = Reloader(self.service, self.shared, redaction_of(use_case), _tell)
+        self.endpoints = Endpoints(self.service, self.access, tokens_of_environment(), _nowhere)
+        self.endpoints.rest = application(self.service, self.endpoints, self.shared)
+        self.reloader = Reloader(self.service, self.shared, redaction_of(use_case), _tell)
         self._sealer = threading.Thread(target=self._seal, name="sealer", daemon=True)
         self._stop = threading.Event()
 
@@ -68,7 +68,7 @@ class Worker:
         """Serve until a signal says to stop."""
         limits = self.service.limits
         config = uvicorn.Config(
-            self.doors,
+            self.endpoints,
             access_log=False,
             log_level="warning",
             server_header=False,
@@ -77,7 +77,7 @@ class Worker:
             timeout_graceful_shutdown=int(limits.stop_seconds) + 1,
         )
         sys.setswitchinterval(0.001)  # the event loop must not wait long for the threads beside it
-        self.follower.start()
+        self.reloader.start()
         if self.service.log is not None:
             self._sealer.start()
         if self._has_something_to_say():
@@ -91,7 +91,7 @@ class Worker:
             False where a signal said to stop meanwhile.
         """
         until = time.monotonic() + LONGEST_LOAD
-        while not self.follower.settled and time.monotonic() < until:
+        while not self.reloader.settled and time.monotonic() < until:
             if self._stopped.wait(0.01):
                 return False
         return not self._stopped.is_set()
@@ -101,13 +101,13 @@ class Worker:
         last, written = 0.0, b""
         while True:
             await asyncio.sleep(TICK)
-            self.doors.tick()
+            self.endpoints.tick()
             if os.getppid() != self._parent and not self.service.stopping:
                 _tell("The server's first process is gone: stopping.")
                 os.kill(os.getpid(), signal.SIGTERM)
             if time.monotonic() - last > WRITE:
                 last = time.monotonic()
-                text = self.service.text(self.doors.in_flight)
+                text = self.service.text(self.endpoints.in_flight)
                 if text != written:
                     written = text
                     with suppress(OSError):  # a full disk must not stop the answers
@@ -141,8 +141,8 @@ class Worker:
     def close(self) -> None:
         """End the threads, write what is in memory; the log is sealed by whoever started this process."""
         self._stop.set()
-        self.follower.close()
-        self.doors.close()
+        self.reloader.close()
+        self.endpoints.close()
         if self.service.shadow is not None:
             self.service.shadow.close()
         if self.service.log is not None:
