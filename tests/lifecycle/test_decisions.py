@@ -8,7 +8,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from afterfit.lifecycle import result
+from afterfit.gate.verdict import Verdict
+from afterfit.lifecycle import promotion, result
+from afterfit.lifecycle.promotion import GateResult
 from afterfit.mlflow_store import ledger, registry
 from conftest import _working_in, made_table
 
@@ -65,11 +67,15 @@ def test_the_story_of_two_versions_is_told_by_the_ledger(sizes, command_line):
     code, out, told = answer(command_line, "rollback", config=sizes, reason="It was wrong at night.")
     assert code == 0, out
     assert registry.aliases("sizes") == {"production": "1"}
-    assert registry.version("sizes", "2").tags["afterfit.stage"] == "rolled back"
+    assert registry.version("sizes", "2").tags["status"] == "rolled back"
     code, out, _ = answer(command_line, "promote", config=sizes, version="2", force="true", reason="Please.")
     assert code == result.REJECT
     assert "was rolled back by decision 3 (It was wrong at night.): train a new candidate" in out
     assert "This cannot be forced." in out
+    assert {number: registry.version("sizes", number).tags["status"] for number in "12"} == {
+        "1": "in production",
+        "2": "rolled back",
+    }
     code, out, told = answer(command_line, "history", config=sizes)
     assert code == 0
     assert [one["verdict"] for one in told["decisions"]] == ["PROMOTE", "PROMOTE", "ROLLBACK", "REJECT"]
@@ -79,6 +85,16 @@ def test_the_story_of_two_versions_is_told_by_the_ledger(sizes, command_line):
     assert run.data.tags["mlflow.note.content"].startswith("# PROMOTE: version 2 to production")
     codes = {finding["code"] for finding in ledger.findings(ledger.entries("sizes")[1])}
     assert {"better", "slices", "robust", "calibrated", "service_size", "fresh_rows"} <= codes
+
+
+def test_the_page_of_a_decision_names_no_times_where_there_is_no_time_column():
+    found = GateResult(Verdict("PROMOTE", (), {"rows": 17_580, "start": "", "end": ""}), None)
+    candidate = registry.Version("sizes", "2", "", "", {})
+    page = promotion.page(candidate, None, "production", found, rules="", forced="")
+    assert "Rows: 17,580.\n" in page
+    found = GateResult(Verdict("PROMOTE", (), {"rows": 17_580, "start": "2024-01-01", "end": "2024-02-01"}), None)
+    page = promotion.page(candidate, None, "production", found, rules="", forced="")
+    assert "Rows: 17,580 from 2024-01-01 to 2024-02-01.\n" in page
 
 
 def test_what_was_in_production_at_a_moment(sizes, command_line):
@@ -99,6 +115,10 @@ def test_an_equal_candidate_is_not_promoted_unless_a_person_forces_it_with_a_rea
     assert command_line("train", config=sizes)[0] == 0
     code, out, _ = answer(command_line, "promote", config=sizes)
     assert code in {result.REJECT, result.HOLD}, out
+    refused = registry.version("sizes", "3")
+    assert refused.tags["status"] in {"refused", "held"}
+    assert refused.tags["decision"].startswith("2: ")
+    assert "## Decision 2" in refused.description
     code, out, _ = answer(command_line, "promote", config=sizes, force="true")
     assert code == 2
     assert "--force needs a reason" in out

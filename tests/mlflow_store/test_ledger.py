@@ -35,8 +35,8 @@ def test_the_outgoing_version_is_kept_as_previous_and_both_versions_tell_their_s
     promote(2, reason="It is better.")
     assert registry.aliases("sizes") == {"production": "2", "previous": "1"}
     first, second = registry.version("sizes", "1"), registry.version("sizes", "2")
-    assert (first.tags["afterfit.stage"], first.tags["afterfit.replaced_by"]) == ("archived", "2")
-    assert second.tags["afterfit.stage"] == "production"
+    assert (first.tags["status"], first.tags["afterfit.replaced_by"]) == ("replaced by 2", "2")
+    assert second.tags["status"] == "in production"
     from mlflow import MlflowClient
 
     assert "It is better." in MlflowClient().get_model_version("sizes", "2").description
@@ -50,6 +50,177 @@ def test_a_refusal_is_recorded_and_moves_nothing():
     assert entry.state == "done"
     assert registry.holder("sizes", "production").number == "1"
     assert ledger.findings(entry) == [{"code": "loads"}]
+
+
+def tags(number):
+    return registry.version("sizes", str(number)).stored
+
+
+def statuses(*numbers):
+    return [tags(number).get("status") for number in numbers]
+
+
+def decide(verdict, version, to="production", **more):
+    """Record a decision that moves its alias where the verdict says so."""
+    book = ledger.entries("sizes")
+    moves = verdict in {"PROMOTE", "TRIAL"} or more.get("forced", False)
+    decision = Decision("promotion", verdict, str(version), to, moves=moves, previous=ledger.holder(book, to), **more)
+    return ledger.record("sizes", decision, len(book))[0]
+
+
+def roll_back(version, to):
+    book = ledger.entries("sizes")
+    decision = Decision("rollback", "ROLLBACK", str(to), "production", moves=True, previous=str(version), reason="Bad.")
+    return ledger.record("sizes", decision, len(book))[0]
+
+
+def finding(outcome, sentence):
+    return {"code": "better", "outcome": outcome, "sentence": sentence}
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize(
+    ("verdict", "outcome", "status", "words"),
+    [("REJECT", "fail", "refused", "refused for production"), ("HOLD", "unsure", "held", "held back for production")],
+)
+def test_a_refused_or_held_version_says_so_and_why(verdict, outcome, status, words):
+    promote(1)
+    findings = [finding("pass", "It loads."), finding(outcome, "It is worse."), finding(outcome, "It is slow.")]
+    decide(verdict, 2, reason="Of a person.", findings=findings)
+    assert tags(2)["status"] == status
+    assert tags(2)["decision"] == f"2: {verdict}. It is worse. It is slow."
+    described = registry.version("sizes", "2").description
+    assert "## Decision 2" in described
+    assert f"{words}: version 2." in described
+    assert "Why: It is worse. It is slow." in described
+    consistent()
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_refusal_changes_nothing_of_a_version_that_is_in_production_or_was_rolled_back():
+    promote(1)
+    promote(2)
+    roll_back(2, 1)
+    for number in (1, 2):
+        before = registry.version("sizes", str(number))
+        decide("REJECT", number, findings=[finding("fail", "No.")])
+        assert registry.version("sizes", str(number)) == before
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_version_that_comes_back_to_production_was_not_replaced():
+    for number, again in ((1, lambda: roll_back(2, 1)), (3, lambda: promote(3))):
+        promote(number)
+        promote(2 if number == 1 else 4)
+        retired = registry.version("sizes", str(number)).tags
+        assert {"afterfit.replaced_by", "afterfit.production_until"} <= set(retired)
+        again()
+        back = registry.version("sizes", str(number))
+        assert not {"afterfit.replaced_by", "afterfit.production_until"} & set(back.tags)
+        assert back.tags["status"] == "in production"
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_version_that_is_rolled_back_leaves_staging_too_and_stays_away():
+    promote(1)
+    decide("PROMOTE", 2, "staging")
+    decide("PROMOTE", 2)
+    roll_back(2, 1)
+    assert registry.aliases("sizes") == {"production": "1"}
+    assert (tags(2)["status"], tags(2)["decision"]) == ("rolled back", "4: ROLLBACK")
+    assert ledger.repair("sizes") == []
+    registry.set_alias(registry.version("sizes", "2"), "staging")
+    taken = "Version 2 was rolled back and still held the alias 'staging': it was taken away."
+    assert ledger.repair("sizes") == [taken]
+    registry.set_alias(registry.version("sizes", "3"), "staging")
+    assert "was at version 3 without a decision, and by the ledger at no version" in ledger.repair("sizes")[0]
+    assert registry.aliases("sizes") == {"production": "1"}
+    assert statuses(1, 2) == ["in production", "rolled back"]
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_rollback_leaves_another_version_in_staging():
+    promote(1)
+    promote(2)
+    decide("PROMOTE", 3, "staging")
+    roll_back(2, 1)
+    assert registry.aliases("sizes")["staging"] == "3"
+    assert statuses(1, 2, 3) == ["in production", "rolled back", "in staging"]
+
+
+@pytest.mark.usefixtures("versions")
+def test_the_status_of_a_version_follows_its_decisions():
+    decide("PROMOTE", 1, "staging")
+    assert statuses(1) == ["in staging"]
+    decide("PROMOTE", 1)
+    assert statuses(1) == ["in production"]
+    decide("PROMOTE", 2, "staging")
+    decide("TRIAL", 2)
+    assert statuses(1, 2) == ["replaced by 2", "on trial"]
+    assert (tags(1)["decision"], tags(2)["decision"]) == ("2: PROMOTE", "4: TRIAL")
+    decide("HOLD", 3, forced=True, reason="Now.")
+    assert (statuses(2, 3), tags(3)["decision"]) == (["replaced by 3", "on trial"], "5: HOLD, forced")
+    decide("PROMOTE", 4, "staging")
+    decide("PROMOTE", 5, "staging")
+    assert statuses(4, 5) == ["replaced by 5", "in staging"]
+
+
+@pytest.mark.usefixtures("versions")
+def test_an_alias_that_is_put_back_leaves_both_versions_what_they_were():
+    promote(1)
+    decide("TRIAL", 2)
+    registry.set_alias(registry.version("sizes", "5"), "production")
+    ledger.repair("sizes")
+    assert statuses(1, 2, 5) == ["replaced by 2", "on trial", "trained"]
+    assert tags(2)["decision"] == "2: TRIAL"
+
+
+OLD = {"digest": "d" * 64, "rows": "17580", "trained_until": "2024-01-12T15:00:00", "stage": "archived"}
+OLD |= {"replaced_by": "7", "production_until": "2024-02-01", "production_since": "2024-01-15", "decision": "a run"}
+
+
+def make_old(number):
+    """Give a version the tags that versions had before there was one for the machine."""
+    from mlflow import MlflowClient
+
+    for key, value in OLD.items():
+        MlflowClient().set_model_version_tag("sizes", str(number), f"afterfit.{key}", value)
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_version_of_old_gets_the_new_tags_when_it_is_decided_about():
+    make_old(1)
+    before = registry.version("sizes", "1")
+    assert before.tags == before.stored
+    entry = promote(1)
+    now = registry.version("sizes", "1")
+    shown = {key: value for key, value in now.stored.items() if not key.startswith(("mlflow.", "afterfit."))}
+    until = "2024-01-12 15:00:00"
+    assert shown == {"status": "in production", "decision": "1: PROMOTE", "rows": "17,580", "trained until": until}
+    kept = {key: value for key, value in now.stored.items() if key.startswith("afterfit.")}
+    assert kept == {f"afterfit.{key}": OLD[key] for key in ("digest", "rows", "trained_until")}
+    assert now.tags["afterfit.production_since"] == entry.time.isoformat()
+    assert now.tags[registry.DIGEST] == OLD["digest"]
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_decision_costs_no_more_than_a_few_calls(monkeypatch):
+    from mlflow import MlflowClient
+
+    calls = []
+    for name in ("get_model_version", "set_model_version_tag", "update_model_version", "set_registered_model_alias"):
+        plain = getattr(MlflowClient, name)
+        monkeypatch.setattr(
+            MlflowClient, name, lambda *given, _plain=plain, _name=name: (calls.append(_name), _plain(*given))[1]
+        )
+    promote(1)
+    promote(2)
+    calls.clear()
+    promote(3)
+    assert len(calls) <= 11
+    calls.clear()
+    decide("REJECT", 4, findings=[finding("fail", "No.")])
+    assert len(calls) <= 4
 
 
 @pytest.mark.usefixtures("versions")
@@ -176,14 +347,15 @@ STEPS = [
     ("mlflow.MlflowClient", "set_tag"),
     ("mlflow.MlflowClient", "set_registered_model_alias"),
     ("mlflow.MlflowClient", "set_model_version_tag"),
+    ("mlflow.MlflowClient", "delete_model_version_tag"),
     ("mlflow.MlflowClient", "update_model_version"),
     ("mlflow.MlflowClient", "set_terminated"),
     ("mlflow.MlflowClient", "delete_registered_model"),
 ]
 
 
-def die_at(step, when, version):
-    """Promote, and be killed right before or after the step is taken for the first time."""
+def die_at(step, when, work, *arguments):
+    """Do what changes the ledger, and be killed right before or after the step is taken for the first time."""
     place, name = step
     import importlib
 
@@ -191,13 +363,13 @@ def die_at(step, when, version):
     home = getattr(importlib.import_module(module), owner)
     plain = getattr(home, name)
 
-    def deadly(*arguments, **named):
+    def deadly(*given, **named):
         if when == "after":
-            plain(*arguments, **named)
+            plain(*given, **named)
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(home, name, deadly)
-    promote(version)
+    work(*arguments)
 
 
 @pytest.mark.usefixtures("versions")
@@ -206,7 +378,8 @@ def die_at(step, when, version):
 )
 def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_command(step, when):
     promote(1)
-    process = apart(die_at, step, when, 2)
+    make_old(2)
+    process = apart(die_at, step, when, promote, 2)
     process.join(30)
     assert process.exitcode == -signal.SIGKILL
     said = ledger.repair("sizes")
@@ -215,8 +388,44 @@ def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_comman
     finished, undone = (any(one.startswith(word) for one in said) for word in ("Finished", "Undone"))
     assert finished == (len(book) == 2 and bool(book[-1].repaired) and book[-1].state == "done")
     assert undone == (len(book) == 2 and book[-1].state == "abandoned")
+    if ledger.holder(book, "production") == "2":
+        assert statuses(1, 2) == ["replaced by 2", "in production"]
+        assert "afterfit.replaced_by" not in registry.version("sizes", "2").tags
     promote(3)
     assert ledger.holder(consistent(), "production") == "3"
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("name", ["delete_registered_model_alias", "set_model_version_tag", "update_model_version"])
+def test_a_rollback_that_is_killed_is_finished_with_its_statuses(name):
+    promote(1)
+    decide("PROMOTE", 2, "staging")
+    promote(2)
+    process = apart(die_at, ("mlflow.MlflowClient", name), "before", roll_back, 2, 1)
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert [one.split(":")[0] for one in ledger.repair("sizes")] == ["Finished"]
+    consistent()
+    assert registry.aliases("sizes") == {"production": "1"}
+    assert statuses(1, 2) == ["in production", "rolled back"]
+
+
+def refuse(version):
+    decide("REJECT", version, reason="Of a person.", findings=[finding("fail", "It is worse.")])
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("name", ["set_model_version_tag", "update_model_version", "set_terminated"])
+def test_a_refusal_that_is_killed_is_finished_and_says_the_same(name):
+    promote(1)
+    process = apart(die_at, ("mlflow.MlflowClient", name), "before", refuse, 2)
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    (said,) = ledger.repair("sizes")
+    assert "Finished: the decision that version 2 does not go to production by " in said
+    assert consistent()[-1].decision.verdict == "REJECT"
+    assert (tags(2)["status"], tags(2)["decision"]) == ("refused", "2: REJECT. It is worse.")
+    assert registry.version("sizes", "2").description.count("## Decision 2") == 1
 
 
 def race(barrier, version, folder):

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from afterfit.errors import BundleError, StoreError, UnknownVersionError
 from afterfit.mlflow_store import registry
 from afterfit.use_case import load_use_case
+from made_ledger import make_versions
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,37 @@ def test_a_version_carries_its_digest_builder_and_description():
     assert found.tags["afterfit.builder"] == "linear"
     assert found.tags["afterfit.trained_until"] == "2024-01-12T15:00:00"
     assert "linear" in MlflowClient().get_model_version("sizes", "2").description
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_version_shows_what_a_person_needs_and_keeps_the_rest_in_one_tag_that_its_page_hides():
+    found = registry.version("sizes", "2")
+    shown = {key: value for key, value in found.stored.items() if not key.startswith("mlflow.")}
+    rows = f"{int(found.tags['afterfit.rows']):,}"
+    assert shown == {"status": "trained", "rows": rows, "trained until": "2024-01-12 15:00:00"}
+    assert [key for key in found.stored if key.startswith("mlflow.")] == ["mlflow.afterfit"]
+
+
+@pytest.mark.usefixtures("shared_store")
+def test_a_version_is_found_by_a_fact_wherever_the_store_keeps_it():
+    make_versions(2, "stepped")
+    MlflowClient().set_model_version_tag("stepped", "1", "afterfit.step", "first")
+    registry.tag(registry.version("stepped", "2"), {registry.STEP: "second"})
+    assert registry.tagged("stepped", "afterfit.step", "first").number == "1"
+    assert registry.tagged("stepped", "afterfit.step", "second").number == "2"
+    assert registry.tagged("stepped", "afterfit.step", "third") is None
+
+
+@pytest.mark.usefixtures("shared_store")
+def test_a_description_never_outgrows_what_mlflows_tables_hold():
+    make_versions(1, "described")
+    MlflowClient().update_model_version("described", "1", "The card.")
+    for number in range(1, 12):
+        registry.extend_description(registry.version("described", "1"), f"## Decision {number}", "x" * 900)
+    known = registry.version("described", "1").description
+    assert len(known) <= registry.MOST_DESCRIPTION
+    assert known.startswith("The card.")
+    assert [number for number in range(1, 12) if f"## Decision {number}\n" in known] == [7, 8, 9, 10, 11]
 
 
 @pytest.mark.usefixtures("trained")

@@ -107,7 +107,8 @@ def faults(folder: Path) -> list[str]:
     starts = [page.marks["start"] for page in pages]
     if ends[:-1] != starts[1:]:
         found.append("windows do not follow each other")
-    steps = Counter(one.tags.get("afterfit.step") for one in MlflowClient().search_model_versions(f"name = '{NAME}'"))
+    versions = MlflowClient().search_model_versions(f"name = '{NAME}'")
+    steps = Counter(registry.unfolded(one.tags).get(registry.STEP) for one in versions)
     found += [f"{count} versions of step {run}" for run, count in steps.items() if run and count > 1]
     decided = Counter((one.decision.version, one.decision.alias) for one in book if one.state == "done")
     found += [f"{count} decisions on version {v} for {alias}" for (v, alias), count in decided.items() if count > 1]

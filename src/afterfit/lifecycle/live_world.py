@@ -29,14 +29,12 @@ from afterfit.loop.stepping import BuilderChoice, Recipe, TrainedVersion, Window
 from afterfit.loop.task_runner import TaskRunner, loaded
 from afterfit.loop.tasks import Model
 from afterfit.mlflow_store import ledger, registry, step_journal, tracking
-from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING, STEP, Version
 from afterfit.mlflow_store.step_journal import StepRun
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import UseCase
 
-STEP = "afterfit.step"
-"""The tag of a version with the run of the step that trained it."""
 VERDICT = "verdict.json"
 
 

@@ -175,7 +175,8 @@ def page(candidate: Version, held: Version | None, to: str, found: GateResult, *
     lines += [f"**Forced:** {forced}", ""] if forced else []
     window = found.verdict.window
     if window:
-        lines += [f"Rows: {window['rows']:,} from {window['start']} to {window['end']}.", ""]
+        times = f" from {window['start']} to {window['end']}" if window["start"] else ""
+        lines += [f"Rows: {window['rows']:,}{times}.", ""]
     lines += [f"Limits: `{rules}`.", "", "| outcome | finding | what was found |", "|---|---|---|"]
     order = ["fail", "unsure", "pass", "not applicable"]
     ordered = sorted(found.verdict.findings, key=lambda one: order.index(one.outcome))

@@ -122,11 +122,7 @@ def log_and_register(
     """
     uri = _log(result, folder, why)
     train_rows = result.table.train
-    known = {
-        "afterfit.builder": result.builder,
-        "afterfit.trained_until": train_rows.end or "",
-        "afterfit.rows": str(train_rows.rows),
-    }
+    known = registry.registration_tags(result.builder, train_rows.rows, train_rows.end)
     description = f"{_headline(result)}{f', {why}' if why else ''}\n\n{figures.card(result.bundle)}"
     return registry.register(uri, result.use_case.name, result.bundle.digest, {**known, **(tags or {})}, description)
 

@@ -3,7 +3,8 @@
 Each decision is one run in the experiment `<use case>.ledger`, with tags, its findings as JSON and a page to read. Its
 state tells how far it came:
 
-    writing ─► intended ─► done           recorded whole, then carried out: aliases, tags, description
+    writing ─► intended ─► done           recorded whole, then carried out: aliases, tags, description; a refusal
+       │                                  moves no alias, and the version says so all the same
        └─► abandoned                      cut short before it was recorded whole; nothing had been moved
 
 A decision is written down before anything moves, and what it asks for can be carried out again without harm. So a
@@ -27,18 +28,21 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from afterfit.errors import StoreError, UnknownVersionError
+from afterfit.errors import StoreError
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.lock import PATIENCE, Lease, locked, patiently
-from afterfit.mlflow_store.registry import PRODUCTION, STAGING
+from afterfit.mlflow_store.registry import PRODUCTION, STAGING, Version
+from afterfit.mlflow_store.standing import decision_words, standing, summary
 
 PREVIOUS = "previous"
-PREFIX = "afterfit."
+PREFIX = registry.PREFIX
 FINDINGS, PAGE = "findings.json", "decision.md"
 MOST_NOTE = 4500
 """Characters of a page that the run's note takes; MLflow's tags end at 5,000. The whole page is an artifact."""
 Action = Literal["promotion", "rollback", "found", "repair", "refusal"]
 State = Literal["writing", "intended", "done", "abandoned"]
+RETIRED = ("production_until", "replaced_by")
+"""The facts of a version that left production, which one that comes back loses."""
 SEEN = {PRODUCTION: "Production", STAGING: "Staging"}
 
 
@@ -129,11 +133,16 @@ class LedgerEntry:
 
     def sentence(self) -> str:
         """What and by whom, for messages."""
-        what = {
+        told = {
             "promotion": f"the promotion of version {self.decision.version} to {self.decision.alias}",
             "rollback": f"the rollback of {self.decision.alias} to version {self.decision.version}",
             "refusal": f"the refusal to serve version {self.decision.version}",
-        }.get(self.decision.action, f"the note that {self.decision.alias} is at version {self.decision.version or '-'}")
+        }
+        what = told.get(
+            self.decision.action, f"the note that {self.decision.alias} is at version {self.decision.version or '-'}"
+        )
+        if self.decision.action in {"promotion", "rollback"} and not self.decision.moves:
+            what = f"the decision that version {self.decision.version} does not go to {self.decision.alias}"
         return f"{what} by {self.actor} at {self.time:%Y-%m-%d %H:%M:%S} UTC (decision {self.number})"
 
 
@@ -196,10 +205,20 @@ def _artifacts(run_id: str) -> str:
 
 
 def holder(book: Sequence[LedgerEntry], alias: str, at: datetime | None = None) -> str:
-    """The version that held an alias by the ledger, now or at a moment (UTC); empty where none did."""
-    moved = [entry for entry in book if entry.counts and entry.decision.alias == alias]
-    moved = [entry for entry in moved if at is None or entry.time <= at]
-    return moved[-1].decision.version if moved else ""
+    """The version that held an alias by the ledger, now or at a moment (UTC); empty where none did.
+
+    A version that is rolled back leaves staging too, where it is there.
+    """
+    held = ""
+    for entry in book:
+        decision = entry.decision
+        if not entry.counts or (at is not None and entry.time > at):
+            continue
+        if decision.alias == alias:
+            held = decision.version
+        elif alias == STAGING and decision.action == "rollback" and decision.previous == held:
+            held = ""
+    return held
 
 
 def once_held(book: Sequence[LedgerEntry], alias: str = PRODUCTION) -> list[str]:
@@ -238,8 +257,7 @@ def record(name: str, decision: Decision, seen: int) -> tuple[LedgerEntry, list[
         StoreError: the store went away; the next command finishes or undoes what was begun.
     """
     with locked(f"{name}.ledger-lock", actor()) as held:
-        said = _repair(name, held)
-        book = entries(name)
+        said, book = _repair(name, held)
         winner = next((one for one in reversed(book) if one.number > seen and _rivals(one, decision)), None)
         entry = _write(name, decision if winner is None else _raced(decision, winner), book, held)
         return _carry_out(name, entry, book, held), said
@@ -271,7 +289,7 @@ def _raced(decision: Decision, winner: LedgerEntry) -> Decision:
     sentence = f"While this was judged, {winner.sentence()} came first: judge again against what is there now."
     finding = {"code": "came_first", "outcome": "unsure", "sentence": sentence}
     return replace(
-        decision, verdict="HOLD", moves=False, reason=sentence, findings=[*decision.findings, finding], page=sentence
+        decision, verdict="HOLD", moves=False, reason=sentence, findings=[finding, *decision.findings], page=sentence
     )
 
 
@@ -284,7 +302,7 @@ def repair(name: str) -> list[str]:
     if not _unsettled(entries(name), registry.aliases(name)):
         return []
     with locked(f"{name}.ledger-lock", actor()) as held:
-        return _repair(name, held)
+        return _repair(name, held)[0]
 
 
 def _unsettled(book: Sequence[LedgerEntry], aliases: Mapping[str, str]) -> bool:
@@ -292,7 +310,8 @@ def _unsettled(book: Sequence[LedgerEntry], aliases: Mapping[str, str]) -> bool:
     return unfinished or any(holder(book, alias) != aliases.get(alias, "") for alias in SEEN)
 
 
-def _repair(name: str, held: Lease) -> list[str]:
+def _repair(name: str, held: Lease) -> tuple[list[str], tuple[LedgerEntry, ...]]:
+    """A sentence for each thing done, and the ledger after it."""
     said = []
     book = entries(name)
     for entry in book:
@@ -300,14 +319,22 @@ def _repair(name: str, held: Lease) -> list[str]:
             _end(entry, "abandoned", held)
             said.append(f"Undone: {entry.sentence()} was cut short before anything was moved; it is abandoned.")
         elif entry.state == "intended":
-            _carry_out(name, entry, book, held, by=actor())
+            _carry_out(name, _with_findings(entry), book, held, by=actor())
             said.append(f"Finished: {entry.sentence()} had been cut short.")
+    book = entries(name) if said else book
     aliases = registry.aliases(name)
     for alias in SEEN:
-        book = entries(name) if said else book
         if holder(book, alias) != aliases.get(alias, ""):
             said += _align(name, alias, book, held)
-    return said
+            book = entries(name)
+    return said, book
+
+
+def _with_findings(entry: LedgerEntry) -> LedgerEntry:
+    """What a refusal says on its version is in its findings, which lie beside the entry."""
+    if entry.decision.moves:
+        return entry
+    return replace(entry, decision=replace(entry.decision, findings=findings(entry)))
 
 
 def _align(name: str, alias: str, book: Sequence[LedgerEntry], held: Lease) -> list[str]:
@@ -318,10 +345,13 @@ def _align(name: str, alias: str, book: Sequence[LedgerEntry], held: Lease) -> l
     if not any(entry.counts and entry.decision.alias == alias for entry in book):
         sentence = f"Version {actual} held the alias '{alias}' before the ledger knew of it."
         decision = Decision("found", "FOUND", actual, alias, moves=True, reason=sentence, page=sentence)
-    elif _exists(name, recorded):
+    elif not recorded and actual in rolled_back(book):
+        sentence = f"Version {actual} was rolled back and still held the alias '{alias}': it was taken away."
+        decision = Decision("repair", "REPAIR", "", alias, moves=True, previous=actual, reason=sentence)
+    elif not recorded or _version(name, recorded) is not None:
         sentence = (
-            f"The alias '{alias}' was at {f'version {actual}' if actual else 'no version'} without a decision, and by "
-            f"the ledger at version {recorded}: it was put back. To go elsewhere, promote or roll back."
+            f"The alias '{alias}' was at {_named(actual)} without a decision, and by the ledger at {_named(recorded)}: "
+            "it was put back. To go elsewhere, promote or roll back."
         )
         decision = Decision("repair", "REPAIR", recorded, alias, moves=True, previous=actual, reason=sentence)
     else:
@@ -331,18 +361,17 @@ def _align(name: str, alias: str, book: Sequence[LedgerEntry], held: Lease) -> l
     return [sentence]
 
 
-def _exists(name: str, number: str) -> bool:
-    if not number:
-        return True
-    try:
-        registry.version(name, number)
-    except UnknownVersionError:
-        return False
-    return True
+def _named(number: str) -> str:
+    return f"version {number}" if number else "no version"
+
+
+def _version(name: str, number: str) -> Version | None:
+    """A version by its number; None where there is none, or not any more."""
+    return registry.holder(name, number) if number else None
 
 
 def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], held: Lease) -> LedgerEntry:
-    """Record a decision whole; it is intended (or done, where nothing moves) only with its findings beside it."""
+    """Record a decision whole; it is intended only with its findings beside it."""
     held.require()
     now = datetime.now(timezone.utc)
     number = max((entry.number for entry in book), default=0) + 1
@@ -361,7 +390,7 @@ def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], held: Lea
         client.log_dict(run.info.run_id, {"findings": [dict(one) for one in decision.findings]}, FINDINGS)
         client.log_text(run.info.run_id, decision.page, PAGE)
     entry = LedgerEntry(number, "writing", now, actor(), run.info.run_id, "", decision)
-    if decision.moves:
+    if decision.action != "refusal":  # a server only notes that, and nothing has to be carried out
         _set(entry, held, state="intended")
         return replace(entry, state="intended")
     return entry
@@ -369,9 +398,12 @@ def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], held: Lea
 
 def _carry_out(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry], held: Lease, by: str = "") -> LedgerEntry:
     """Do what an entry asks for, again where it was half done; then it is done."""
-    if entry.decision.moves:
-        with _naming(entry):
-            _move(name, entry, book, held)
+    story = [*(one for one in book if one.number < entry.number), replace(entry, state="intended")]
+    with _naming(entry):
+        if entry.decision.moves:
+            _move(name, story, held)
+        else:
+            _say_why_not(name, story, held)
     return _end(entry, "done", held, by)
 
 
@@ -385,57 +417,68 @@ def _naming(entry: LedgerEntry) -> Iterator[None]:
         ) from error
 
 
-def _move(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry], held: Lease) -> None:
+def _move(name: str, story: Sequence[LedgerEntry], held: Lease) -> None:
+    """The last entry's alias to its version; what both versions say of themselves goes with it."""
+    entry = story[-1]
     decision = entry.decision
     held.require()
-    if not decision.version or not _exists(name, decision.version):
+    target = _version(name, decision.version)
+    if target is None:
         registry.unset_alias(name, decision.alias)
-        return
-    target = registry.version(name, decision.version)
-    registry.set_alias(target, decision.alias)
-    told = {"stage": decision.alias, f"{decision.alias}_since": entry.time.isoformat(), "decision": entry.run_id}
-    registry.tag(target, {f"{PREFIX}{key}": value for key, value in told.items()})
-    if decision.alias == PRODUCTION:
-        _retire(name, entry, [one for one in book if one.number < entry.number])
-    if decision.action in {"promotion", "rollback"}:
-        registry.extend_description(target, f"## Decision {entry.number}", _summary(entry))
-    if decision.stages:
-        registry.mirror_stage(target, SEEN[decision.alias])
-
-
-def _retire(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry]) -> None:
-    """What becomes of the version that leaves production, and of the alias `previous`."""
-    decision = entry.decision
-    back = before([*book, replace(entry, state="intended")], decision.version)
-    if back and _exists(name, back):
-        registry.set_alias(registry.version(name, back), PREVIOUS)
     else:
-        registry.unset_alias(name, PREVIOUS)
-    leaving = decision.previous
-    if leaving and leaving != decision.version and _exists(name, leaving):
-        target = registry.version(name, leaving)
-        stage = "rolled back" if decision.action == "rollback" else "archived"
-        told = {"stage": stage, "production_until": entry.time.isoformat(), "replaced_by": decision.version}
-        registry.tag(target, {f"{PREFIX}{key}": value for key, value in told.items()})
-        if decision.action == "rollback":
-            registry.extend_description(target, f"## Decision {entry.number}", _summary(entry))
+        registry.set_alias(target, decision.alias)
+        facts = {f"{decision.alias}_since": entry.time.isoformat(), "decision": entry.run_id}
+        _tell(target, story, facts, RETIRED if decision.alias == PRODUCTION else ())
         if decision.stages:
-            registry.mirror_stage(target, "Archived")
+            registry.mirror_stage(target, SEEN[decision.alias])
+    if decision.alias == PRODUCTION and target is not None:
+        _set_previous(name, story)
+    if decision.previous != decision.version:
+        _retire(name, story)
 
 
-def _summary(entry: LedgerEntry) -> str:
+def _set_previous(name: str, story: Sequence[LedgerEntry]) -> None:
+    back = _version(name, before(story, story[-1].decision.version))
+    if back is None:
+        registry.unset_alias(name, PREVIOUS)
+    else:
+        registry.set_alias(back, PREVIOUS)
+
+
+def _retire(name: str, story: Sequence[LedgerEntry]) -> None:
+    """What becomes of the version that leaves the alias."""
+    entry = story[-1]
     decision = entry.decision
-    past = "forced" if decision.forced else {"promotion": "promoted", "rollback": "rolled back"}[decision.action]
-    held = f" in place of version {decision.previous}" if decision.previous else ""
-    lines = [
-        (
-            f"{entry.time:%Y-%m-%d %H:%M} UTC, by {entry.actor}: "
-            f"{past} to {decision.alias}: version {decision.version}{held}."
-        )
-    ]
-    lines += [f"Reason: {decision.reason}"] if decision.reason else []
-    lines += [f"Approved: {decision.approval}"] if decision.approval else []
-    return "\n\n".join([*lines, f"The findings are in the run {entry.run_id} of the experiment of decisions."])
+    target = _version(name, decision.previous)
+    if target is None:
+        return
+    leaves = decision.alias == PRODUCTION and decision.action != "repair"
+    if leaves and holder(story, STAGING) != holder(story[:-1], STAGING):
+        registry.unset_alias(name, STAGING)
+    told = {"production_until": entry.time.isoformat(), "replaced_by": decision.version}
+    _tell(target, story, told if leaves else {})
+    if decision.stages and leaves:
+        registry.mirror_stage(target, "Archived")
+
+
+def _say_why_not(name: str, story: Sequence[LedgerEntry], held: Lease) -> None:
+    """A version that was refused or held says so, unless what it is says more: in production, or rolled back."""
+    held.require()
+    number = story[-1].decision.version
+    target = _version(name, number) if standing(story, number).decided is story[-1] else None
+    if target is not None:
+        _tell(target, story, {})
+
+
+def _tell(target: Version, story: Sequence[LedgerEntry], facts: Mapping[str, str], drop: Sequence[str] = ()) -> None:
+    """Where a version stands after a ledger's last entry, in its tags and its description."""
+    found, entry = standing(story, target.number), story[-1]
+    tags = {registry.STATUS: found.status} | {f"{PREFIX}{key}": value for key, value in facts.items()}
+    if found.decided is not None and (found.decided is entry or registry.DECISION not in target.stored):
+        tags[registry.DECISION] = decision_words(found.decided)
+    registry.tag(target, tags, [f"{PREFIX}{key}" for key in ("stage", *drop)])
+    if found.decided is entry and entry.decision.action in {"promotion", "rollback"}:
+        registry.extend_description(target, f"## Decision {entry.number}", summary(entry))
 
 
 def _end(entry: LedgerEntry, state: State, held: Lease, by: str = "") -> LedgerEntry:

@@ -1,9 +1,11 @@
 """The seam to MLflow's Model Registry: versions, aliases, and bundles that are checked before they are loaded."""
 
+import json
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,18 @@ if TYPE_CHECKING:
     from afterfit.model.bundle import Bundle
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
-DIGEST = "afterfit.digest"
+PREFIX = "afterfit."
+"""How the names of facts begin that the machine needs of a version, wherever the store keeps them."""
+DIGEST, STEP = f"{PREFIX}digest", f"{PREFIX}step"
+"""The digest of its bundle, and the run of the step that trained it, where one did."""
+MACHINE = "mlflow.afterfit"
+"""The one tag that keeps all those facts, as JSON. MLflow's page of a version shows no tag that begins with `mlflow.`;
+its table of versions shows every tag, and there one is better than ten."""
+STATUS, DECISION, ROWS, UNTIL = "status", "decision", "rows", "trained until"
+"""The tags that are for people."""
+TRAINED = "trained"
+MOST_DESCRIPTION = 5000
+"""Characters of a description that MLflow's tables have room for."""
 BUNDLE = Path("artifacts", "bundle")
 LOADER = "served.py"
 """The file of this package that MLflow runs to load a version."""
@@ -32,13 +45,28 @@ UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a registered model. `number` is text in every store."""
+    """One version of a registered model, as it was when it was read.
+
+    Attributes:
+        name: of the model.
+        number: text in every store.
+        run_id: of the run that logged it.
+        source: where its files are.
+        stored: its tags as the store has them.
+        description: what is written of it, in Markdown.
+    """
 
     name: str
     number: str
     run_id: str
     source: str
-    tags: Mapping[str, str]
+    stored: Mapping[str, str]
+    description: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags, with each fact under its own name."""
+        return unfolded(self.stored)
 
     @property
     def uri(self) -> str:
@@ -47,12 +75,45 @@ class Version:
 
 
 def register(model_uri: str, name: str, digest: str, tags: Mapping[str, str], description: str) -> Version:
-    """Register a logged model; its digest is recorded as a tag of the version."""
+    """Register a logged model; its digest is recorded with its tags (`registration_tags` makes them)."""
     check_reachable()
     with store_errors():
-        made = mlflow.register_model(model_uri, name, tags={**tags, DIGEST: digest}, await_registration_for=0)
+        kept = _folded({**tags, DIGEST: digest})
+        made = mlflow.register_model(model_uri, name, tags=kept, await_registration_for=0)
         MlflowClient().update_model_version(name, str(made.version), description)
     return version(name, str(made.version))
+
+
+def registration_tags(builder: str, rows: int, trained_until: str | None) -> dict[str, str]:
+    """The tags that each new version is registered with, for people and for the machine.
+
+    Args:
+        builder: of its estimator.
+        rows: that it was trained on.
+        trained_until: time of the last of them, ISO text; None or empty without a time column.
+    """
+    facts = {"builder": builder, "rows": str(rows), "trained_until": trained_until or ""}
+    return {STATUS: TRAINED} | {f"{PREFIX}{key}": value for key, value in facts.items()}
+
+
+def unfolded(tags: Mapping[str, str]) -> dict[str, str]:
+    """A version's tags with each fact under its own name, as versions of old have them in the store."""
+    facts: Any = {}
+    with suppress(ValueError):  # somebody's hand was at it: a version without a digest, which is refused as such
+        facts = json.loads(tags.get(MACHINE, "{}"))
+    plain = {key: value for key, value in tags.items() if key != MACHINE}
+    return plain | ({f"{PREFIX}{key}": str(value) for key, value in facts.items()} if isinstance(facts, dict) else {})
+
+
+def _folded(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags as they are stored: facts in one, and those of them that a person needs in words beside it."""
+    facts = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+    shown = {key: value for key, value in tags.items() if not key.startswith(PREFIX)}
+    if facts.get("rows", "").isdigit():
+        shown[ROWS] = f"{int(facts['rows']):,}"
+    if facts.get("trained_until"):
+        shown[UNTIL] = facts["trained_until"].replace("T", " ")
+    return shown | ({MACHINE: json.dumps(facts, sort_keys=True)} if facts else {})
 
 
 def version(name: str, reference: str) -> Version:
@@ -67,7 +128,8 @@ def version(name: str, reference: str) -> Version:
             found = _found(name, reference.strip())
     except UnknownVersionError as error:
         raise UnknownVersionError(_nothing_there(name, reference)) from error
-    return Version(name, str(found.version), str(found.run_id or ""), str(found.source), dict(found.tags))
+    run_id, tags, description = str(found.run_id or ""), dict(found.tags), found.description or ""
+    return Version(name, str(found.version), run_id, str(found.source), tags, description)
 
 
 def _found(name: str, reference: str) -> Any:
@@ -105,7 +167,8 @@ def tagged(name: str, key: str, value: str) -> Version | None:
     """The newest version that has a tag with this value, or None."""
     check_reachable()
     with store_errors():
-        found = [one for one in MlflowClient().search_model_versions(f"name = '{name}'") if one.tags.get(key) == value]
+        known = MlflowClient().search_model_versions(f"name = '{name}'")
+    found = [one for one in known if unfolded(one.tags).get(key) == value]
     return version(name, str(max(int(one.version) for one in found))) if found else None
 
 
@@ -123,11 +186,27 @@ def set_alias(target: Version, alias: str) -> None:
         MlflowClient().set_registered_model_alias(target.name, alias, target.number)
 
 
-def tag(target: Version, tags: Mapping[str, str]) -> None:
-    """Set tags on a version."""
+def tag(target: Version, tags: Mapping[str, str], drop: Collection[str] = ()) -> None:
+    """Set tags on a version and take others away; what is so already is not written again.
+
+    A version of old gets its facts into one tag too. Those of its tags that still say the same stay, for programs of
+    old; what they do not know any more is taken away.
+
+    Args:
+        target: the version, read just now: its facts are kept.
+        tags: for people, or facts by their names.
+        drop: names of tags or facts.
+    """
+    wanted = _folded({**{key: value for key, value in target.tags.items() if key not in drop}, **tags})
+    facts = unfolded(wanted)
+    old = [key for key in target.stored if key in drop or (key.startswith(PREFIX) and facts[key] != target.stored[key])]
     with store_errors():
-        for key, value in tags.items():
-            MlflowClient().set_model_version_tag(target.name, target.number, key, value)
+        client = MlflowClient()
+        for key, value in wanted.items():
+            if target.stored.get(key) != value:
+                client.set_model_version_tag(target.name, target.number, key, value)
+        for key in old:
+            client.delete_model_version_tag(target.name, target.number, key)
 
 
 def model_folder(target: Version, into: Path | None = None) -> Path:
@@ -240,12 +319,23 @@ def unset_alias(name: str, alias: str) -> None:
 
 
 def extend_description(target: Version, heading: str, text: str) -> None:
-    """Put a section at the end of a version's description, once: not where a section of that heading is there."""
+    """Put a section at the end of a version's description, once: not where a section of that heading is there.
+
+    Args:
+        target: the version, read just now.
+        heading: of the section, such as "## Decision 7".
+        text: of the section. Where all are too many for MLflow's tables, the oldest sections of that kind go first.
+    """
+    known = target.description
+    if f"{heading}\n" in known:
+        return
+    kind, section = heading.rpartition(" ")[0], f"\n\n{heading}\n\n{text[: MOST_DESCRIPTION // 2]}\n"
+    first, *older = re.split(f"\n+(?={re.escape(kind)} )", known.rstrip())
+    while older and len("\n\n".join([first, *older])) + len(section) > MOST_DESCRIPTION:
+        older.pop(0)
+    kept = "\n\n".join([first, *older])[: MOST_DESCRIPTION - len(section)]
     with store_errors():
-        client = MlflowClient()
-        known = client.get_model_version(target.name, target.number).description or ""
-        if f"{heading}\n" not in known:
-            client.update_model_version(target.name, target.number, f"{known.rstrip()}\n\n{heading}\n\n{text}\n")
+        MlflowClient().update_model_version(target.name, target.number, f"{kept.rstrip()}{section}")
 
 
 def mirror_stage(target: Version, stage: str) -> None:
