@@ -1,4 +1,4 @@
-"""One module an entry point: options in, one call of `lifecycle` or `serving`, lines and data out.
+"""One module an entry point: options in, a call of the wings below, lines and data out.
 
-A command never computes or records anything by itself. Words: docs/glossary.md.
+A command never measures or judges anything by itself. Words: docs/glossary.md.
 """
