@@ -159,10 +159,16 @@ def test_the_status_of_a_version_follows_its_decisions():
     assert statuses(1, 2) == ["replaced by 2", "on trial"]
     assert (tags(1)["decision"], tags(2)["decision"]) == ("2: PROMOTE", "4: TRIAL")
     decide("HOLD", 3, forced=True, reason="Now.")
-    assert (statuses(2, 3), tags(3)["decision"]) == (["replaced by 3", "on trial"], "5: HOLD, forced")
+    assert (statuses(2, 3), tags(3)["decision"]) == (["replaced by 3", "in production"], "5: HOLD, forced")
     decide("PROMOTE", 4, "staging")
     decide("PROMOTE", 5, "staging")
     assert statuses(4, 5) == ["replaced by 5", "in staging"]
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_trial_of_an_older_ledger_is_told_from_what_a_person_forced():
+    decide("HOLD", 1, forced=True, reason="On trial. 1 window has passed since the last training.")
+    assert statuses(1) == ["on trial"]
 
 
 @pytest.mark.usefixtures("versions")

@@ -73,8 +73,12 @@ def _moved(found: Standing, entry: LedgerEntry, holders: dict[str, str], number:
 
 
 def _on_trial(decision: Decision) -> bool:
-    """In production without the evidence that a promotion asks for, by a verdict of its own or by a forced HOLD."""
-    return decision.verdict == "TRIAL" or (decision.verdict == "HOLD" and decision.forced)
+    """In production while outcomes still have to show what it is worth.
+
+    Trials of the loop were once written as HOLD, forced: their reason tells them from what a person forced.
+    """
+    once = decision.verdict == "HOLD" and decision.forced and decision.reason.startswith("On trial.")
+    return decision.verdict == "TRIAL" or once
 
 
 def _refuses(found: Standing, entry: LedgerEntry, production: str) -> bool:
@@ -117,7 +121,7 @@ def summary(entry: LedgerEntry) -> str:
 def _done(decision: Decision) -> str:
     if not decision.moves:
         return f"{'refused' if decision.verdict == 'REJECT' else 'held back'} for {decision.alias}"
-    if decision.forced:
+    if decision.forced and not _on_trial(decision):
         return f"forced to {decision.alias}"
     trial = " on trial" if decision.alias == PRODUCTION and _on_trial(decision) else ""
     return f"{'rolled back' if decision.action == 'rollback' else 'promoted'} to {decision.alias}{trial}"
