@@ -15,13 +15,20 @@ class Work:
         self.clock[0] += (self.taken.pop(0) if len(self.taken) > 1 else self.taken[0]) / 1000
 
 
-def told(monkeypatch, ours, theirs):
+def told(monkeypatch, ours, theirs, *, load=0.0):
     clock = [0.0]
-    monkeypatch.setattr(version_checks.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(version_checks.os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(version_checks.time, "process_time" if load else "perf_counter", lambda: clock[0])
     pauses = []
     monkeypatch.setattr(version_checks.time, "sleep", pauses.append)
     found = version_checks.fast_enough("1,000 rows", [Work(clock, *ours), Work(clock, *theirs)], 2, 3.0)
     return found, pauses
+
+
+def test_on_a_busy_machine_the_time_of_the_processor_counts(monkeypatch):
+    found, _ = told(monkeypatch, [400], [110], load=100.0)
+    assert (found.outcome, found.value) == ("fail", pytest.approx(400 / 110))
+    assert told(monkeypatch, [100], [110], load=100.0)[0].outcome == "pass"
 
 
 def test_what_is_slow_each_time_is_too_slow(monkeypatch):
