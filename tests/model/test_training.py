@@ -127,19 +127,19 @@ def test_a_table_of_which_all_rows_are_refused_says_for_what():
 
 
 def test_several_classes_are_learnt():
-    data = load_wine(as_frame=True)
+    wine = load_wine(as_frame=True)
     case = settings("kind", metrics={"primary": "log_loss", "also": ["accuracy"]})
-    found = train(prepare(case, data.data, data.target.to_numpy(), ("a", "b", "c")), "hist_gradient_boosting", BOOSTER)
+    found = train(prepare(case, wine.data, wine.target.to_numpy(), ("a", "b", "c")), "hist_gradient_boosting", BOOSTER)
     assert found.metrics["accuracy"].mean > 0.9
     assert found.metrics["log_loss"].mean < found.dummy["log_loss"].mean / 2
     np.testing.assert_allclose(found.out_of_fold.probabilities.sum(axis=1), 1)
 
 
 def test_a_regression_is_learnt_with_intervals_that_hold():
-    data = load_diabetes(as_frame=True)
+    diabetes = load_diabetes(as_frame=True)
     metrics = {"also": ["r2", "interval_coverage", "pinball"]}
     case = settings("target", "regression", metrics=metrics)
-    found = train(prepare(case, data.data, data.target.to_numpy(), None), "linear", {})
+    found = train(prepare(case, diabetes.data, diabetes.target.to_numpy(), None), "linear", {})
     assert found.metrics["mae"].mean < found.dummy["mae"].mean - 10
     assert found.metrics["r2"].mean > 0.4
     assert 0.85 < found.metrics["interval_coverage"].mean < 0.95

@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ ONLY_IN = {
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text("utf-8"))
+
+
 def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
         yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts), path
@@ -42,7 +48,7 @@ def imported(tree):
 
 @pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(getattr(value, "name", value)))
 def test_a_module_says_what_it_is_for_and_foreign_libraries_stay_in_their_places(module, path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert ast.get_docstring(tree), f"{module} does not say what it is for"
     for name in imported(tree):
         assert not name.startswith("."), f"{module}: relative import {name}"
@@ -53,13 +59,31 @@ def test_a_module_says_what_it_is_for_and_foreign_libraries_stay_in_their_places
 
 @pytest.mark.parametrize("wing", WINGS)
 def test_what_a_wing_shows_the_type_checker_is_what_it_gives(wing):
-    tree = ast.parse((PACKAGE / wing / "__init__.py").read_text("utf-8"))
+    tree = parsed(PACKAGE / wing / "__init__.py")
     typed = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     found = importlib.import_module(f"afterfit.{wing}")
     given = set(dir(found)) if "__getattr__" in vars(found) else set()
     assert typed - {"TYPE_CHECKING", "lazy"} == given
     for name in given:
         assert getattr(found, name) is not None
+
+
+def places_of_wings(tree):
+    """The names in a file that stand for a wing, and the wing: `data`, or `tables` where it was imported as that."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "afterfit":
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names if alias.name in WINGS)
+
+
+def test_what_is_asked_of_a_wing_is_among_what_it_gives():
+    """In scripts and tests, that is: the type checker says it of the package."""
+    for path in [*ROOT.glob("scripts/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+        tree = parsed(path)
+        wings = dict(places_of_wings(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in wings:
+                wing = importlib.import_module(f"afterfit.{wings[node.value.id]}")
+                assert hasattr(wing, node.attr), f"{path.name}, line {node.lineno}: {wing.__name__}.{node.attr}"
 
 
 def test_importing_the_package_or_a_wing_imports_nothing_heavy():
@@ -80,5 +104,5 @@ def test_few_modules_lie_outside_the_wings():
 
 def test_no_test_imports_another():
     for path in sorted(Path(ROOT, "tests").rglob("*.py")):
-        names = imported(ast.parse(path.read_text("utf-8")))
+        names = imported(parsed(path))
         assert not [name for name in names if name.rpartition(".")[2].startswith("test_")], path.name
