@@ -137,8 +137,8 @@ def test_a_server_is_asked_and_every_answer_counted(tool):
         assert servers.memory(process, "python") > 5
     assert seconds > 0
     assert found.failed == 0
-    assert found.rate > 50
-    assert found.requests == pytest.approx(found.rate, rel=0.5)
+    assert found.requests > 0
+    assert found.rate > 0
     assert found.p99 >= found.median > 0
 
 

@@ -19,6 +19,7 @@ from afterfit.mlflow_store import registry
 from afterfit.performance.evaluation import metric
 from afterfit.use_case import load_use_case
 from conftest import made_table
+from waiting import PATIENCE
 
 CASES = [("binary", True), ("binary", False), ("multiclass", False), ("regression", True)]
 
@@ -260,12 +261,12 @@ def command():
     thing = Thing()
     kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
     del thing
-    time.sleep(20)
+    time.sleep(600)
 
 sys.modules["afterfit.commands.sleepy"] = types.SimpleNamespace(command=command)
 sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ran.returncode, ran.stderr) == (130, "sleepy: interrupted; what was finished is kept.\n")
 
 

@@ -295,7 +295,7 @@ def test_columns_of_native_types_agree_with_their_rows(series, column):
         found = checked.values[column][at].item()
         expected = single.values[CONTRACT.names.index(column)]
         found = (found - datetime(1970, 1, 1)) // timedelta(microseconds=1) if isinstance(found, datetime) else found
-        assert found == expected or math.isnan(found) is math.isnan(expected) is True
+        np.testing.assert_equal(found, expected)  # missing is NaN on both sides
 
 
 def test_a_number_given_for_a_category_has_one_text_however_it_comes():

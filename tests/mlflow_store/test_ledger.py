@@ -11,6 +11,7 @@ from afterfit.errors import StoreError
 from afterfit.mlflow_store import ledger, lock, registry
 from afterfit.mlflow_store.ledger import Decision
 from made_ledger import FORK, consistent, make_versions, promote, promotion
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -386,7 +387,7 @@ def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_comman
     promote(1)
     make_old(2)
     process = apart(die_at, step, when, promote, 2)
-    process.join(30)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     said = ledger.repair("sizes")
     book = consistent()
@@ -408,7 +409,7 @@ def test_a_rollback_that_is_killed_is_finished_with_its_statuses(name):
     decide("PROMOTE", 2, "staging")
     promote(2)
     process = apart(die_at, ("mlflow.MlflowClient", name), "before", roll_back, 2, 1)
-    process.join(30)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     assert [one.split(":")[0] for one in ledger.repair("sizes")] == ["Finished"]
     consistent()
@@ -425,7 +426,7 @@ def refuse(version):
 def test_a_refusal_that_is_killed_is_finished_and_says_the_same(name):
     promote(1)
     process = apart(die_at, ("mlflow.MlflowClient", name), "before", refuse, 2)
-    process.join(30)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     (said,) = ledger.repair("sizes")
     assert "Finished: the decision that version 2 does not go to production by " in said
@@ -436,7 +437,7 @@ def test_a_refusal_that_is_killed_is_finished_and_says_the_same(name):
 
 def race(barrier, version, folder):
     seen = len(ledger.entries("sizes"))
-    barrier.wait(60)
+    barrier.wait(PATIENCE)
     entry, _ = ledger.record("sizes", promotion(version, previous="1"), seen)
     (folder / f"{version}.told").write_text(f"{entry.counts} {entry.decision.reason}")
 
@@ -449,7 +450,7 @@ def test_of_eight_promotions_at_once_one_wins_and_the_others_name_it(versions, a
     barrier = FORK.Barrier(8)
     processes = [apart(race, barrier, version, versions) for version in range(2, 10)]
     for process in processes:
-        process.join(90)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0] * 8
     told = {version: (versions / f"{version}.told").read_text() for version in range(2, 10)}
     (winner,) = [version for version, words in told.items() if words.startswith("True")]
@@ -470,7 +471,7 @@ def test_promotions_killed_by_the_clock_leave_a_whole_ledger():
         process = apart(promote, 2 + attempt % 8)
         time.sleep(chance.uniform(0.0, 0.35))
         process.kill()
-        process.join(30)
+        process.join()
         ledger.repair("sizes")
         consistent()
 
@@ -502,7 +503,7 @@ def test_a_lock_whose_lease_is_over_is_taken_over(monkeypatch):
     with lock.locked("sizes.lock", "ana@home"):
         later = time.time() + lock.LEASE + 1
         monkeypatch.setattr(lock.time, "time", lambda: later)
-        with lock.locked("sizes.lock", "ben@home", patience=0.2) as held:
+        with lock.locked("sizes.lock", "ben@home", patience=PATIENCE) as held:
             held.require()
     from mlflow import MlflowClient
 
@@ -535,8 +536,8 @@ def test_a_lock_of_a_dead_process_is_cleared_even_where_the_one_who_cleared_it_d
 
     for work in (hold_and_die, die_while_taking_over, die_while_taking_over):
         process = apart(work, "sizes.lock")
-        process.join(30)
+        process.join(PATIENCE)
         assert process.exitcode == -signal.SIGKILL
-    with lock.locked("sizes.lock", "ben@home", patience=1):
+    with lock.locked("sizes.lock", "ben@home", patience=PATIENCE):
         pass
     assert not MlflowClient().search_registered_models()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from afterfit.errors import StoreError
 from afterfit.lifecycle.smoke_test import free_port
 from afterfit.mlflow_store import ledger
 from made_ledger import FORK, consistent, make_versions, promote, promotion
+from waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -28,17 +30,14 @@ def postgres_programs():
     return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
 
 
-def wait_for(port, process, seconds=90):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, f"{process.args[0]} ended with {process.returncode}"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"nothing listens on port {port} after {seconds} s")
+def wait_for(port, process):
+    def listens():
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+            return True
+        return False
+
+    assert eventually(listens, process), f"{process.args} does not listen on port {port}; code {process.poll()}"
 
 
 def unprivileged():
@@ -81,7 +80,7 @@ def database(tmp_path_factory):
         yield f"postgresql+psycopg://afterfit@127.0.0.1:{port}/postgres"
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(PATIENCE)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -114,7 +113,7 @@ class Server:
     def stop(self):
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,7 @@ def versions(over_rest):
 
 def record_one(barrier, version, folder):
     seen = len(ledger.entries("sizes"))
-    barrier.wait(60)
+    barrier.wait(PATIENCE)
     entry, _ = ledger.record("sizes", promotion(version, previous="1"), seen)
     (folder / f"{version}.told").write_text(f"{entry.counts} {entry.decision.reason}")
     os._exit(0)
@@ -175,7 +174,7 @@ def test_of_several_promotions_over_rest_one_wins_and_the_others_name_it(version
     for process in processes:
         process.start()
     for process in processes:
-        process.join(90)
+        process.join(PATIENCE)
     told = {number: (tmp_path / f"{number}.told").read_text() for number in range(2, 6)}
     (winner,) = [number for number, words in told.items() if words.startswith("True")]
     assert all(f"promotion of version {winner} " in words for number, words in told.items() if number != winner)
@@ -207,8 +206,8 @@ def test_a_server_that_goes_away_in_the_middle_is_a_sentence_and_what_was_begun_
     promote(1)
     process = FORK.Process(target=promote_while_it_goes_away, args=(versions, step, tmp_path))
     process.start()
-    process.join(90)
-    versions.process.wait(30)
+    process.join(PATIENCE)
+    versions.process.wait(PATIENCE)
     versions.start()
     assert "cannot be reached" in (tmp_path / "said").read_text()
     said = ledger.repair("sizes")

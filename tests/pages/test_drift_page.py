@@ -200,6 +200,7 @@ def test_numbers_at_the_edge_of_floats_give_a_page(values):
     page, parsed, _ = page_of(frame, {"one": frame, "other": frame.assign(x=frame["y"])})
     assert_harmless(page, parsed)
     drawn = [value for tag, name, value in parsed.attributes if tag in {"rect", "svg"} and name in {"height", "width"}]
+    assert drawn
     assert all(np.isfinite(float(value)) for value in drawn)
 
 

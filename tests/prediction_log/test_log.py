@@ -3,7 +3,6 @@
 import os
 import shutil
 import threading
-import time
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -24,6 +23,7 @@ from afterfit.errors import LogError
 from afterfit.prediction_log import arrow, sealing, spool_file
 from afterfit.prediction_log.store import Folder
 from made_log import HOUR, NOON, entry, ids, outcome, read
+from waiting import eventually
 
 
 @pytest.fixture
@@ -91,8 +91,7 @@ def test_a_rotated_spool_is_sealed_by_another_process_while_its_own_goes_on(tmp_
 
     def written(name):
         spool.write([entry(name)])
-        while spool._queue or spool._taken:
-            time.sleep(0.01)
+        assert eventually(lambda: not (spool._queue or spool._taken))
 
     for name in "abc":
         written(name)

@@ -21,6 +21,7 @@ from afterfit.errors import StoreError
 from afterfit.lifecycle import smoke_test
 from afterfit.mlflow_store.registry import load_bundle, version
 from made import ROOT
+from waiting import PATIENCE, eventually
 
 ROW = {"size": 1.5, "count": 3, "colour": "red"}
 
@@ -96,7 +97,7 @@ def test_odd_rows_are_answered_and_a_bad_one_costs_the_others_nothing(port):
 
 
 def posted(port, body, kind):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("POST", "/invocations", body, {"Content-Type": kind})
         answer = connection.getresponse()
@@ -198,7 +199,7 @@ def script(name, *options, cwd, **environment):
 
 def trials_in(store):
     query = "select count(*) from runs r join tags t on t.run_uuid = r.run_uuid where t.key = 'mlflow.parentRunId'"
-    with sqlite3.connect(store / "mlflow.db", timeout=10) as database:
+    with sqlite3.connect(store / "mlflow.db", timeout=PATIENCE) as database:
         found = database.execute(f"{query} and r.status = 'FINISHED'").fetchone()[0]
     database.close()
     return found
@@ -211,13 +212,11 @@ def test_an_interrupted_search_keeps_its_trials_ends_killed_and_goes_on_where_it
     tuning = {"trials": 500, "seconds": 600, "folds": 2}
     file = write_use_case(store, tuning=tuning)
     process = script("tune", "--config", str(file), "--json", "never.json", cwd=store)
-    deadline = time.monotonic() + 60
-    while trials_in(store) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
+    assert eventually(lambda: trials_in(store) >= 3, process)
     for number in (signal.SIGINT, signal.SIGTERM):  # as `mlflow run` does on Ctrl-C
         os.kill(process.pid, number)
         time.sleep(0.01)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "tune: interrupted; what was finished is kept."
     assert "Traceback" not in err

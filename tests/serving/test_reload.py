@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import shutil
+import threading
 import time
 
 import pytest
@@ -21,6 +22,7 @@ from afterfit.serving.reload import Reloader, try_out
 from afterfit.serving.service import Shadow
 from made import BOOSTER, made_table, manifest, posed, use_case
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
+from waiting import PATIENCE
 
 ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}
 
@@ -123,30 +125,32 @@ def test_requests_go_on_while_versions_change_and_no_answer_is_mixed(following, 
     }
     doors = made_doors(service, tmp_path)
 
-    async def ask_on(one, until):
-        answers = []
-        while time.monotonic() < until:
+    answers, over, came = [], asyncio.Event(), asyncio.Condition()
+
+    async def ask_on(one):
+        while not over.is_set():
             response = await one.post("/predict", content=json.dumps([ROW, ROW, ROW]), headers=JSON)
             assert response.status_code == 200
-            answers.append(response.json())
-        return answers
+            async with came:
+                answers.append(response.json())
+                came.notify_all()
 
-    async def change(until):
-        number = 0
-        while time.monotonic() < until:
+    def more_than(count):
+        return lambda: len(answers) > count
+
+    async def change():
+        for number in range(6):
             target(tmp_path, versions[str(number % 2 + 1)])
             await asyncio.to_thread(found.look)
-            number += 1
-        return number
+            async with came:
+                await came.wait_for(more_than(len(answers) + 20))
+        over.set()
 
     async def run():
         async with client(doors) as one:
-            until = time.monotonic() + 1.5
-            *answers, changes = await asyncio.gather(*(ask_on(one, until) for _ in range(4)), change(until))
-            return [answer for some in answers for answer in some], changes
+            await asyncio.gather(*(ask_on(one) for _ in range(4)), change())
 
-    answers, changes = asyncio.run(run())
-    assert changes > 4
+    asyncio.run(run())
     assert {answer[0]["model_version"] for answer in answers} == {"1", "2"}
     for three in answers:
         assert len({answer["model_version"] for answer in three}) == 1
@@ -197,10 +201,12 @@ def test_a_shadow_that_lags_drops_rows_and_says_so(following, versions, tmp_path
     target(tmp_path, versions["1"], versions["2"])
     found.look()
     slow = service.shadow.engine
-    monkeypatch.setattr(type(slow), "entries", lambda *_, **__: time.sleep(0.3) or [])
+    offered = threading.Event()
+    monkeypatch.setattr(type(slow), "entries", lambda *_, **__: [] if offered.wait(PATIENCE) else None)
     for _ in range(10):
         service.shadow.offer([ROW], service.engine.answers([ROW]), None, 0.0)
-    assert service.shadow.dropped > 0
+    assert service.shadow.dropped >= 10 - 2 - 2, "two wait, and one or two are at work"
+    offered.set()
     service.shadow.close()
 
 

@@ -203,8 +203,9 @@ def _importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, flo
 
 def requirements() -> list[str]:
     """What a version needs to load elsewhere, pinned to what made it; its own code travels with it."""
-    homes = packages_distributions()
-    foreign = sorted({home for package in trusted_packages() for home in homes.get(package, ())})
+    trusted = trusted_packages()
+    homes = packages_distributions() if trusted else {}  # it looks at every file of every installed package
+    foreign = sorted({home for package in trusted for home in homes.get(package, ())})
     return [f"{name}=={installed(name)}" for name in (*PACKAGES, *foreign)]
 
 
