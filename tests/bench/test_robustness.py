@@ -12,9 +12,10 @@ from made import ROOT, bench_module
 @pytest.mark.slow
 def test_promotions_under_load_lose_no_request_and_every_answer_is_its_versions_own():
     reload = bench_module("robustness.reload")
-    found = reload.measure(seconds=6.0, every=2.0, workers=1, connections=2, grace=5.0, builders=("", "linear"))
-    assert found["promotions"] >= 1
-    assert found["requests"] > 100
+    few = {"workers": 1, "connections": 2, "pause": 0.02, "builders": ("", "linear")}
+    found = reload.measure(promotions=2, every=0.5, grace=120.0, **few)
+    assert found["promotions"] == 2
+    assert found["requests"] > 0
     assert (found["failed"], found["wrong"], found["not in production at their time"]) == (0, 0, 0), found
 
 
@@ -34,8 +35,8 @@ def test_answers_of_the_wrong_version_time_or_number_are_counted():
 @pytest.mark.slow
 def test_rubbish_and_requests_made_from_the_description_neither_fail_nor_end_a_real_server():
     fuzz = bench_module("robustness.fuzz")
-    found = fuzz.measure(bodies=600, examples=3, seed=1)
-    assert found["bodies"] == 600
+    found = fuzz.measure(bodies=200, examples=3, seed=1)
+    assert found["bodies"] == 200
     assert found["made from the description"] > 20
     assert found["faults"] == []
     assert found["the worker lived"]

@@ -15,8 +15,9 @@ WEEKLY = {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"}
 
 
 @pytest.mark.slow
-def test_monitor_is_timed_as_a_process():
-    seconds, peak = bench_module("speed.monitor").measured([2_000])[2_000]
+def test_monitor_is_timed_as_a_process(tmp_path):
+    with bench_module("shared.sample").store(tmp_path, every=20) as config:
+        seconds, peak = bench_module("speed.monitor").timed(2_000, tmp_path, str(config))
     assert seconds > 0
     assert peak > 50
 
@@ -116,10 +117,10 @@ def test_scoring_is_measured_against_the_booster_alone():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MLflow's advice on the plain pipeline's signature and example
 def test_both_models_are_served_and_asked(tmp_path, monkeypatch):
-    served = bench_module("speed.served")
+    served, config = bench_module("speed.served"), bench_module("shared.sample").use_case(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/unused.db")
     monkeypatch.chdir(tmp_path)
-    found = served.measure(seconds=0.5, rounds=1, params={"max_iter": 5})
+    found = served.measure(seconds=0.5, rounds=1, params={"max_iter": 5}, config=str(config))
     assert set(found) == {1, 8}
     for sides in found.values():
         assert all(requests > 0 and latency > 0 for requests, latency in sides.values())

@@ -171,23 +171,23 @@ def test_a_hostile_column_table_and_window_name_is_shown_as_text(name):
 
 
 @pytest.mark.slow
-def test_five_thousand_columns_give_a_small_page_with_the_changed_ones_on_it():
+def test_two_thousand_columns_give_a_small_page_with_the_changed_ones_on_it():
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame(rng.normal(size=(200, 5_000)), columns=[f"x{i}" for i in range(5_000)])
+    frame = pd.DataFrame(rng.normal(size=(200, 2_000)), columns=[f"x{i}" for i in range(2_000)])
     now = frame.sample(frac=1, random_state=1)
-    now[["x7", "x4999"]] += 3
+    now[["x7", "x1999"]] += 3
     page, parsed, found = page_of_profile(Reference(afterfit.profile(frame, relations=False)), now)
-    assert set(found.changed) == {"x7", "x4999"}
+    assert set(found.changed) == {"x7", "x1999"}
     assert len(page) < 200_000
     assert parsed.tags.count("h3") == MOST_QUIET_CARDS
-    assert "4,976 more columns are not drawn" in " ".join(parsed.texts)
+    assert "1,976 more columns are not drawn" in " ".join(parsed.texts)
 
 
 def test_very_many_changed_columns_and_windows_leave_the_page_bounded():
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 150)), columns=[f"x{i}" for i in range(150)])
     profiles = Reference(afterfit.profile(frame, relations=False))
-    page, parsed, _ = page_of_profile(profiles, {f"w{i}": frame + 5 for i in range(40)})
-    assert len(page) < 1_500_000
+    page, parsed, _ = page_of_profile(profiles, {f"w{i}": frame + 5 for i in range(20)})
+    assert len(page) < 750_000
     assert parsed.tags.count("h3") == MOST_CARDS
     assert "more columns with an alarm, not drawn" in " ".join(parsed.texts)
 

@@ -134,7 +134,7 @@ def done(config: str) -> float:
 def kills(config: str, count: int, seed: int) -> Counter[str]:
     """How far the steps had come that were killed."""
     chance, seen = random.Random(seed), Counter[str]()
-    longest = 1.1 * max(done(config) for _ in range(2))
+    longest = 1.1 * max(done(config) for _ in range(min(count, 2)))
     for _ in range(count):
         ready = FORK.Event()
         process = apart(step, config, ready)
@@ -159,6 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(folder)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     from mlflow import MlflowClient
+
+    from afterfit.commands import step, train  # noqa: F401 - loaded once here, and not again in each process
 
     MlflowClient().search_experiments()
     MlflowClient().search_registered_models()

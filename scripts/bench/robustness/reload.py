@@ -19,6 +19,7 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,16 +47,20 @@ class Held:
     end: float
 
 
-def ask_on(port, seconds, connections, rows, file):
-    """The load's process: one line an answer with row, time sent, time answered, status and body."""
+def ask_on(port, connections, rows, file, pause):
+    """The load's process, until it is sent SIGTERM: one line an answer with row, time sent and answered, status, body.
+
+    That it has begun to ask is told by its first file, `asking`.
+    """
     bodies = [json.dumps(row) for row in json.loads(Path(rows).read_text("utf-8"))]
-    found, stop = [], time.time() + seconds
+    found, over = [], threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
 
     def go(offset):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         for number in itertools.islice(itertools.cycle(range(len(bodies))), offset, None):
             sent = time.time()
-            if sent > stop:
+            if over.is_set():
                 return connection.close()
             try:
                 connection.request("POST", "/predict", bodies[number], HEAD)
@@ -65,27 +70,27 @@ def ask_on(port, seconds, connections, rows, file):
                 connection.close()
                 status, text = 0, repr(error)
             found.append((number, sent, time.time(), status, text))
+            if pause:
+                time.sleep(pause)
         return None
 
     threads = [threading.Thread(target=go, args=(7 * number,)) for number in range(connections)]
     for thread in threads:
         thread.start()
+    Path(file).with_name("asking").touch()
     for thread in threads:
         thread.join()
     with Path(file).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(one) + "\n" for one in found)
 
 
-def promote_on(config, versions, seconds, every):
-    """Promote in turn until the time is over; gives when each command returned."""
+def promote_on(config, versions, promotions, every):
+    """Promote so often, in turn; gives when each command returned."""
     from afterfit.commands import promote
 
     returned, begun = [], time.time()
-    for number in itertools.count(1):
-        wait = begun + number * every - time.time()
-        if time.time() + max(wait, 0.0) > begun + seconds:
-            return returned
-        time.sleep(max(wait, 0.0))
+    for number in range(1, promotions + 1):
+        time.sleep(max(begun + number * every - time.time(), 0.0))
         version = versions[number % len(versions)]
         answer = promote.command(config, version, force="true", reason="The alias must move.")
         assert answer.exit_code == 0, answer.lines
@@ -142,7 +147,7 @@ def wrong(answers, rows, name, versions):
     return [one for one in answers if not right(one)]
 
 
-def measure(seconds=60.0, every=5.0, *, workers=2, connections=8, grace=1.5, builders=BUILDERS):
+def measure(promotions=11, every=5.0, *, workers=2, connections=8, grace=1.5, builders=BUILDERS, pause=0.0):
     """Serve, ask and promote at once; gives the counts."""
     from bench.shared import sample, servers
 
@@ -154,17 +159,21 @@ def measure(seconds=60.0, every=5.0, *, workers=2, connections=8, grace=1.5, bui
             (folder / "rows.json").write_text(json.dumps(rows), "utf-8")
             port, starting = servers.ours(scratch, "acknowledged", workers=workers, config=str(config))
             with starting:
-                command = [sys.executable, __file__, "--ask", str(port), "--seconds", str(seconds)]
-                command += ["--connections", str(connections), "--folder", scratch]
-                begun = time.time()
+                command = [sys.executable, __file__, "--ask", str(port)]
+                command += ["--connections", str(connections), "--folder", scratch, "--pause", str(pause)]
                 load = subprocess.Popen(command)
-                returned = promote_on(str(config), versions, seconds, every)
-                assert load.wait(seconds + 120) == 0
+                while not (folder / "asking").exists():
+                    assert load.poll() is None
+                    time.sleep(0.05)
+                begun = time.time()
+                returned = promote_on(str(config), versions, promotions, every)
+                time.sleep(every)
+                load.terminate()
+                assert load.wait(120) == 0
+                seconds = time.time() - begun
             held = spans(sample.NAME, "1", begun, returned)
-            return {
-                **judged(answers_of(folder), rows, held, (sample.NAME, versions), SECONDS + grace),
-                "seconds": seconds,
-            }
+            found = judged(answers_of(folder), rows, held, (sample.NAME, versions), SECONDS + grace)
+            return {**found, "seconds": seconds}
 
 
 def answers_of(folder):
@@ -215,15 +224,16 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--grace", type=float, default=1.5)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between a connection's requests")
     parser.add_argument("--ask", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
         folder = Path(given.folder)
-        ask_on(given.ask, given.seconds, given.connections, folder / "rows.json", folder / "answers.jsonl")
+        ask_on(given.ask, given.connections, folder / "rows.json", folder / "answers.jsonl", given.pause)
         return 0
-    load = {"workers": given.workers, "connections": given.connections, "grace": given.grace}
-    found = measure(given.seconds, given.every, **load)
+    load = {"workers": given.workers, "pause": given.pause, "connections": given.connections, "grace": given.grace}
+    found = measure(max(int(given.seconds / given.every) - 1, 1), given.every, **load)
     for what, value in found.items():
         print(f"{what:32} {value:.2f}" if isinstance(value, float) else f"{what:32} {value}")
     return 1 if found["failed"] or found["wrong"] or found["not in production at their time"] else 0

@@ -50,25 +50,23 @@ def window(rows: int, path: Path) -> None:
 
 def measured(sizes: list[int], config: str = "flights-late") -> dict[int, tuple[float, float]]:
     """Seconds of each size's process, and the most memory (MB) that any process had until then."""
-    found = {}
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        script("train", folder, config=config)
-        for rows in sizes:
-            window(rows, folder / "window.parquet")
-            words = {
-                "config": config,
-                "version": "1",
-                "data": "window.parquet",
-                "start": "2013-04-01",
-                "end": "2013-05-01",
-            }
-            start = time.perf_counter()
-            subprocess.run([sys.executable, __file__, "--one", *_words(words)], cwd=folder, check=True)
-            found[rows] = (time.perf_counter() - start, float((folder / "peak.txt").read_text()))
-            seconds, peak = found[rows]
-            print(f"{rows:>9,} rows with outcomes: {seconds:5.1f} s as a process, peak {peak:,.0f} MB", flush=True)
-    return found
+        script("train", Path(place), config=config)
+        return {rows: timed(rows, Path(place), config) for rows in sizes}
+
+
+def timed(rows: int, folder: Path, config: str) -> tuple[float, float]:
+    """Seconds of a process that monitors a window of so many rows, and its most memory in MB.
+
+    The folder holds a store with the version that monitors, number 1 of that use case.
+    """
+    window(rows, folder / "window.parquet")
+    words = {"config": config, "version": "1", "data": "window.parquet", "start": "2013-04-01", "end": "2013-05-01"}
+    start = time.perf_counter()
+    subprocess.run([sys.executable, __file__, "--one", *_words(words)], cwd=folder, check=True)
+    seconds, peak = time.perf_counter() - start, float((folder / "peak.txt").read_text())
+    print(f"{rows:>9,} rows with outcomes: {seconds:5.1f} s as a process, peak {peak:,.0f} MB", flush=True)
+    return seconds, peak
 
 
 def _words(options: dict[str, str]) -> list[str]:

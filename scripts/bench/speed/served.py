@@ -107,8 +107,8 @@ def rate(port, bodies, connections, seconds):
     return len(latencies) / seconds, 1000 * sorted(latencies)[len(latencies) // 2]
 
 
-def measure(seconds, rounds=3, params=None):
-    use_case = load_use_case("flights-late")
+def measure(seconds, rounds=3, params=None, config="flights-late"):
+    use_case = load_use_case(config)
     params = params or dict(use_case.candidates[0].params)
     table = load_table(use_case)
     with tempfile.TemporaryDirectory() as scratch:

@@ -73,7 +73,7 @@ def dumped(estimator: Any) -> bytes:
     what = f"The estimator {type(estimator).__name__}"
     try:
         written: bytes = skops.io.dumps(estimator)
-        unknown = _unknown_types(written)
+        unknown = _unknown(skops.io.get_untrusted_types(data=written))
     except Exception as error:
         raise BundleError(f"{what} cannot be written by skops: {error}") from error
     if unknown:
@@ -89,9 +89,9 @@ def read(path: Path) -> Any:
     """
     try:
         written = path.read_bytes()
-        unknown = _unknown_types(written)
-        trusted = [*TRUSTED, *skops.io.get_untrusted_types(data=written)]  # all of them, once none is unknown
-        estimator = None if unknown else skops.io.loads(written, trusted=trusted)
+        types = skops.io.get_untrusted_types(data=written)
+        unknown = _unknown(types)
+        estimator = None if unknown else skops.io.loads(written, trusted=[*TRUSTED, *types])
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
     if unknown:
@@ -99,10 +99,10 @@ def read(path: Path) -> Any:
     return estimator
 
 
-def _unknown_types(written: bytes) -> list[str]:
-    packages = trusted_packages()
-    types = set(skops.io.get_untrusted_types(data=written)) - TRUSTED
-    return sorted(name for name in types if name.split(".")[0] not in packages and not is_estimator(name))
+def _unknown(types: Sequence[str]) -> list[str]:
+    """Those of a file's types that nobody trusts."""
+    packages, others = trusted_packages(), set(types) - TRUSTED
+    return sorted(name for name in others if name.split(".")[0] not in packages and not is_estimator(name))
 
 
 def is_estimator(name: str) -> bool:
