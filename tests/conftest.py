@@ -10,17 +10,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import base64
 import shutil
 import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from kept_store import know_folder
 from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: F401 - fixtures for every test
+
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
+"""A picture of one pixel."""
+
 
 # --- MLflow stores -------------------------------------------------------------------------------------------------
 
@@ -36,11 +43,10 @@ def empty_store(tmp_path_factory):
 
 
 @contextmanager
-def _working_in(folder, empty_store):
-    """This process in that folder with a store of its own there, as a user's would be."""
+def _working_in(folder):
+    """This process in that folder with the store there, as a user's would be."""
     import mlflow
 
-    shutil.copy(empty_store, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
@@ -56,15 +62,63 @@ def _working_in(folder, empty_store):
 @pytest.fixture
 def store(tmp_path, empty_store):
     """The test's folder, which is the working folder and holds an empty store."""
-    with _working_in(tmp_path, empty_store) as folder:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with _working_in(tmp_path) as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory, empty_store):
     """The same for all tests of a module; they must use different use cases."""
-    with _working_in(tmp_path_factory.mktemp("shared"), empty_store) as folder:
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with _working_in(folder):
         yield folder
+
+
+@pytest.fixture(scope="session")
+def first_version(tmp_path_factory, empty_store):
+    """A folder with a store in which version 1 of the changing world is in production, trained once."""
+    import made_loop
+
+    folder = tmp_path_factory.mktemp("changing")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with _working_in(folder):
+        made_loop.in_production(made_loop.settings(folder))
+    return folder
+
+
+@pytest.fixture
+def begun(tmp_path, first_version):
+    """The test's folder, which is the working folder, with that store in it; `made_loop.settings` come after it."""
+    shutil.copytree(first_version, tmp_path, dirs_exist_ok=True)
+    know_folder(tmp_path, first_version)
+    with _working_in(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def working_in():
+    return _working_in
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_pictures():
+    """What a training draws is kept as one dot, where no test asks for `real_pictures`: drawing takes half its time."""
+    from matplotlib.figure import Figure
+
+    real = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda _, place, **__: Path(place).write_bytes(DOT))
+        yield real
+
+
+@pytest.fixture
+def real_pictures(quick_pictures, monkeypatch):
+    """Pictures are drawn."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", quick_pictures)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def make_versions(count, name="sizes"):
+    """So many versions of a fresh registered model, without files: nothing could load them."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
@@ -19,10 +20,12 @@ def make_versions(count, name="sizes"):
 
 
 def promotion(version, **more):
+    """The decision to put a version into production."""
     return Decision("promotion", "PROMOTE", str(version), "production", moves=True, page="A page.", **more)
 
 
 def promote(version, **more):
+    """Record it against what is in production now; gives the ledger's entry."""
     book = ledger.entries("sizes")
     held = ledger.holder(book, "production")
     return ledger.record("sizes", promotion(version, previous=held, **more), len(book))[0]

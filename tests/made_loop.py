@@ -16,30 +16,37 @@ from afterfit.loop.backtest import BacktestPlan
 from afterfit.loop.history import History
 from afterfit.loop.stepping import Recipe
 from afterfit.loop.task_runner import TaskRunner
-from afterfit.mlflow_store import ledger, registry
+from afterfit.mlflow_store import ledger
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase
 
 BEGIN, FIRST = datetime.fromisoformat("2024-01-01"), datetime.fromisoformat("2024-01-29")
+NOW = "2024-03-04"
+"""When all windows are over."""
 WEEKS, PER_DAY = 9, 40
 PARAMS = {"max_iter": 12, "min_samples_leaf": 20}
 
 
-def use_case(**changes):
+def settings_of(**changes):
+    """The use case's settings, with some changed, as they stand in its file; it gives no source."""
     given = {
         "name": "changing",
         "task": "classification",
         "target": "late",
         "time": "when",
         "key": ["id"],
-        "source": {"path": "none.csv"},
         "columns": {"features": ["size", "other"]},
         "split": {"folds": 3},
         "metrics": {"primary": "roc_auc"},
         "candidates": [{"builder": "hist_gradient_boosting", "params": PARAMS}],
         "gate": {"smallest_holdout": 50, "tolerance": 0.02},
     }
-    return UseCase.model_validate({**given, **changes})
+    return {**given, **changes}
+
+
+def use_case(**changes):
+    """The use case without a file, whose rows a test gives itself."""
+    return UseCase.model_validate({"source": {"path": "none.csv"}, **settings_of(**changes)})
 
 
 def table(seed=0, change="2024-02-12", weeks=WEEKS):
@@ -56,7 +63,7 @@ def table(seed=0, change="2024-02-12", weeks=WEEKS):
 
 
 def lived(folder, policies, frame=None, delay=0.0, case=None, processes=1):
-    """The stories of some policies; each step's decision as (window, what came of it, the reason)."""
+    """The runs of some policies over the made table, weekly, and the runner that trained and looked for them."""
     frame = table() if frame is None else frame
     case = use_case() if case is None else case
     case = case.model_copy(update={"gate": case.gate.model_copy(update={"label_delay_hours": delay})})
@@ -68,35 +75,25 @@ def lived(folder, policies, frame=None, delay=0.0, case=None, processes=1):
 
 
 def policy(preset, **changes):
+    """A policy of that name, with some of it changed, for so few rows."""
     return Policy.model_validate({"preset": preset, "minimum_outcomes": 100, **changes})
 
 
 def decisions(story):
+    """What a policy came to: of each window its name, the outcome of its step, and the reason."""
     return [(entry.turn.span.name, entry.done.outcome, entry.turn.action.reason) for entry in story.entries]
-
-
-NOW = "2024-03-04"
 
 
 def settings(folder, **changes):
     """The made table as a file, and a use case over it whose first training ends where the backtest's does."""
     table().to_csv(folder / "changing.csv", index=False)
-    given = {
-        "name": "changing",
-        "task": "classification",
-        "target": "late",
-        "time": "when",
-        "key": ["id"],
+    live = {
         "source": {"path": "changing.csv"},
-        "columns": {"features": ["size", "other"]},
-        "split": {"folds": 3, "train": {"end": "2024-01-29"}},
-        "metrics": {"primary": "roc_auc"},
-        "candidates": [{"builder": "hist_gradient_boosting", "params": PARAMS}],
-        "gate": {"smallest_holdout": 50, "tolerance": 0.02},
+        "split": {"folds": 3, "train": {"end": FIRST.date().isoformat()}},
         "policy": {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"},
     }
     file = folder / "changing.yaml"
-    file.write_text(yaml.safe_dump({**given, **changes}))
+    file.write_text(yaml.safe_dump(settings_of(**{**live, **changes})))
     return str(file)
 
 
@@ -105,13 +102,12 @@ def in_production(config):
     from afterfit.commands import train
 
     train.command(config)
-    version = registry.version("changing", "1")
     decision = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
-    return ledger.record("changing", decision, 0)[0].counts and version
+    ledger.record("changing", decision, 0)
 
 
 def run_all(config):
-    """Steps until none is due; what each came to."""
+    """Steps until none is due; gives of each its window, its outcome and the reason, as `decisions` does."""
     told = []
     while True:
         answer = step.command(config, now=NOW)

@@ -29,6 +29,8 @@ def made_service(bundle, folder, *, log=True, acknowledged=True, redaction=None,
 
 
 def made_doors(service, shared, tokens=None, access=None):
+    """The endpoints over a service, with the folder that workers share; what is not served falls on nobody."""
+
     async def nowhere(*_):
         raise AssertionError
 

@@ -231,6 +231,7 @@ def scikit_learns(name):
     return frame.assign(target=frame["target"].map(str)) if name == "wine" else frame
 
 
+@pytest.mark.usefixtures("real_pictures")
 @pytest.mark.parametrize(
     ("name", "task"), [("breast_cancer", "classification"), ("wine", "classification"), ("diabetes", "regression")]
 )
@@ -246,6 +247,9 @@ def test_a_table_that_nobody_prepared_trains_from_its_drafted_settings_unchanged
     primary = load_use_case("mine.yaml").primary_metric
     gain = told["metrics"][primary]["mean"] - told["dummy"][primary]
     assert gain > 0 if metric(primary).greater_is_better else gain < 0
+    pictures = list(Path("mlruns").rglob("pictures/*.png"))
+    assert len(pictures) >= 3
+    assert min(picture.stat().st_size for picture in pictures) > 1_000
     code, out, err = command_line("promote", config="mine.yaml", to="staging")
     assert code in {0, result.HOLD}, out + err  # a small table may hold out too few rows
 

@@ -19,7 +19,7 @@ from afterfit.loop import history
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
 from afterfit.use_case import load_use_case
 from made_log import entry
-from made_loop import NOW, decisions, in_production, lived, policy, run_all, settings, table
+from made_loop import NOW, decisions, lived, policy, run_all, settings, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -37,11 +37,10 @@ def said_live():
 
 
 @pytest.mark.parametrize(("preset", "trial"), [("calendar", True), ("cautious", True), ("calendar", False)])
-def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, preset, trial):
-    config = settings(store, policy={"preset": preset, "minimum_outcomes": 100, "every": "1w", "trial": trial})
-    in_production(config)
+def test_the_live_loop_decides_month_by_month_what_the_backtest_said(begun, preset, trial):
+    config = settings(begun, policy={"preset": preset, "minimum_outcomes": 100, "every": "1w", "trial": trial})
     told = run_all(config)
-    (story,), _ = lived(store / "backtest", {preset: policy(preset, trial=trial)})
+    (story,), _ = lived(begun / "backtest", {preset: policy(preset, trial=trial)})
     expected = decisions(story)
     assert told[:-1] == expected[:-1]
     assert told[-1][2] == expected[-1][2]
@@ -58,9 +57,8 @@ def test_the_live_loop_decides_month_by_month_what_the_backtest_said(store, pres
     ]
 
 
-def test_what_goes_in_on_trial_is_called_so_everywhere_and_nobody_forced_it(store):
-    config = settings(store)
-    in_production(config)
+def test_what_goes_in_on_trial_is_called_so_everywhere_and_nobody_forced_it(begun):
+    config = settings(begun)
     answer = step.command(config, now="2024-02-05")
     assert (answer.exit_code, answer.data["outcome"], answer.data["verdict"]) == (0, "on trial", "TRIAL")
     assert any(line.startswith("Version 2: TRIAL. ") for line in answer.lines)
@@ -78,18 +76,16 @@ def test_what_goes_in_on_trial_is_called_so_everywhere_and_nobody_forced_it(stor
     assert (page.marks["verdict"], step_journal.read(page, live_world.VERDICT)["decision"]) == ("TRIAL", "TRIAL")
 
 
-def test_what_is_held_goes_to_staging_on_trial_and_production_stays(store):
-    config = settings(store, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w", "trial": False})
-    in_production(config)
+def test_what_is_held_goes_to_staging_on_trial_and_production_stays(begun):
+    config = settings(begun, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w", "trial": False})
     answer = step.command(config, now="2024-02-05")
     assert (answer.data["outcome"], answer.data["verdict"], answer.data["production"]) == ("held", "HOLD", "1")
     told = [(one.alias, one.verdict, one.forced, one.moves) for one in (e.decision for e in ledger.entries("changing"))]
     assert told[1:] == [("staging", "TRIAL", False, True), ("production", "HOLD", False, False)]
 
 
-def test_a_later_promotion_on_rows_that_the_loop_judged_on_counts_them(store):
-    config = settings(store, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w", "trial": False})
-    in_production(config)
+def test_a_later_promotion_on_rows_that_the_loop_judged_on_counts_them(begun):
+    config = settings(begun, policy={"preset": "calendar", "minimum_outcomes": 100, "every": "1w", "trial": False})
     step.command(config, now="2024-02-05")
     train.command(config)
     period = PromotionRequest(datetime.fromisoformat("2024-02-01"), datetime.fromisoformat("2024-02-20"))
@@ -128,9 +124,8 @@ def test_an_old_row_in_the_log_takes_nothing_from_the_history(store):
     assert (known["when"] <= end).sum() == (history.rows_of(use_case).frame["when"] <= end).sum() > 0
 
 
-def test_each_step_leaves_its_window_in_the_series_with_its_page(store):
-    config = settings(store)
-    in_production(config)
+def test_each_step_leaves_its_window_in_the_series_with_its_page(begun):
+    config = settings(begun)
     for _ in range(2):
         step.command(config, now=NOW)
     found = monitor_runs.windows("changing")
@@ -147,9 +142,8 @@ def test_a_step_without_a_version_in_production_says_what_to_do(store):
         step.command(config, now=NOW)
 
 
-def test_a_window_that_is_not_over_is_not_looked_at(store):
-    config = settings(store)
-    in_production(config)
+def test_a_window_that_is_not_over_is_not_looked_at(begun):
+    config = settings(begun)
     answer = step.command(config, now="2024-02-01")
     assert answer.data["outcome"] == "nothing is due"
     assert answer.exit_code == 0
@@ -163,11 +157,10 @@ class DiedError(Exception):
 @pytest.mark.parametrize(
     "place", ["step_journal.mark", "registry.register", "ledger.record", "step_journal.close", "step_journal.write"]
 )
-def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twice(store, monkeypatch, place):
+def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twice(begun, monkeypatch, place):
     from importlib import import_module
 
-    config = settings(store)
-    in_production(config)
+    config = settings(begun)
     module, name = place.split(".")
     owner = import_module(f"afterfit.mlflow_store.{module}")
     real = getattr(owner, name)
@@ -197,7 +190,7 @@ def test_a_step_that_dies_anywhere_is_finished_by_the_next_and_does_nothing_twic
     assert [entry.decision.alias for entry in book] == ["staging", "production"], said
 
 
-def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
+def test_a_roll_back_that_is_asked_for_twice_is_one_decision(begun):
     from dataclasses import replace
 
     from afterfit.data.windows import TimeWindow
@@ -207,15 +200,14 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(store):
     from afterfit.loop.stepping import act, begin
     from afterfit.loop.task_runner import TaskRunner
 
-    config = settings(store)
-    in_production(config)
+    config = settings(begun)
     train.command(config)
     ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
     use_case = load_use_case(config)
-    work = TaskRunner(History.of(use_case, live_world.rows_of(use_case), store / "work"))
-    (store / "versions").mkdir()
+    work = TaskRunner(History.of(use_case, live_world.rows_of(use_case), begun / "work"))
+    (begun / "versions").mkdir()
     page = step_journal.begin("changing", "w", "2024-01-29T00:00:00", "2024-02-05T00:00:00")
-    world = Live(use_case, work, page, store / "versions")
+    world = Live(use_case, work, page, begun / "versions")
     state = replace(begin(world.trained("2")), previous="1")
     span = TimeWindow("w", *(datetime.fromisoformat(page.marks[key]) for key in ("start", "end")))
     action = Action("roll_back", "Version 2 is surely worse.")
@@ -256,14 +248,13 @@ def receiver():
     server.server_close()
 
 
-def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(store, receiver, monkeypatch):
+def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(begun, receiver, monkeypatch):
     from afterfit.lifecycle.alarms import SIGNATURE, signature
 
     monkeypatch.setenv("ALARM_KEY", "secret")
     told = {"webhook": receiver[0], "secret": "ALARM_KEY"}
     policy_ = {"preset": "never", "minimum_outcomes": 100, "every": "1w", "fall": 0.05, "alarm": ["realised"]}
-    config = settings(store, alarms=told, policy=policy_)
-    in_production(config)
+    config = settings(begun, alarms=told, policy=policy_)
     run_all(config)
     assert len(receiver[1].came) == 1
     _, body, headers = receiver[1].came[0]
@@ -303,11 +294,10 @@ def test_a_command_gets_the_alarm_on_its_standard_input(tmp_path):
         alarms.send(Alarms(command=("sh", "-c", "echo no >&2; exit 3"), tries=1), told, tmp_path, lambda _: None)
 
 
-def test_two_steps_at_once_are_one_step(store):
+def test_two_steps_at_once_are_one_step(begun):
     from afterfit.mlflow_store.lock import locked
 
-    config = settings(store)
-    in_production(config)
+    config = settings(begun)
     with locked("changing.step-lock", "somebody"):
         answer = step.command(config, now="2024-02-05")
     assert answer.data["outcome"] == "busy"
@@ -315,9 +305,8 @@ def test_two_steps_at_once_are_one_step(store):
     assert answer.exit_code == 0
 
 
-def test_the_loop_steps_until_nothing_is_due_and_ends_after_its_rounds(store, capsys):
-    config = settings(store, policy={"preset": "never", "minimum_outcomes": 100, "every": "1w"})
-    in_production(config)
+def test_the_loop_steps_until_nothing_is_due_and_ends_after_its_rounds(begun, capsys):
+    config = settings(begun, policy={"preset": "never", "minimum_outcomes": 100, "every": "1w"})
     answer = looping.command(config, every="1s", rounds=1)
     assert answer.data == {"steps": 5, "looks": 1}
     assert capsys.readouterr().out.count('"exit_code"') == 5

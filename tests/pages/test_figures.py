@@ -7,6 +7,8 @@ from matplotlib.image import imread
 from afterfit.pages import figures
 from afterfit.performance.predictions import Predictions
 
+pytestmark = pytest.mark.usefixtures("real_pictures")
+
 
 def drawn(figure):
     """The picture as a person sees it: its PNG, read back."""

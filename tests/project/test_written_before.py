@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +16,7 @@ from afterfit.commands import history, monitor, promote, rollback, step
 from afterfit.errors import SettingsError
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
 from afterfit.serving.engine import engine
+from kept_store import know_folder
 from made import FIXTURES, ROOT
 from made_ledger import consistent
 from made_log import ids, read
@@ -37,42 +36,25 @@ def written(tmp_path_factory):
     return folder / "store"
 
 
-@contextmanager
-def working_in(folder):
-    """This process in the store's folder, as its user's would be; its database knows where it lies now."""
-    know_folder(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "AFTERFIT_LOG"):
-            patch.delenv(name, raising=False)
-        yield folder
+def laid_down(written, place):
+    """A copy of it, whose database knows where it lies."""
+    folder = shutil.copytree(written, place / "store")
+    know_folder(folder, (folder / "FOLDER").read_text("utf-8").strip())
+    return folder
 
 
 @pytest.fixture(scope="module")
-def old_store(written, tmp_path_factory):
-    """The store for tests that change nothing in it."""
-    with working_in(shutil.copytree(written, tmp_path_factory.mktemp("read") / "store")) as folder:
+def old_store(written, tmp_path_factory, working_in):
+    """The store for tests that change nothing in it, as the working folder."""
+    with working_in(laid_down(written, tmp_path_factory.mktemp("read"))) as folder:
         yield folder
 
 
 @pytest.fixture
-def config(written, tmp_path):
+def config(written, tmp_path, working_in):
     """The settings file in a store of the test's own."""
-    with working_in(shutil.copytree(written, tmp_path / "store")) as folder:
+    with working_in(laid_down(written, tmp_path)) as folder:
         yield str(folder / "changing.yaml")
-
-
-def know_folder(folder):
-    """In the database's texts, put this folder in the place of the one that the store was written in."""
-    change = ((folder / "FOLDER").read_text("utf-8").strip(), str(folder))
-    with sqlite3.connect(folder / "mlflow.db") as database:
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})").fetchall():
-                if kind.startswith(("VARCHAR", "TEXT")):
-                    said = f'UPDATE {table} SET "{column}" = replace("{column}", ?, ?) WHERE instr("{column}", ?)'  # noqa: S608 - names are the schema's own
-                    database.execute(said, (*change, change[0]))
-    database.close()
 
 
 @pytest.fixture
