@@ -91,7 +91,7 @@ class Server:
         self.database, self.folder, self.port = database, folder, free_port()
         self.process = None
 
-    def start(self):
+    def start(self, workers):
         command = [
             sys.executable,
             "-m",
@@ -102,7 +102,7 @@ class Server:
             "--port",
             str(self.port),
         ]
-        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "2"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", str(workers)]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Server:
 def server(database, tmp_path_factory):
     started = Server(database, tmp_path_factory.mktemp("server"))
     try:
-        started.start()
+        started.start(workers=2)
         yield started
     finally:
         started.stop()
@@ -208,7 +208,7 @@ def test_a_server_that_goes_away_in_the_middle_is_a_sentence_and_what_was_begun_
     process.start()
     process.join(PATIENCE)
     versions.process.wait(PATIENCE)
-    versions.start()
+    versions.start(workers=1)
     assert "cannot be reached" in (tmp_path / "said").read_text()
     said = ledger.repair("sizes")
     assert said[0].startswith(first)

@@ -159,9 +159,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(folder)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     from mlflow import MlflowClient
+    from mlflow.utils import requirements_utils
 
     from afterfit.commands import step, train  # noqa: F401 - loaded once here, and not again in each process
 
+    requirements_utils._init_modules_to_packages_map()  # noqa: SLF001 - as above: MLflow asks every installed package
     MlflowClient().search_experiments()
     MlflowClient().search_registered_models()
     config = made(folder, 2 * options.kills + 8)
