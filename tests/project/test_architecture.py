@@ -14,11 +14,11 @@ from made import ROOT
 PACKAGE = ROOT / "src" / "afterfit"
 # Which wings, or modules, may import a library.
 ONLY_IN = {
-    "mlflow": {"mlflow_store", "served", "serving", "spark"},
+    "mlflow": {"mlflow_store", "served", "spark"},
     "optuna": {"model.tuning"},
     "boto3": {"data.s3"},
     "fastapi": {"serving"},
-    "uvicorn": {"serving"},
+    "uvicorn": {"server"},
     "prometheus_client": {"serving"},
     "treelite": {"model.compiled"},
     "pyspark": {"spark"},

@@ -57,7 +57,7 @@ class Server:
         """The processes that answer now."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(one) for one in children if "afterfit.serving.start\0worker" in _command_of(one)]
+        return [int(one) for one in children if "afterfit.server.start\0worker" in _command_of(one)]
 
     def end(self, number):
         """Send all its processes a signal, and wait until they are gone."""

@@ -359,7 +359,7 @@ def _worker(process):
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if (
-                b"afterfit.serving.start\0worker" in command.read_bytes()
+                b"afterfit.server.start\0worker" in command.read_bytes()
                 and os.getpgid(int(command.parent.name)) == process.pid
             ):
                 found.append(int(command.parent.name))

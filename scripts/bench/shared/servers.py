@@ -126,7 +126,7 @@ def empty():
     return port, started([sys.executable, "-c", EMPTY, str(port)], port, "/")
 
 
-def memory(process, pattern="afterfit.serving.start worker"):
+def memory(process, pattern="afterfit.server.start worker"):
     """Resident megabytes of the processes below one whose command line holds a text; the largest."""
     found = [0.0]
     for status in Path("/proc").glob("[0-9]*/status"):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from afterfit.errors import AfterfitError, SettingsError
 from afterfit.lifecycle.result import CommandResult
-from afterfit.serving.options import ServerOptions
-from afterfit.serving.supervisor import Supervisor
+from afterfit.server.options import ServerOptions
+from afterfit.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from afterfit.prediction_log.log import PredictionLog

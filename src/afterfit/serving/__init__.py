@@ -1,4 +1,4 @@
-"""HTTP over a bundle: endpoints, micro-batches, reload, metrics, and the prediction log behind the answers.
+"""HTTP over a bundle: endpoints, payloads, micro-batches, metrics, and the prediction log behind the answers.
 
-A server never moves an alias, and a process that answers never imports MLflow. Words: docs/glossary.md.
+It knows neither processes nor the registry: `server` starts it and hands it versions. Words: docs/glossary.md.
 """

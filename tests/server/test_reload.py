@@ -14,11 +14,12 @@ import pytest
 from afterfit.model.bundle import save
 from afterfit.model.training import train
 from afterfit.prediction_log.privacy import LogRedaction
-from afterfit.serving import auth, reload
+from afterfit.server import reload
+from afterfit.server.reload import Reloader, try_out
+from afterfit.serving import auth
 from afterfit.serving.auth import Tokens
 from afterfit.serving.engine import engine
 from afterfit.serving.http_errors import HttpError
-from afterfit.serving.reload import Reloader, try_out
 from afterfit.serving.service import Shadow
 from made import BOOSTER, made_table, manifest, posed, use_case
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened

@@ -23,7 +23,7 @@ import orjson
 import yaml
 
 from afterfit.errors import BundleError, SettingsError, UnknownVersionError
-from afterfit.serving.options import ServerOptions
+from afterfit.server.options import ServerOptions
 
 BUNDLE = Path("artifacts", "bundle")
 NOTED = "registered_model_meta"
@@ -138,9 +138,9 @@ class Supervisor:
     def _run(self, listening: socket.socket, shared: Path, started: float) -> None:
         text = replace(self.plan, shared=str(shared)).to_json()
         place = listening.fileno()
-        worker = [sys.executable, "-m", "afterfit.serving.start", "worker", text, str(place)]
+        worker = [sys.executable, "-m", "afterfit.server.start", "worker", text, str(place)]
         workers = [_Process(worker, (place,)) for _ in range(self.workers)]
-        beside = [_Process([sys.executable, "-m", "afterfit.serving.start", "watcher", text])]
+        beside = [_Process([sys.executable, "-m", "afterfit.server.start", "watcher", text])]
         if self.plan.model:  # nobody has to be asked what should be served
             beside = []
             served = version_in(Path(self.plan.model).absolute(), self.plan.use_case.name)

@@ -16,7 +16,7 @@ def worker(*rest: str) -> None:
 
     everything = sklearn.utils.all_estimators
     sklearn.utils.all_estimators = lambda *_: []
-    from afterfit.serving.worker import main  # noqa: PLC0415 - as above
+    from afterfit.server.worker import main  # noqa: PLC0415 - as above
 
     sklearn.utils.all_estimators = everything
     gc.freeze()
@@ -27,7 +27,7 @@ def worker(*rest: str) -> None:
 def watcher(text: str) -> None:
     """The process that asks the registry; it looks for garbage from its first answer on."""
     gc.disable()
-    from afterfit.serving.registry_watcher import main  # noqa: PLC0415 - as above
+    from afterfit.server.registry_watcher import main  # noqa: PLC0415 - as above
 
     main(text)
 

@@ -10,10 +10,10 @@ from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry, tracking
 from afterfit.mlflow_store.ledger import Decision
 from afterfit.mlflow_store.registry import DIGEST, LOADER
-from afterfit.serving import registry_watcher, supervisor
-from afterfit.serving import registry_watcher as copies
-from afterfit.serving.options import ServerOptions
-from afterfit.serving.registry_watcher import RegistryWatcher
+from afterfit.server import registry_watcher, supervisor
+from afterfit.server import registry_watcher as copies
+from afterfit.server.options import ServerOptions
+from afterfit.server.registry_watcher import RegistryWatcher
 
 DESCRIBED = f"""
 flavors:

@@ -19,11 +19,11 @@ import uvicorn
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.privacy import redaction_of
+from afterfit.server.options import ServerOptions, plan_of
+from afterfit.server.reload import Reloader
 from afterfit.serving import metrics
 from afterfit.serving.asgi import AccessLog, Endpoints
 from afterfit.serving.auth import tokens_of_environment
-from afterfit.serving.options import ServerOptions, plan_of
-from afterfit.serving.reload import Reloader
 from afterfit.serving.routes import application
 from afterfit.serving.service import Service, Shadow
 
