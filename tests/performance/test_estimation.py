@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit.performance import error_map, estimation, forecast, recalibration
-from afterfit.performance import recalibration as residuals
 from afterfit.performance.error_map import ErrorMap, learn_errormap
 from afterfit.performance.estimation import CalibrationEvidence, WindowAnswers
 from afterfit.performance.evaluation import cost_metric
@@ -38,7 +37,7 @@ def answers(p, start="2024-01-01", **given):
 
 
 def shifted(p, by):
-    return recalibration.shifted(np.column_stack([1 - p, p]), CENTRE, np.array([by, 0.0]))[:, 1]
+    return recalibration.shift_probabilities(np.column_stack([1 - p, p]), CENTRE, np.array([by, 0.0]))[:, 1]
 
 
 # Expected values.
@@ -200,8 +199,8 @@ def test_larger_errors_in_past_windows_make_larger_ones_expected():
 
 def test_errors_move_and_grow_as_told():
     points = np.array([[-1.0, 0.0, 1.0]] * 4)
-    assert residuals.shifted_errors(points, np.array([0.0, np.log(2)])) == pytest.approx(2 * points)
-    assert residuals.shifted_errors(points, np.array([1.5, 0.0])) == pytest.approx(points + 1.0)
+    assert recalibration.shift_errors(points, np.array([0.0, np.log(2)])) == pytest.approx(2 * points)
+    assert recalibration.shift_errors(points, np.array([1.5, 0.0])) == pytest.approx(points + 1.0)
 
 
 def test_regions_where_probabilities_are_off_are_put_right_and_chance_is_not():

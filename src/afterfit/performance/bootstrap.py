@@ -1,4 +1,4 @@
-"""Blocks of rows that share their luck, the bootstrap over them, and the interval that it gives."""
+"""Blocks of dependent rows, the bootstrap over blocks, and the interval that it gives."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LENGTHS = {
     "1 week": 604_800,
     "4 weeks": 2_419_200,
 }
-FEWEST_BLOCKS = 5  # effective; below, the spread between blocks is not known well enough for any interval
-LAGS = 4  # neighbours that a block of time must not hang together with
-MOST_BLOCKS = 1_000  # blocks of time that are worth having; more cost time and say little more
-_CHUNK = 2**18  # weights held at once for each model (2 MB): fits the cache, and bounds memory
-_TAIL = 10  # resamples beyond an end of the interval, below which the end is taken from their spread
+FEWEST_BLOCKS = 5  # effective ones; with fewer, the spread between blocks is too uncertain for any interval
+LAGS = 4  # a block of time must not correlate with this many blocks after it
+MOST_BLOCKS = 1_000  # of time; more of them cost time and add little
+_CHUNK = 2**18  # weights in memory at once for each model (2 MB): fits the cache, and bounds memory
+_TAIL = 10  # with fewer resamples than this beyond an end, the end is computed from their standard deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Blocks:
         ids: (n,) block of each row, 0..count-1, in order of time where the blocks are of time.
         count: number of blocks.
         length: how long a block is, as text, where the blocks are of time; else None.
-        autocorrelation: of the sums of blocks with the next four, added up, where values were given; else nan.
+        autocorrelation: the block sums' autocorrelations at lags 1 to 4, added up, where values were given; else nan.
     """
 
     ids: IntArray
@@ -54,28 +54,28 @@ class Blocks:
 
     @property
     def inflation(self) -> float:
-        """How much larger a variance is than independent blocks would make it, by their autocorrelation; at least 1.
+        """Factor by which autocorrelation of the blocks makes a variance larger than independence would; at least 1.
 
-        1 + 2 times the autocorrelations (Newey and West 1987, unweighted): what longer blocks would show if there
-        were time for them.
+        1 + 2 times the autocorrelations (Newey and West 1987, unweighted). Longer blocks would show the same, but the
+        rows do not cover enough time for them.
         """
         return 1.0 + 2.0 * max(0.0, self.autocorrelation) if np.isfinite(self.autocorrelation) else 1.0
 
     def effective(self, groups: npt.NDArray[Any] | None = None) -> float:
-        """How many equal blocks say as much as these unequal ones: (sum of sizes)² / sum of squared sizes (Kish 1965).
+        """Number of equal blocks with as much information as these: (sum of sizes)² / sum of squared sizes (Kish 1965).
 
         With `groups`, (n,) class indices, the smallest such number over the classes that occur: an interval of a
         metric on 10 late flights rests on at most 10 blocks, however many flights were on time. Divided by
         `inflation`.
         """
-        kinds = np.zeros(len(self.ids)) if groups is None else groups
-        sizes = [np.bincount(self.ids[kinds == kind]).astype(np.float64) for kind in np.unique(kinds)]
+        classes = np.zeros(len(self.ids)) if groups is None else groups
+        sizes = [np.bincount(self.ids[classes == label]).astype(np.float64) for label in np.unique(classes)]
         return float(min(((size.sum() ** 2) / (size**2).sum() for size in sizes), default=0.0)) / self.inflation
 
     def take(self, rows: npt.NDArray[Any]) -> Blocks:
         """The blocks of some rows, numbered anew."""
-        kept, ids = np.unique(self.ids[rows], return_inverse=True)
-        return Blocks(ids.astype(np.intp), len(kept), self.length, self.autocorrelation)
+        labels, ids = np.unique(self.ids[rows], return_inverse=True)
+        return Blocks(ids.astype(np.intp), len(labels), self.length, self.autocorrelation)
 
 
 def label_blocks(labels: npt.ArrayLike | None, n: int) -> Blocks:
@@ -90,8 +90,8 @@ def label_blocks(labels: npt.ArrayLike | None, n: int) -> Blocks:
     _same_length(len(values), n)
     if values.isna().any():
         raise DataError(f"Every row needs a block; {int(values.isna().sum())} of {n} have none.")
-    ids, kept = pd.factorize(values, sort=False)
-    return Blocks(ids.astype(np.intp), len(kept))
+    ids, distinct = pd.factorize(values, sort=False)
+    return Blocks(ids.astype(np.intp), len(distinct))
 
 
 def is_times(values: Any) -> bool:
@@ -105,27 +105,33 @@ def is_times(values: Any) -> bool:
 def time_blocks(
     times: npt.ArrayLike, values: npt.ArrayLike | None = None, *, fewest: int = 10, most: int = MOST_BLOCKS
 ) -> Blocks:
-    """Cut rows into blocks of time long enough that neighbouring blocks hardly know of each other.
+    """Cut rows into blocks of time that are long enough to be nearly uncorrelated with the blocks after them.
 
-    The rule: of the lengths in `LENGTHS` that leave between `fewest` and `most` non-empty blocks, the shortest at
-    which the sums of `values` (less their mean) do not hang together with those of the next four blocks: the four
-    autocorrelations, less their bias, add up to nothing or less. Four, because luck that lasts leaves many small
-    correlations, which together make an interval too narrow. Nothing, because it is cheaper to be wrong on this side:
-    rows without any autocorrelation end with longer blocks than they need every second time, and with intervals that
-    are a few per cent wider. Where no length does, and without `values`, the longest of those lengths; what
-    correlation is left there widens the interval (`Blocks.inflation`). Where every
-    length leaves fewer than `fewest`, the shortest; where every one leaves more than `most`, the longest. Blocks start
-    at multiples of their length since 1970 (UTC).
+    The rule takes the shortest of the allowed lengths at which block sums are not autocorrelated:
 
-    What lasts for more than about a tenth of the time that the rows cover cannot be told from them: intervals are then
-    too narrow under any cut.
+    - Allowed are the lengths in `LENGTHS` that leave between `fewest` and `most` non-empty blocks.
+    - A block sum is the sum of `values` (less their mean) in a block. Its autocorrelations at lags 1 to 4, less their
+      bias, must add up to 0 or less.
+    - Four lags, because a lasting disturbance leaves many small correlations, which together make an interval too
+      narrow.
+    - 0, because too long blocks are the cheaper mistake: rows without any autocorrelation get longer blocks than they
+      need every second time, and intervals that are a few per cent wider.
+    - Where no allowed length fulfils this, and without `values`, it is the longest one. The correlation that is left
+      widens the interval (`Blocks.inflation`).
+    - Where every length leaves fewer blocks than `fewest`, it is the shortest of all; where every length leaves more
+      than `most`, the longest of all.
+
+    Blocks start at multiples of their length since 1970 (UTC).
+
+    A disturbance that lasts longer than about a tenth of the time that the rows cover cannot be measured from these
+    rows: intervals are then too narrow under any cut.
 
     Args:
         times: (n,) points in time; without a zone they are taken as they are, with one they become UTC.
-        values: (n,) what must not hang together between blocks: each row's influence on the metric's difference, or
-            its loss.
-        fewest: blocks that must remain, for an interval needs some.
-        most: blocks that need not be exceeded.
+        values: (n,) what must be uncorrelated between blocks: each row's influence on the metric's difference, or its
+            loss.
+        fewest: blocks that must remain, because an interval needs some.
+        most: more blocks than this are not needed.
 
     Raises:
         DataError: rows without a time, or values of another length.
@@ -133,25 +139,25 @@ def time_blocks(
     seconds = _seconds(times)
     if len(seconds) == 0:
         return Blocks(np.empty(0, dtype=np.intp), 0)
-    ladder = _ladder(seconds)
-    few = [blocks for blocks in ladder if blocks.count >= fewest] or ladder[:1]
-    rungs = [blocks for blocks in few if blocks.count <= most] or few[-1:]
+    cuts = _cuts(seconds)
+    long_enough = [blocks for blocks in cuts if blocks.count >= fewest] or cuts[:1]
+    allowed = [blocks for blocks in long_enough if blocks.count <= most] or long_enough[-1:]
     if values is None:
-        return rungs[-1]
+        return allowed[-1]
     numbers = np.asarray(values, dtype=np.float64)
     _same_length(len(numbers), len(seconds))
-    for blocks in rungs:
-        tried = replace(blocks, autocorrelation=_neighbours(blocks, numbers))
-        if tried.autocorrelation <= 0.0:
+    for blocks in allowed:
+        measured = replace(blocks, autocorrelation=_autocorrelation(blocks, numbers))
+        if measured.autocorrelation <= 0.0:
             break
-    return tried
+    return measured
 
 
-def resolve(given: Any, n: int, side: Callable[[Blocks], Weighted]) -> Blocks:
+def resolve(given: Any, n: int, prepare: Callable[[Blocks], Weighted]) -> Blocks:
     """The blocks of n rows from what a caller may give: None, labels, times, or blocks ready made.
 
-    Times are cut by the rule of `time_blocks`, on the influence of each of the shortest blocks (at most 1,000) on the
-    value in question: a jackknife of `side`, which prepares that value for blocks.
+    Times are cut by the rule of `time_blocks`. Its `values` are the influence of each of the shortest blocks (at most
+    1,000) on the value in question: a jackknife of the statistic that `prepare` returns for some blocks.
     """
     if isinstance(given, Blocks):
         _same_length(len(given.ids), n)
@@ -160,10 +166,10 @@ def resolve(given: Any, n: int, side: Callable[[Blocks], Weighted]) -> Blocks:
         return label_blocks(given, n)
     seconds = _seconds(given)
     _same_length(len(seconds), n)
-    ladder = _ladder(seconds)
-    fine = next((blocks for blocks in ladder if blocks.count <= MOST_BLOCKS), ladder[-1])
-    influence = jackknife(side(fine), fine) / np.bincount(fine.ids, minlength=fine.count)
-    return time_blocks(given, influence[fine.ids])
+    cuts = _cuts(seconds)
+    finest = next((blocks for blocks in cuts if blocks.count <= MOST_BLOCKS), cuts[-1])
+    influence = jackknife(prepare(finest), finest) / np.bincount(finest.ids, minlength=finest.count)
+    return time_blocks(given, influence[finest.ids])
 
 
 def _seconds(times: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -171,25 +177,25 @@ def _seconds(times: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if array.dtype.kind == "O":
         array = pd.to_datetime(pd.Series(array), utc=True).dt.tz_localize(None).to_numpy()
     stamps = array.astype("datetime64[s]")
-    lost = int(np.isnat(stamps).sum())
-    if lost:
-        raise DataError(f"Every row needs a time; {lost} of {len(stamps)} have none.")
+    missing = int(np.isnat(stamps).sum())
+    if missing:
+        raise DataError(f"Every row needs a time; {missing} of {len(stamps)} have none.")
     return stamps.astype(np.int64)
 
 
-def _ladder(seconds: npt.NDArray[np.int64]) -> list[Blocks]:
-    """The rows cut at each length, shortest first; of lengths that cut alike, the longest."""
-    rungs: dict[int, Blocks] = {}
+def _cuts(seconds: npt.NDArray[np.int64]) -> list[Blocks]:
+    """The rows cut at each length, shortest first; of lengths with equally many blocks, only the longest."""
+    by_count: dict[int, Blocks] = {}
     for name, length in LENGTHS.items():
-        kept, ids = np.unique(seconds // length, return_inverse=True)
-        rungs[len(kept)] = Blocks(ids.astype(np.intp), len(kept), name)
-    return list(rungs.values())
+        starts, ids = np.unique(seconds // length, return_inverse=True)
+        by_count[len(starts)] = Blocks(ids.astype(np.intp), len(starts), name)
+    return list(by_count.values())
 
 
-def _neighbours(blocks: Blocks, values: FloatArray) -> float:
-    """Correlations of the sums of blocks with those of the next four, added up.
+def _autocorrelation(blocks: Blocks, values: FloatArray) -> float:
+    """The autocorrelations of block sums at lags 1 to 4, added up.
 
-    Each is -1/blocks on average where blocks are independent, since their mean is taken off; that is put right.
+    Each is -1/blocks on average where blocks are independent, because their mean is subtracted; this bias is removed.
     """
     sums = np.bincount(blocks.ids, weights=values - values.mean(), minlength=blocks.count)
     total = float(sums @ sums)
@@ -210,31 +216,32 @@ def block_weights(count: int, rows: int, resamples: int, seed: int) -> Iterator[
     random = np.random.default_rng(seed)
     size = max(1, _CHUNK // max(count, rows, 1))
     for start in range(0, resamples, size):
-        several = min(size, resamples - start)
-        drawn = random.integers(0, count, size=(several, count))
-        drawn += np.arange(several)[:, None] * count
-        yield np.bincount(drawn.ravel(), minlength=several * count).reshape(several, count).astype(np.float64)
+        draws = min(size, resamples - start)
+        drawn = random.integers(0, count, size=(draws, count))
+        drawn += np.arange(draws)[:, None] * count
+        yield np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count).astype(np.float64)
 
 
-def bootstrap(sides: Sequence[Weighted], blocks: Blocks, resamples: int, seed: int) -> FloatArray:
-    """Each side's metric under the same resamples of blocks: (sides, resamples)."""
+def bootstrap(statistics: Sequence[Weighted], blocks: Blocks, resamples: int, seed: int) -> FloatArray:
+    """Each statistic under the same resamples of blocks: (statistics, resamples)."""
     rows = len(blocks.ids)
     parts = [
-        np.stack([side(weights) for side in sides]) for weights in block_weights(blocks.count, rows, resamples, seed)
+        np.stack([statistic(weights) for statistic in statistics])
+        for weights in block_weights(blocks.count, rows, resamples, seed)
     ]
     return np.concatenate(parts, axis=1)
 
 
-def jackknife(side: Weighted, blocks: Blocks) -> FloatArray:
-    """(count,) influence of each block: the metric with all blocks, less the metric without that one."""
-    whole = side(np.ones((1, blocks.count)))[0]
+def jackknife(statistic: Weighted, blocks: Blocks) -> FloatArray:
+    """(count,) influence of each block: the statistic of all blocks, less the statistic without that one."""
+    whole = statistic(np.ones((1, blocks.count)))[0]
     size = max(1, _CHUNK // max(blocks.count, len(blocks.ids), 1))
     parts = []
     for start in range(0, blocks.count, size):
-        out = np.arange(start, min(start + size, blocks.count))
-        weights = np.ones((len(out), blocks.count))
-        weights[np.arange(len(out)), out] = 0.0
-        parts.append(side(weights))
+        left_out = np.arange(start, min(start + size, blocks.count))
+        weights = np.ones((len(left_out), blocks.count))
+        weights[np.arange(len(left_out)), left_out] = 0.0
+        parts.append(statistic(weights))
     influence: FloatArray = np.nan_to_num(whole - np.concatenate(parts))
     return influence
 
@@ -278,6 +285,6 @@ def interval_of(
     return float(low), float(high)
 
 
-def _same_length(came: int, n: int) -> None:
-    if came != n:
-        raise DataError(f"Blocks need one entry a row; there are {n} rows and {came} entries.")
+def _same_length(entries: int, n: int) -> None:
+    if entries != n:
+        raise DataError(f"Blocks need one entry a row; there are {n} rows and {entries} entries.")

@@ -1,6 +1,7 @@
-"""What the folds' models showed on rows that they were not fitted on; it travels inside the version.
+"""The error map: regions of the inputs in which out-of-fold errors are alike; it travels inside the version.
 
-Regions of the inputs in which out-of-fold errors are alike: a small tree, and what the errors are in each leaf.
+A small tree cuts the inputs into regions. For each leaf the map holds the errors of rows that the folds' models were
+not fitted on.
 """
 
 import json
@@ -20,11 +21,13 @@ from afterfit.performance.predictions import FloatArray, Predictions
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
+Stretches = list[npt.NDArray[np.intp]]
+FORMAT = 1
 LEAVES = 16
 SMALLEST = 100
 LARGEST = 1e300
 POINTS = 40
-"""Numbers that stand for the errors of a region: means of equal parts of them, in order."""
+"""How many numbers represent the errors of a region: the means of equal parts of the sorted errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,11 @@ class Regions:
         column, threshold = np.array(self.column), np.array(self.threshold)
         left, right, missing = np.array(self.left), np.array(self.right), np.array(self.missing)
         node = np.zeros(len(matrix), dtype=np.intp)
-        while (inner := np.flatnonzero(column[node] >= 0)).size:
-            at = node[inner]
-            values = matrix[inner, column[at]]
-            goes_left = np.where(np.isnan(values), missing[at], values <= threshold[at])
-            node[inner] = np.where(goes_left, left[at], right[at])
+        while (unfinished := np.flatnonzero(column[node] >= 0)).size:
+            nodes = node[unfinished]
+            values = matrix[unfinished, column[nodes]]
+            goes_left = np.where(np.isnan(values), missing[nodes], values <= threshold[nodes])
+            node[unfinished] = np.where(goes_left, left[nodes], right[nodes])
         return node
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,45 +70,43 @@ def cut(matrix: Floats, error: Floats) -> Regions:
 
     Args:
         matrix: (n, m) as the tree will see rows.
-        error: (n,) what is to be alike.
+        error: (n,) the error of each row.
     """
     smallest = max(SMALLEST, len(error) // (2 * LEAVES))
     tree = DecisionTreeRegressor(max_leaf_nodes=LEAVES, min_samples_leaf=smallest, random_state=0)
-    made = tree.fit(matrix, error).tree_
-    leaf = made.children_left < 0
+    fitted = tree.fit(matrix, error).tree_
+    is_leaf = fitted.children_left < 0
     return Regions(
-        tuple(np.where(leaf, -1, made.feature).tolist()),
-        tuple(np.clip(np.where(leaf, 0.0, made.threshold), -LARGEST, LARGEST).tolist()),  # infinite: missing or not
-        tuple(np.where(leaf, 0, made.children_left).tolist()),
-        tuple(np.where(leaf, 0, made.children_right).tolist()),
-        tuple(made.missing_go_to_left.astype(bool).tolist()),
+        tuple(np.where(is_leaf, -1, fitted.feature).tolist()),
+        tuple(
+            np.clip(np.where(is_leaf, 0.0, fitted.threshold), -LARGEST, LARGEST).tolist()
+        ),  # infinite: missing or not
+        tuple(np.where(is_leaf, 0, fitted.children_left).tolist()),
+        tuple(np.where(is_leaf, 0, fitted.children_right).tolist()),
+        tuple(fitted.missing_go_to_left.astype(bool).tolist()),
     )
 
 
 def points_of(errors: Floats) -> tuple[float, ...]:
-    """`POINTS` numbers with the mean and the spread of some errors, and nearly their distribution."""
+    """`POINTS` numbers with the mean and standard deviation of some errors, and nearly their distribution."""
     parts = [part.mean() for part in np.array_split(np.sort(errors), min(POINTS, len(errors)))]
-    middle = np.interp(np.linspace(0, 1, POINTS), np.linspace(0, 1, len(parts)), parts)
-    middle += errors.mean() - middle.mean()
-    spread = middle.std()
+    points = np.interp(np.linspace(0, 1, POINTS), np.linspace(0, 1, len(parts)), parts)
+    points += errors.mean() - points.mean()
+    spread = points.std()
     stretch = errors.std() / spread if spread > 0 else 1.0
-    return tuple((errors.mean() + stretch * (middle - middle.mean())).tolist())
-
-
-FORMAT = 1
-Stretches = list[npt.NDArray[np.intp]]
+    return tuple((errors.mean() + stretch * (points - points.mean())).tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMap:
-    """Errors of rows unseen.
+    """Errors of rows unseen in training, by region.
 
     Attributes:
         regions: where errors are alike.
         points: for each leaf (by its node) the log-odds by which probabilities of two classes are off, or errors of a
-            regression; nothing of more classes.
-        folds: what each stretch of the rows showed, oldest first; none without times, for then they tell nothing of
-            how the world moves.
+            regression; empty for more than two classes.
+        folds: what each stretch of the rows showed, oldest first; empty without times, because then the stretches say
+            nothing about change over time.
     """
 
     regions: Regions
@@ -121,7 +122,7 @@ class ErrorMap:
         """
         if not self.points:
             return None
-        leaves = self.regions(beside(matrix, predictions))
+        leaves = self.regions(with_answer_column(matrix, predictions))
         width = len(next(iter(self.points.values())))
         table = np.zeros((len(self.regions.column), width))
         for leaf, points in self.points.items():
@@ -130,13 +131,13 @@ class ErrorMap:
 
     def to_json(self) -> str:
         """As JSON text."""
-        told = {
+        document = {
             "format": FORMAT,
             "regions": self.regions.to_dict(),
             "points": {str(leaf): list(points) for leaf, points in self.points.items()},
             "folds": [fold.to_dict() for fold in self.folds],
         }
-        return json.dumps(told, separators=(",", ":"), allow_nan=False) + "\n"
+        return json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n"
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "ErrorMap":
@@ -153,8 +154,8 @@ class ErrorMap:
         )
 
 
-def beside(matrix: FloatArray, predictions: Predictions) -> FloatArray:
-    """(n, m + 1) the encoded rows, and the answer: the positive class's probability, the confidence or the number."""
+def with_answer_column(matrix: FloatArray, predictions: Predictions) -> FloatArray:
+    """(n, m + 1) the encoded rows and a column of answers: positive-class probability, confidence or number."""
     answer: npt.NDArray[Any] = predictions.prediction
     if predictions.classes is not None:
         answer = predictions.probability if len(predictions.classes) == 2 else np.asarray(predictions.confidence)
@@ -169,44 +170,46 @@ def learn_errormap(  # noqa: PLR0917 - by name in the one place that calls it
     shares: tuple[float, ...],
     stretches: int,
 ) -> ErrorMap | None:
-    """Learn from n rows that the models answering were not fitted on.
+    """Learn the error map from n rows, each answered by a model that was not fitted on it.
 
     Args:
         matrix: (n, m) rows as the encoder gives them.
         y: (n,) class indices or numbers.
-        predictions: the answers, calibrated as the version will.
+        predictions: the answers, calibrated as the version calibrates its own.
         times: (n,) in order, or None.
         shares: the classes' usual shares; of any length in regression.
-        stretches: into how many the rows are cut.
+        stretches: how many parts of consecutive rows are compared.
 
     Returns:
         None for a model that answers no probabilities.
     """
     parts = np.array_split(np.arange(len(y)), stretches)
     if predictions.classes is None:
-        return _of_numbers(beside(matrix, predictions), y, predictions, times, parts)
+        return _learn_regression(with_answer_column(matrix, predictions), y, predictions, times, parts)
     if predictions.probabilities is None:
         return None
     answers = WindowAnswers(predictions, None, recalibration.centre_of(shares, len(predictions.classes)), times)
     folds = tuple(learn(answers.take(part), y[part], _end(times, part)) for part in parts)
     if len(predictions.classes) > 2 or not all(fold.off for fold in folds):
-        chosen = (predictions.prediction != y).astype(float)
-        return ErrorMap(cut(beside(matrix, predictions), chosen), {}, folds if times is not None else ())
-    table = [
-        recalibration.shifted(answers.probabilities[part], answers.centre, np.array(fold.off))
+        is_wrong = (predictions.prediction != y).astype(float)
+        return ErrorMap(cut(with_answer_column(matrix, predictions), is_wrong), {}, folds if times is not None else ())
+    shifted_parts = [
+        recalibration.shift_probabilities(answers.probabilities[part], answers.centre, np.array(fold.off))
         for part, fold in zip(parts, folds, strict=True)
     ]
-    columns, positive = beside(matrix, predictions), np.concatenate(table)[:, 1]
-    del matrix  # as large as all that follows, and nobody else holds it
+    columns, positive = with_answer_column(matrix, predictions), np.concatenate(shifted_parts)[:, 1]
+    del matrix  # as large as all that follows; this is the last reference to it
     regions = cut(columns, y - positive)
-    trust = _trust(columns, y, positive, parts)
-    off = _odds_off(regions(columns), y, positive)
+    shrinkage = _shrinkage(columns, y, positive, parts)
+    log_odds = _log_odds_errors(regions(columns), y, positive)
     return ErrorMap(
-        regions, {leaf: (trust * value,) for leaf, value in off.items()}, folds if times is not None else ()
+        regions, {leaf: (shrinkage * value,) for leaf, value in log_odds.items()}, folds if times is not None else ()
     )
 
 
-def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, times: Any, parts: Stretches) -> ErrorMap:
+def _learn_regression(
+    columns: FloatArray, y: FloatArray, predictions: Predictions, times: Any, parts: Stretches
+) -> ErrorMap:
     error = y - predictions.prediction
     regions = cut(columns, np.abs(error))
     leaves = regions(columns)
@@ -216,28 +219,31 @@ def _of_numbers(columns: FloatArray, y: FloatArray, predictions: Predictions, ti
     return ErrorMap(regions, points, folds if times is not None else ())
 
 
-def _odds_off(leaves: npt.NDArray[np.intp], y: npt.NDArray[Any], positive: FloatArray) -> dict[int, float]:
-    """By which log-odds the probabilities are off in each leaf, to first order."""
-    names, at = np.unique(leaves, return_inverse=True)
-    off = np.bincount(at, weights=y - positive) / (np.bincount(at, weights=positive * (1 - positive)) + 1.0)
-    return dict(zip(names.tolist(), off.tolist(), strict=True))
+def _log_odds_errors(leaves: npt.NDArray[np.intp], y: npt.NDArray[Any], positive: FloatArray) -> dict[int, float]:
+    """The log-odds by which probabilities are off in each leaf, to first order."""
+    ids, position = np.unique(leaves, return_inverse=True)
+    log_odds = np.bincount(position, weights=y - positive) / (
+        np.bincount(position, weights=positive * (1 - positive)) + 1.0
+    )
+    return dict(zip(ids.tolist(), log_odds.tolist(), strict=True))
 
 
-def _trust(columns: FloatArray, y: npt.NDArray[Any], positive: FloatArray, parts: Stretches) -> float:
-    """From 0 to 1: the slope at which what the other stretches say of regions holds in each (Copas 1983).
+def _shrinkage(columns: FloatArray, y: npt.NDArray[Any], positive: FloatArray, parts: Stretches) -> float:
+    """The shrinkage of the leaves' errors, from 0 to 1 (Copas 1983).
 
-    Regions are cut where errors were seen, so that what is seen there is too large, and all of it may be chance.
+    The slope of each stretch's own errors on those that regions learnt from the other stretches predict. Regions are
+    cut where errors were observed, so the observed errors are too large there, and may even be chance alone.
     """
-    said = np.zeros(len(y))
+    predicted = np.zeros(len(y))
     for part in parts:
-        rest = np.ones(len(y), dtype=np.bool_)
-        rest[part] = False
-        others = columns[rest]
-        regions = cut(others, (y - positive)[rest])
-        off = _odds_off(regions(others), y[rest], positive[rest])
-        said[part] = [off.get(leaf, 0.0) for leaf in regions(columns[part]).tolist()]
-    weight = float((said**2 * positive * (1 - positive)).sum())
-    return float(np.clip((said @ (y - positive)) / weight, 0.0, 1.0)) if weight > 0 else 0.0
+        is_other = np.ones(len(y), dtype=np.bool_)
+        is_other[part] = False
+        others = columns[is_other]
+        regions = cut(others, (y - positive)[is_other])
+        log_odds = _log_odds_errors(regions(others), y[is_other], positive[is_other])
+        predicted[part] = [log_odds.get(leaf, 0.0) for leaf in regions(columns[part]).tolist()]
+    weight = float((predicted**2 * positive * (1 - positive)).sum())
+    return float(np.clip((predicted @ (y - positive)) / weight, 0.0, 1.0)) if weight > 0 else 0.0
 
 
 def _end(times: npt.NDArray[Any] | None, part: npt.NDArray[np.intp]) -> Any:

@@ -1,6 +1,6 @@
-"""Metrics with direction over a model's predictions: values, intervals, slices, and value in money.
+"""Measure a model's predictions: metrics, their intervals, slices of the rows, value in money, calibration error.
 
-Cutting rows into slices: the values of a category, or ranges of a number.
+A slice is the rows with one value of a category, or with a number in one range.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.errors import DataError, SettingsError
-from afterfit.performance.bootstrap import bootstrap, interval_of, resolve
+from afterfit.performance.bootstrap import Blocks, Weighted, bootstrap, interval_of, resolve
 from afterfit.performance.metrics import METRICS, Metric, metric, of_rows, outcomes_of, require
 from afterfit.performance.predictions import FloatArray, Predictions, Task
 
@@ -43,66 +43,18 @@ __all__ = [
 
 RANGES = 4  # a number with more different values than MOST_VALUES is cut at its quartiles
 MOST_VALUES = 12
+BINS = 10  # of the calibration error
 MISSING = "(missing)"
 REST = "(rest)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slice:
-    """Some of the rows: those where `column` has `value`; `rows` are their numbers."""
+    """The rows where `column` has `value`; `rows` are their positions."""
 
     column: str
     value: str
     rows: npt.NDArray[np.intp]
-
-
-def cut(columns: Mapping[str, Any] | pd.DataFrame, n: int, *, smallest: int) -> Iterator[Slice]:
-    """The slices of n rows by each column, largest first within a column.
-
-    A number with more than `MOST_VALUES` different values is cut at its quartiles. Missing values are a slice. Values
-    with fewer than `smallest` rows are put together as "(rest)"; if those are too few as well they are left out.
-
-    Raises:
-        DataError: a column of another length than n.
-        SettingsError: `smallest` is not positive.
-    """
-    if smallest < 1:
-        raise SettingsError(f"The smallest slice must have at least one row; {smallest} was asked for.")
-    for name in map(str, columns):
-        series = pd.Series(np.asarray(columns[name]))
-        if len(series) != n:
-            raise DataError(f"Slices need one value a row; {name} has {len(series)} values for {n} rows.")
-        values = _words(series)
-        counts = values.value_counts()
-        large = counts.index[counts >= smallest]
-        values = values.where(values.isin(large), REST)
-        for value in [*large, REST]:
-            rows = np.flatnonzero(values == value)
-            if len(rows) >= smallest:
-                yield Slice(name, str(value), rows)
-
-
-def _words(series: pd.Series[Any]) -> pd.Series[Any]:
-    """Each row's slice as text."""
-    missing = series.isna()
-    number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
-    if number and series.nunique() > MOST_VALUES:
-        words = pd.Series(_ranges(series.to_numpy(dtype=np.float64, na_value=np.nan)))
-    else:
-        whole = number and bool((series.dropna() % 1 == 0).all())
-        words = (series.astype("Int64") if whole else series).astype(object).map(str)
-    return words.where(~missing, MISSING)
-
-
-def _ranges(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """The range of each value between the quartiles, as text; a quartile belongs to the range above it."""
-    known = np.sort(values[~np.isnan(values)])
-    edges = np.unique(known[[len(known) // RANGES * part for part in range(1, RANGES)]])
-    texts = [f"{edge:.6g}" for edge in edges]
-    between = [f"{low} to {high}" for low, high in pairwise(texts)]
-    names = np.array([f"below {texts[0]}", *between, f"{texts[-1]} or more"], dtype=object)
-    words: npt.NDArray[Any] = names[np.searchsorted(edges, values, side="right").clip(0, len(edges))]
-    return words
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +76,39 @@ class MoneyValue:
     n: int
 
 
+def cut(columns: Mapping[str, Any] | pd.DataFrame, n: int, *, smallest: int) -> Iterator[Slice]:
+    """The slices of n rows by each column, largest first within a column.
+
+    A number with more than `MOST_VALUES` different values is cut at its quartiles. Missing values are a slice. Values
+    with fewer than `smallest` rows are put together as "(rest)"; if those are too few as well they are left out.
+
+    Raises:
+        DataError: a column of another length than n.
+        SettingsError: `smallest` is not positive.
+    """
+    if smallest < 1:
+        raise SettingsError(f"The smallest slice must have at least one row; the setting is {smallest}.")
+    for name in map(str, columns):
+        series = pd.Series(np.asarray(columns[name]))
+        if len(series) != n:
+            raise DataError(f"Slices need one value a row; {name} has {len(series)} values for {n} rows.")
+        values = _slice_labels(series)
+        counts = values.value_counts()
+        large = counts.index[counts >= smallest]
+        values = values.where(values.isin(large), REST)
+        for value in [*large, REST]:
+            rows = np.flatnonzero(values == value)
+            if len(rows) >= smallest:
+                yield Slice(name, str(value), rows)
+
+
 def metrics_for(task: Task, *, intervals: bool = False) -> tuple[str, ...]:
-    """Names of the metrics that measure this kind of model; those of intervals only where it answers them."""
-    return tuple(name for name, one in METRICS.items() if task in one.tasks and (intervals or one.needs != "interval"))
+    """Names of the metrics for this kind of model; metrics of intervals only where the model answers intervals."""
+    return tuple(
+        name
+        for name, measure in METRICS.items()
+        if task in measure.tasks and (intervals or measure.needs != "interval")
+    )
 
 
 def evaluate(
@@ -151,17 +133,10 @@ def evaluate(
     outcomes = outcomes_of(y)
     weights = None if weight is None else _weights(weight, len(outcomes))
     values = {}
-    for one in map(metric, names):
-        require(one, outcomes, predictions)
-        values[one.name] = one(outcomes, predictions, weights)
+    for measure in map(metric, names):
+        require(measure, outcomes, predictions)
+        values[measure.name] = measure(outcomes, predictions, weights)
     return values
-
-
-def _weights(weight: npt.ArrayLike, n: int) -> FloatArray:
-    weights = np.asarray(weight, dtype=np.float64)
-    if weights.shape != (n,) or not np.all(np.isfinite(weights)) or np.any(weights < 0):
-        raise DataError(f"Weights must be {n} numbers that are not negative, one a row.")
-    return weights
 
 
 def interval(
@@ -187,19 +162,23 @@ def interval(
         confidence: of the interval.
 
     Returns:
-        The ends are infinite where there are too few blocks to tell, and nan is the value where it is undefined.
+        Both ends are infinite where there are too few blocks for an interval. The value is nan where it is undefined.
     """
-    one, outcomes = metric(name), outcomes_of(y)
-    require(one, outcomes, predictions)
+    measure, outcomes = metric(name), outcomes_of(y)
+    require(measure, outcomes, predictions)
     if len(outcomes) == 0:
         return float("nan"), -np.inf, np.inf
-    cut_rows = resolve(blocks, len(outcomes), lambda some: one.formula(outcomes, predictions, some.ids, some.count))
-    side = one.formula(outcomes, predictions, cut_rows.ids, cut_rows.count)
-    point = float(side(np.ones((1, cut_rows.count)))[0])
-    draws = bootstrap([side], cut_rows, resamples, seed)[0]
-    by_class = one.by_class and predictions.classes is not None
-    effective = cut_rows.effective(outcomes if by_class else None)
-    return point, *interval_of(point, draws, effective, confidence, cut_rows.inflation)
+
+    def prepare(some: Blocks) -> Weighted:
+        return measure.formula(outcomes, predictions, some.ids, some.count)
+
+    row_blocks = resolve(blocks, len(outcomes), prepare)
+    statistic = prepare(row_blocks)
+    point = float(statistic(np.ones((1, row_blocks.count)))[0])
+    draws = bootstrap([statistic], row_blocks, resamples, seed)[0]
+    by_class = measure.by_class and predictions.classes is not None
+    effective = row_blocks.effective(outcomes if by_class else None)
+    return point, *interval_of(point, draws, effective, confidence, row_blocks.inflation)
 
 
 def by_slice(
@@ -210,7 +189,7 @@ def by_slice(
     *,
     smallest: int = 50,
 ) -> list[SliceResult]:
-    """The metrics of each slice of the rows; see `afterfit.performance.slices.cut` for how rows are cut.
+    """The metrics of each slice of the rows; see `cut` for how rows are cut.
 
     Args:
         names: the metrics.
@@ -233,93 +212,61 @@ def cost_metric(costs: Mapping[Any, Mapping[Any, float]], classes: Sequence[Any]
 
     Args:
         costs: true class to predicted class to its cost, positive for money lost and negative for money won; a pair
-            that is not named costs nothing.
+            that is absent costs nothing.
         classes: the k class labels in the order of the class indices.
         name: what the metric is called.
 
     Raises:
-        SettingsError: a class that the model does not know (the nearest one is named), or a cost that is no number.
+        SettingsError: a class that the model does not have (the message names the nearest one), or a cost that is not
+            a number.
     """
     table = np.zeros((len(classes), len(classes)))
     index = {str(label): number for number, label in enumerate(classes)}
     for true, row in costs.items():
         for predicted, cost in row.items():
-            cell = _class(true, index), _class(predicted, index)
-            table[cell] = _number(cost, f"cost of {true} predicted as {predicted}")
+            cell = _class_index(true, index), _class_index(predicted, index)
+            table[cell] = _finite_cost(cost, f"cost of {true} predicted as {predicted}")
 
     def values(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
-        won: FloatArray = -table[y.astype(np.intp), predictions.prediction.astype(np.intp)]
-        return won
+        gains: FloatArray = -table[y.astype(np.intp), predictions.prediction.astype(np.intp)]
+        return gains
 
     return Metric(name, True, frozenset({"binary", "multiclass"}), "prediction", of_rows(values), values)
-
-
-def _class(label: Any, index: Mapping[str, int]) -> int:
-    if str(label) in index:
-        return index[str(label)]
-    near = difflib.get_close_matches(str(label), index, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise SettingsError(f"The costs name the class {label!r}; the model knows {', '.join(index)}.{hint}")
-
-
-def _number(cost: Any, what: str) -> float:
-    try:
-        number = float(cost)
-    except (TypeError, ValueError):
-        number = np.nan
-    if not np.isfinite(number):
-        raise SettingsError(f"The {what} must be a number; it is {cost!r}.")
-    return number
 
 
 def outcome_metric(function: str | Callable[..., Any], *, name: str = "value") -> Metric:
     """Value a row from a function of prediction and outcome, as a metric like any other (greater is better).
 
     Args:
-        function: itself, or its dotted name ("mycompany.money.value"). It is called once with two arrays (n,), the
-            predictions and the outcomes, as class labels or numbers, and returns the money won by each row (n,).
+        function: the function itself, or its dotted name ("mycompany.money.value"). It is called once with two arrays
+            (n,), the predictions and the outcomes, as class labels or numbers. It returns the money won by each row
+            (n,).
         name: what the metric is called.
 
     Raises:
         SettingsError: there is no such function.
         DataError: when it is evaluated, if it does not return n finite numbers.
     """
-    rule = _load(function) if isinstance(function, str) else function
+    rule = _import_function(function) if isinstance(function, str) else function
 
     def values(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
         truth = y if predictions.classes is None else np.asarray(predictions.classes)[y.astype(np.intp)]
-        won = np.asarray(rule(predictions.labels, truth), dtype=np.float64)
-        if won.shape != (len(y),) or not np.all(np.isfinite(won)):
+        gains = np.asarray(rule(predictions.labels, truth), dtype=np.float64)
+        if gains.shape != (len(y),) or not np.all(np.isfinite(gains)):
             raise DataError(f"The function for {name} must return one finite number a row, {len(y)} in all.")
-        return won
+        return gains
 
-    every: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
-    return Metric(name, True, every, "prediction", of_rows(values), values)
+    all_tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    return Metric(name, True, all_tasks, "prediction", of_rows(values), values)
 
 
 def value_metric(settings: ValueSettings | None, classes: Sequence[Any] | None) -> Metric | None:
-    """A use case's value in money as a metric, or None where it names none."""
+    """A use case's value in money as a metric; None where its settings have none."""
     if settings is None:
         return None
     if settings.function is not None:
         return outcome_metric(settings.function)
     return cost_metric(settings.costs, classes or ())
-
-
-def _load(dotted: str) -> Callable[..., Any]:
-    module, _, attribute = dotted.rpartition(".")
-    try:
-        function = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(
-            f"There is no function {dotted!r} ({error}); give it as package.module.function."
-        ) from error
-    if not callable(function):
-        raise SettingsError(
-            f"{dotted!r} must be a function of prediction and outcome; it is a {type(function).__name__}."
-        )
-    loaded: Callable[..., Any] = function
-    return loaded
 
 
 def value(
@@ -332,32 +279,30 @@ def value(
     Args:
         y: (n,) outcomes.
         predictions: for the same rows.
-        rule: a table of costs (see `cost_metric`), a function of prediction and outcome or its dotted name (see
-            `outcome_metric`), or the metric that one of them made.
+        rule: a table of costs (see `cost_metric`); a function of prediction and outcome, or its dotted name (see
+            `outcome_metric`); or a metric that one of these two returned.
     """
     outcomes = outcomes_of(y)
     if isinstance(rule, Mapping):
         if predictions.classes is None:
             raise SettingsError("A table of costs needs a model of classes; for numbers give a function.")
         rule = cost_metric(rule, predictions.classes)
-    one = rule if isinstance(rule, Metric) else outcome_metric(rule)
-    require(one, outcomes, predictions)
-    if one.row_losses is None:
-        raise SettingsError(f"Value is a sum over rows; {one.name} is not.")
-    won = one.row_losses(outcomes, predictions)
-    total = float(won.sum())
-    return MoneyValue(total, total / len(won) if len(won) else float("nan"), len(won))
-
-
-BINS = 10
+    measure = rule if isinstance(rule, Metric) else outcome_metric(rule)
+    require(measure, outcomes, predictions)
+    if measure.row_losses is None:
+        raise SettingsError(f"Value is a sum over rows; {measure.name} is not.")
+    gains = measure.row_losses(outcomes, predictions)
+    total = float(gains.sum())
+    return MoneyValue(total, total / len(gains) if len(gains) else float("nan"), len(gains))
 
 
 def calibration_error(y: npt.NDArray[Any], predictions: Predictions) -> tuple[float, float]:
-    """How far probabilities are from shares, and how far chance alone would put them; nan where nothing is said.
+    """How far probabilities are from observed shares, and the value that chance alone would give.
 
-    Two classes: the expected calibration error over ten bins of equal size (Naeini, Cooper, Hauskrecht 2015). More:
-    the same of the predicted class's confidence. Numbers: the distance of the 90 % interval's coverage from 90 %.
-    Chance: what independent rows under perfect calibration would show on average.
+    Two classes: the expected calibration error over ten bins of equal size (Naeini, Cooper, Hauskrecht 2015). More
+    classes: the same for the confidence in the predicted class. Numbers: the distance of the 90 % interval's coverage
+    from 90 %. Chance: what independent rows would show on average under perfect calibration. Both values are nan where
+    the model answers no probabilities, or no intervals.
     """
     if predictions.classes is None:
         if predictions.lower is None or predictions.upper is None:
@@ -373,3 +318,67 @@ def calibration_error(y: npt.NDArray[Any], predictions: Predictions) -> tuple[fl
     parts = np.array_split(np.argsort(stated, kind="stable"), BINS)
     error = sum(abs(float(stated[part].sum() - hit[part].sum())) for part in parts) / len(y)
     return error, 0.8 * float(np.sqrt(BINS * np.mean(stated * (1 - stated)) / len(y)))
+
+
+def _slice_labels(series: pd.Series[Any]) -> pd.Series[Any]:
+    """The slice of each row, as text."""
+    missing = series.isna()
+    number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    if number and series.nunique() > MOST_VALUES:
+        labels = pd.Series(_ranges(series.to_numpy(dtype=np.float64, na_value=np.nan)))
+    else:
+        whole = number and bool((series.dropna() % 1 == 0).all())
+        labels = (series.astype("Int64") if whole else series).astype(object).map(str)
+    return labels.where(~missing, MISSING)
+
+
+def _ranges(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """The range of each value between the quartiles, as text; a quartile belongs to the range above it."""
+    sorted_values = np.sort(values[~np.isnan(values)])
+    edges = np.unique(sorted_values[[len(sorted_values) // RANGES * quartile for quartile in range(1, RANGES)]])
+    edge_texts = [f"{edge:.6g}" for edge in edges]
+    inner = [f"{low} to {high}" for low, high in pairwise(edge_texts)]
+    names = np.array([f"below {edge_texts[0]}", *inner, f"{edge_texts[-1]} or more"], dtype=object)
+    labels: npt.NDArray[Any] = names[np.searchsorted(edges, values, side="right").clip(0, len(edges))]
+    return labels
+
+
+def _weights(weight: npt.ArrayLike, n: int) -> FloatArray:
+    weights = np.asarray(weight, dtype=np.float64)
+    if weights.shape != (n,) or not np.all(np.isfinite(weights)) or np.any(weights < 0):
+        raise DataError(f"Weights must be {n} numbers that are not negative, one a row.")
+    return weights
+
+
+def _class_index(label: Any, index: Mapping[str, int]) -> int:
+    if str(label) in index:
+        return index[str(label)]
+    near = difflib.get_close_matches(str(label), index, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise SettingsError(f"The costs name the class {label!r}; the model knows {', '.join(index)}.{hint}")
+
+
+def _finite_cost(cost: Any, what: str) -> float:
+    try:
+        number = float(cost)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not np.isfinite(number):
+        raise SettingsError(f"The {what} must be a number; it is {cost!r}.")
+    return number
+
+
+def _import_function(dotted: str) -> Callable[..., Any]:
+    module, _, attribute = dotted.rpartition(".")
+    try:
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"There is no function {dotted!r} ({error}); give it as package.module.function."
+        ) from error
+    if not callable(function):
+        raise SettingsError(
+            f"{dotted!r} must be a function of prediction and outcome; it is a {type(function).__name__}."
+        )
+    loaded: Callable[..., Any] = function
+    return loaded

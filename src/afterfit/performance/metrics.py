@@ -1,8 +1,9 @@
 """Metrics as data: each is a formula over weighted rows, with its direction.
 
-A formula is prepared once for some rows (sorting, sums) and then evaluated under many sets of weights at once. One
-set of ones is the plain value; the counts of a bootstrap are its resamples; ones without one block are a jackknife.
-That is why no metric here calls another library: none evaluates 2,000 weightings in one pass.
+A formula is prepared once for some rows (sorting, sums) and then evaluated under many sets of weights at once. With
+all weights 1 it gives the plain value. With the counts of bootstrap draws it gives the resamples, and with one block's
+weights set to 0 the jackknife. No metric here calls another library, because none evaluates 2,000 sets of weights in
+one pass.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ IntArray = npt.NDArray[np.intp]
 Needs = Literal["score", "probability", "prediction", "interval"]
 INTERVAL_LEVEL = 0.9  # of the `lower` and `upper` that a regression answers
 Weighted = Callable[[FloatArray], FloatArray]
-"""Weights of g groups of rows, (r, g), to the metric under each set of weights, (r,); undefined is nan."""
+"""Function from weights of g groups of rows, (r, g), to the metric under each set, (r,); nan where undefined."""
 Formula = Callable[[npt.NDArray[Any], Predictions, IntArray, int], Weighted]
-"""Outcomes (n,), predictions, the group of each row (n,) and the number of groups, to what evaluates weights."""
+"""Function from outcomes (n,), predictions, the group of each row (n,) and the number of groups to a `Weighted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Metric:
 
     @property
     def by_class(self) -> bool:
-        """Whether it weighs classes against each other, so that it is known no better than its rarest class is."""
+        """Whether it compares classes, so that its precision depends on the number of rows of the rarest class."""
         return self.row_losses is None
 
     def __call__(self, y: npt.NDArray[Any], predictions: Predictions, weight: FloatArray | None = None) -> float:
@@ -72,8 +73,29 @@ class Metric:
         return candidate - champion if self.greater_is_better else champion - candidate
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A metric over rows, realised or estimated.
+
+    Attributes:
+        metric: its name; "value" is money a row.
+        value: the metric in its own unit; None where it is unknown.
+        low: lower end of its interval, or None.
+        high: upper end of it, or None.
+        n: rows that it is computed from.
+        reason: why there is no value, or no interval; empty where there are both.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str = ""
+
+
 def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
-    """Division in which nothing by nothing is undefined, not an error."""
+    """Division that gives nan, not an error, where the divisor is 0."""
     out = np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan)
     np.divide(top, bottom, out=out, where=bottom != 0)
     return out
@@ -187,7 +209,7 @@ def _f1_by_class(sums: FloatArray) -> FloatArray:
 
 
 def _mean_of_defined(values: FloatArray) -> FloatArray:
-    """Mean over the classes that occur; a class absent from outcomes (and predictions) has no part in it."""
+    """Mean over the classes that occur; a class absent from outcomes (and predictions) is left out."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
 
@@ -223,8 +245,9 @@ def _r2(sums: FloatArray) -> FloatArray:
 def _auc(positive: npt.NDArray[np.bool_], score: FloatArray, groups: IntArray) -> Weighted:
     """Area under the ROC curve under weights; ties count half, exactly (Mann and Whitney 1947).
 
-    One sort here. Each set of weights then costs one cumulative sum over one class and two look-ups for each row of
-    the other, smaller one: the weight that ranks strictly below it, and the weight that ranks not above it.
+    Rows are sorted once, here. Each set of weights then costs one cumulative sum over the larger class, and two
+    look-ups for each row of the smaller one: the weight that ranks strictly below it, and the weight that ranks below
+    it or level with it.
     """
     few, many = np.flatnonzero(positive), np.flatnonzero(~positive)
     swapped = len(few) > len(many)
@@ -233,25 +256,25 @@ def _auc(positive: npt.NDArray[np.bool_], score: FloatArray, groups: IntArray) -
     many = many[np.argsort(score[many], kind="stable")]
     few = few[np.argsort(score[few], kind="stable")]  # look-ups then run through memory forwards
     below = np.searchsorted(score[many], score[few], side="left")
-    upto = np.searchsorted(score[many], score[few], side="right")
-    tied = bool(np.any(below != upto))
+    up_to = np.searchsorted(score[many], score[few], side="right")
+    tied = bool(np.any(below != up_to))
     groups_few, groups_many = groups[few], groups[many]
 
     def weighted(weights: FloatArray) -> FloatArray:
-        climb = np.zeros((len(weights), len(many) + 1))
-        np.cumsum(np.take(weights, groups_many, axis=1), axis=1, out=climb[:, 1:])
+        cumulative = np.zeros((len(weights), len(many) + 1))
+        np.cumsum(np.take(weights, groups_many, axis=1), axis=1, out=cumulative[:, 1:])
         mass = np.take(weights, groups_few, axis=1)
-        wins = np.einsum("ri,ri->r", mass, np.take(climb, below, axis=1))
+        wins = np.einsum("ri,ri->r", mass, np.take(cumulative, below, axis=1))
         if tied:
-            wins = (wins + np.einsum("ri,ri->r", mass, np.take(climb, upto, axis=1))) / 2.0
-        area = _ratio(wins, mass.sum(axis=1) * climb[:, -1])
+            wins = (wins + np.einsum("ri,ri->r", mass, np.take(cumulative, up_to, axis=1))) / 2.0
+        area = _ratio(wins, mass.sum(axis=1) * cumulative[:, -1])
         return 1.0 - area if swapped else area
 
     return weighted
 
 
 def _roc_auc(y: npt.NDArray[Any], predictions: Predictions, groups: IntArray, _count: int) -> Weighted:
-    """Two classes: the area of the second. More: the unweighted mean over classes, each against the rest."""
+    """Two classes: the area for the second. More: the unweighted mean over classes, each against the rest."""
     table = _probabilities(predictions)
     if table.shape[1] == 2:
         return _auc(y == 1, table[:, 1], groups)
@@ -268,11 +291,11 @@ def _average_precision(y: npt.NDArray[Any], predictions: Predictions, groups: In
 
     def weighted(weights: FloatArray) -> FloatArray:
         mass = np.take(weights, codes, axis=1)
-        found = np.cumsum(mass * positive, axis=1)[:, ends]
-        shown = np.cumsum(mass, axis=1)[:, ends]
-        steps = np.diff(found, axis=1, prepend=0.0)
-        precision = np.divide(found, shown, out=np.zeros_like(found), where=shown > 0)
-        return _ratio(np.einsum("ri,ri->r", steps, precision), found[:, -1])
+        true_positives = np.cumsum(mass * positive, axis=1)[:, ends]
+        selected = np.cumsum(mass, axis=1)[:, ends]
+        steps = np.diff(true_positives, axis=1, prepend=0.0)
+        precision = np.divide(true_positives, selected, out=np.zeros_like(true_positives), where=selected > 0)
+        return _ratio(np.einsum("ri,ri->r", steps, precision), true_positives[:, -1])
 
     return weighted
 
@@ -284,9 +307,9 @@ def _median_error(y: npt.NDArray[Any], predictions: Predictions, groups: IntArra
     errors, codes = errors[order], groups[order]
 
     def weighted(weights: FloatArray) -> FloatArray:
-        climb = np.cumsum(np.take(weights, codes, axis=1), axis=1)
-        half = climb[:, -1:] / 2.0
-        low, high = np.argmax(climb >= half, axis=1), np.argmax(climb > half, axis=1)
+        cumulative = np.cumsum(np.take(weights, codes, axis=1), axis=1)
+        half = cumulative[:, -1:] / 2.0
+        low, high = np.argmax(cumulative >= half, axis=1), np.argmax(cumulative > half, axis=1)
         middle: FloatArray = (errors[low] + errors[high]) / 2.0
         middle[half[:, 0] <= 0] = np.nan
         return middle
@@ -353,10 +376,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 
 def metric(name: str | Metric) -> Metric:
-    """The metric of this name; a `Metric` is returned as it is.
+    """The metric of this name; a `Metric` is returned unchanged.
 
     Raises:
-        SettingsError: no metric has this name; the message names the nearest one and all there are.
+        SettingsError: no metric has this name; the message names the nearest one and lists all.
     """
     if isinstance(name, Metric):
         return name
@@ -371,7 +394,7 @@ def outcomes_of(y: Any) -> FloatArray:
     """Outcomes (n,) as floats; a missing one is NaN, which `require` refuses with its count.
 
     Raises:
-        DataError: another shape, or text: class labels must have become class indices before.
+        DataError: another shape, or text: class labels must be turned into class indices first.
     """
     if isinstance(y, pd.Series) and pd.api.types.is_numeric_dtype(y):
         y = y.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -385,7 +408,7 @@ def outcomes_of(y: Any) -> FloatArray:
     return array.astype(np.float64)
 
 
-def require(wanted: Metric, y: npt.NDArray[Any], predictions: Predictions, who: str = "predictions") -> None:
+def require(measure: Metric, y: npt.NDArray[Any], predictions: Predictions, who: str = "predictions") -> None:
     """Raise where these rows cannot be measured by this metric.
 
     Raises:
@@ -395,17 +418,23 @@ def require(wanted: Metric, y: npt.NDArray[Any], predictions: Predictions, who: 
     """
     if len(y) != len(predictions):
         raise DataError(f"Outcomes and {who} need the same rows; there are {len(y)} and {len(predictions)}.")
-    if predictions.task not in wanted.tasks:
-        raise SettingsError(f"{wanted.name} measures {_either(wanted.tasks)}; the {who} are of a {predictions.task}.")
-    used = used_values(wanted, predictions)
+    if predictions.task not in measure.tasks:
+        raise SettingsError(
+            f"{measure.name} measures {_task_names(measure.tasks)}; the {who} are of a {predictions.task}."
+        )
+    used = used_values(measure, predictions)
     for name, values in (("outcomes", y), *((who, part) for part in used)):
-        bad = int(len(values) - np.isfinite(values.reshape(len(values), -1)).all(axis=1).sum()) if len(values) else 0
-        if bad:
-            raise DataError(f"{bad} of {len(values)} {name} are NaN or infinite; leave those rows out, or mend them.")
+        not_finite = (
+            int(len(values) - np.isfinite(values.reshape(len(values), -1)).all(axis=1).sum()) if len(values) else 0
+        )
+        if not_finite:
+            raise DataError(
+                f"{not_finite} of {len(values)} {name} are NaN or infinite; leave those rows out, or mend them."
+            )
     table = predictions.probabilities
-    if wanted.needs == "probability" and table is not None and len(y) and (table.min() < 0 or table.max() > 1):
+    if measure.needs == "probability" and table is not None and len(y) and (table.min() < 0 or table.max() > 1):
         raise DataError(
-            f"{wanted.name} needs probabilities from 0 to 1; {who} run from {table.min()} to {table.max()}."
+            f"{measure.name} needs probabilities from 0 to 1; {who} run from {table.min()} to {table.max()}."
         )
     if predictions.classes is not None and len(y):
         k = len(predictions.classes)
@@ -413,35 +442,14 @@ def require(wanted: Metric, y: npt.NDArray[Any], predictions: Predictions, who: 
             raise DataError(f"Outcomes must be class indices 0 to {k - 1}; they run from {y.min()} to {y.max()}.")
 
 
-def used_values(wanted: Metric, predictions: Predictions) -> list[npt.NDArray[Any]]:
+def used_values(measure: Metric, predictions: Predictions) -> list[npt.NDArray[Any]]:
     """The arrays of the predictions that this metric looks at."""
-    if wanted.needs == "interval":
+    if measure.needs == "interval":
         return list(_ends(predictions))
-    if wanted.needs == "prediction":
+    if measure.needs == "prediction":
         return [predictions.prediction]
     return [_probabilities(predictions)]
 
 
-def _either(tasks: frozenset[Task]) -> str:
+def _task_names(tasks: frozenset[Task]) -> str:
     return " or ".join(sorted(tasks))
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A metric over rows, realised or estimated.
-
-    Attributes:
-        metric: its name; "value" is money a row.
-        value: the metric in its own unit; None where it cannot be told.
-        low: lower end of its interval, or None.
-        high: upper end of it, or None.
-        n: rows that it rests on.
-        reason: why there is no value, or no interval; empty where there are both.
-    """
-
-    metric: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str = ""

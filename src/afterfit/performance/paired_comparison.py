@@ -1,4 +1,4 @@
-"""Candidate against champion on the same rows: the difference of a metric, its interval, and what that lets one say."""
+"""Compare candidate and champion on the same rows: the difference of a metric, its interval, and the conclusion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from afterfit.errors import DataError, SettingsError
 from afterfit.performance.bootstrap import FEWEST_BLOCKS, Blocks, Weighted, bootstrap, interval_of, resolve
 from afterfit.performance.evaluation import cut
-from afterfit.performance.metrics import Metric, metric, outcomes_of, require, used_values
+from afterfit.performance.metrics import Metric, outcomes_of, require, used_values
+from afterfit.performance.metrics import metric as metric_named
 from afterfit.performance.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "PairedAnswers", "SliceComparison", "compare_performance", "compare_slices"]
 
 Outcome = Literal["better", "worse", "equivalent", "inconclusive"]
+Sides = tuple[Predictions, Predictions]  # of the champion and of the candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the same rows say about two models.
+    """The result of comparing two models on the same rows.
 
     `difference` and `interval` are oriented: positive means that the candidate is better, for a loss too.
 
@@ -39,18 +41,18 @@ class Comparison:
         champion: the champion's value.
         candidate: the candidate's value.
         difference: by how much the candidate is better, in the metric's unit.
-        interval: (low, high) of the difference; infinite ends where the rows cannot tell.
+        interval: (low, high) of the difference; infinite ends where the rows are too few for one.
         confidence: of the interval.
         margin: smallest improvement that is worth it.
-        tolerance: largest loss that is put up with.
-        labels_needed: further outcomes, about, until the interval would be narrow enough for a conclusion if the
-            difference stayed what it is; 0 when there is one, None where no number would do (or none can be said).
+        tolerance: largest acceptable loss.
+        labels_needed: about how many further outcomes make the interval narrow enough for a conclusion, if the
+            difference stays as it is; 0 when there is one, None where no number is enough, or none can be estimated.
         n: rows.
         blocks: blocks that were resampled; n where rows are independent.
-        effective_blocks: equal blocks that would say as much.
+        effective_blocks: number of equal blocks with as much information.
         block_length: length of the blocks where they are of time, as text; else None.
         resamples: bootstrap resamples.
-        identical: both models answered the same, as far as this metric looks, on every row.
+        identical: both models gave the same answer on every row, in the values that this metric uses.
     """
 
     metric: str
@@ -74,7 +76,7 @@ class Comparison:
 
     @property
     def not_worse(self) -> bool:
-        """Whether a loss beyond the tolerance is ruled out: what is asked of a guardrail."""
+        """Whether a loss beyond the tolerance is ruled out: the condition of a guardrail."""
         return self.interval[0] >= -self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def compare_performance(
 ) -> Comparison:
     """Compare two models on the same n rows by a paired bootstrap over blocks of rows.
 
-    Both models are measured under the same resamples, so that what is hard for both cancels. The interval is the
+    Both models are measured under the same resamples, so that the difficulty of rows, common to both, cancels. The
+    interval is the
     expanded percentile interval of the difference (Hesterberg 2015; see `bootstrap.interval_of`). It decides
     by the usual logic of superiority and equivalence (Wellek 2010):
 
@@ -136,22 +139,23 @@ def compare_performance(
     - equivalent: all of it lies from -`tolerance` to `margin`;
     - inconclusive: anything else, or a metric that is undefined on these rows (`reason` says which).
 
-    With both margins 0 and a confidence of 95 %, two equal models are told apart in 5 % of comparisons, half of them
-    as "better". Looking again at the same rows, or at many metrics, costs confidence: ask for a higher one.
+    With both margins 0 and a confidence of 95 %, two equal models come out as different in 5 % of comparisons, half of
+    them as "better". Comparing again on the same rows, or by many metrics, makes such errors more frequent: use a
+    higher confidence then.
 
-    Assumes that blocks are independent of each other, and that the rows are a fair sample of those to come.
+    Assumes that blocks are independent of each other, and that the rows are representative of those to come.
 
     Args:
         y: (n,) outcomes: class index 0..k-1, or numbers.
-        champion: what is in production answered: `Predictions`, or an array. For classes (n,) probabilities (or any
-            ranking score, for metrics of ranks) of the second class, or (n, k) of all; or (n,) class indices, where
-            the metric looks at those. For numbers (n,).
-        candidate: what wants to be answered, on the same rows.
+        champion: the answers of the model in production: `Predictions`, or an array. For classes (n,) probabilities
+            (or any ranking score, for metrics of ranks) of the second class, or (n, k) of all; or (n,) class indices,
+            where the metric uses those. For numbers (n,).
+        candidate: the answers of the model that is to replace it, on the same rows.
         metric: its name, or a `Metric`.
-        blocks: None where rows are independent; (n,) labels of blocks of rows that share their luck (a day, a
+        blocks: None where rows are independent; (n,) labels of blocks of dependent rows (of one day, of one
             customer); or (n,) times, which are cut into blocks by the rule of `bootstrap.time_blocks`.
         margin: smallest improvement worth it, in the metric's unit, not negative.
-        tolerance: largest loss put up with, not negative; as large as `margin` where None.
+        tolerance: largest acceptable loss, not negative; as large as `margin` where None.
         confidence: of the interval; both ends together.
         resamples: bootstrap resamples, 100 or more.
         seed: the same seed gives the same result.
@@ -160,55 +164,40 @@ def compare_performance(
         DataError: no rows, other lengths, or NaN in outcomes, predictions or blocks (with their count).
         SettingsError: an unknown metric, one for another kind of model, or impossible margins.
     """
-    one = _metric(metric)
+    measure = metric_named(metric)
     tolerance = margin if tolerance is None else tolerance
     _check_settings(margin, tolerance, resamples, confidence)
-    outcomes, sides = _inputs(one, y, champion, candidate)
-    rows = resolve(blocks, len(outcomes), lambda some: _difference(one, _prepare(one, outcomes, sides, some)))
-    prepared = _prepare(one, outcomes, sides, rows)
-    values = [float(side(np.ones((1, rows.count)))[0]) for side in prepared]
+    outcomes, sides = _inputs(measure, y, champion, candidate)
+    row_blocks = resolve(
+        blocks, len(outcomes), lambda some: _difference(measure, _prepare(measure, outcomes, sides, some))
+    )
+    prepared = _prepare(measure, outcomes, sides, row_blocks)
+    values = [float(statistic(np.ones((1, row_blocks.count)))[0]) for statistic in prepared]
     result = Comparison(
-        metric=one.name,
-        greater_is_better=one.greater_is_better,
+        metric=measure.name,
+        greater_is_better=measure.greater_is_better,
         outcome="inconclusive",
         reason="",
         champion=values[0],
         candidate=values[1],
-        difference=float(one.improvement(*values)),
+        difference=float(measure.improvement(*values)),
         interval=(-math.inf, math.inf),
         confidence=confidence,
         margin=margin,
         tolerance=tolerance,
         labels_needed=None,
         n=len(outcomes),
-        blocks=rows.count,
-        effective_blocks=rows.effective(outcomes if one.by_class and sides[0].classes is not None else None),
-        block_length=rows.length,
+        blocks=row_blocks.count,
+        effective_blocks=row_blocks.effective(outcomes if measure.by_class and sides[0].classes is not None else None),
+        block_length=row_blocks.length,
         resamples=resamples,
-        identical=_same_answers(one, sides),
+        identical=_same_answers(measure, sides),
     )
     if result.identical or not math.isfinite(result.difference):
         return _without_interval(result)
-    draws = one.improvement(*bootstrap(prepared, rows, resamples, seed))
-    interval = interval_of(result.difference, draws, result.effective_blocks, confidence, rows.inflation)
+    draws = measure.improvement(*bootstrap(prepared, row_blocks, resamples, seed))
+    interval = interval_of(result.difference, draws, result.effective_blocks, confidence, row_blocks.inflation)
     return _decide(replace(result, interval=interval))
-
-
-Sides = tuple[Predictions, Predictions]
-
-
-def _prepare(one: Metric, y: npt.NDArray[Any], sides: Sides, blocks: Blocks) -> list[Weighted]:
-    return [one.formula(y, side, blocks.ids, blocks.count) for side in sides]
-
-
-def _difference(one: Metric, prepared: list[Weighted]) -> Weighted:
-    return lambda weights: np.asarray(one.improvement(*(side(weights) for side in prepared)))
-
-
-def _same_answers(one: Metric, sides: Sides) -> bool:
-    """Whether both models answered the same on every row, as far as the metric looks."""
-    champion, candidate = (used_values(one, side) for side in sides)
-    return all(np.array_equal(*pair) for pair in zip(champion, candidate, strict=True))
 
 
 def compare_slices(
@@ -229,13 +218,13 @@ def compare_slices(
     """`compare_performance` on each slice, with a confidence that holds for all slices together.
 
     Each of k slices is compared at a confidence of 1 - (1 - `confidence`) / k (Bonferroni), so that all k intervals
-    hold their truth at once in at least `confidence` of cases, however slices overlap.
+    contain the true values at once in at least `confidence` of cases, however slices overlap.
 
     Args:
         y: as in `compare_performance`.
         champion: as there.
         candidate: as there.
-        slices: columns of n values each; see `afterfit.performance.slices.cut` for how rows are cut.
+        slices: columns of n values each; see `evaluation.cut` for how rows are cut.
         metric: as there.
         blocks: as there; times are cut for each slice on its own.
         smallest: rows that a slice needs; smaller ones are put together.
@@ -245,27 +234,60 @@ def compare_slices(
         resamples: as there.
         seed: as there.
     """
-    one = _metric(metric)
+    measure = metric_named(metric)
     _check_settings(margin, margin if tolerance is None else tolerance, resamples, confidence)
-    outcomes, sides = _inputs(one, y, champion, candidate)
+    outcomes, sides = _inputs(measure, y, champion, candidate)
     parts = list(cut(slices, len(outcomes), smallest=smallest))
-    each = 1.0 - (1.0 - confidence) / max(1, len(parts))
-    found = []
+    confidence_each = 1.0 - (1.0 - confidence) / max(1, len(parts))
+    comparisons = []
     for part in parts:
         comparison = compare_performance(
             outcomes[part.rows],
             sides[0].take(part.rows),
             sides[1].take(part.rows),
-            one,
+            measure,
             _blocks_of(blocks, part.rows),
             margin=margin,
             tolerance=tolerance,
-            confidence=each,
+            confidence=confidence_each,
             resamples=resamples,
             seed=seed,
         )
-        found.append(SliceComparison(part.column, part.value, comparison))
-    return tuple(found)
+        comparisons.append(SliceComparison(part.column, part.value, comparison))
+    return tuple(comparisons)
+
+
+def labels_needed(result: Comparison) -> int | None:
+    """Further outcomes until the interval allows a conclusion, if the difference and the blocks stay as they are.
+
+    An interval shrinks with 1/sqrt(n). The measured difference is uncertain itself: with this many further outcomes
+    about every second comparison comes to a conclusion, with twice n about four in five. None where the difference
+    lies on a margin.
+    """
+    low, high = result.interval
+    d, below, above = result.difference, result.difference - low, high - result.difference
+    shrink = max(
+        _share(d - result.margin, below),
+        _share(-result.tolerance - d, above),
+        min(_share(d + result.tolerance, below), _share(result.margin - d, above)),
+    )
+    if shrink <= 1e-6:
+        return None
+    return max(1, math.ceil(result.n / shrink**2) - result.n)
+
+
+def _prepare(metric: Metric, y: npt.NDArray[Any], sides: Sides, blocks: Blocks) -> list[Weighted]:
+    return [metric.formula(y, side, blocks.ids, blocks.count) for side in sides]
+
+
+def _difference(metric: Metric, prepared: list[Weighted]) -> Weighted:
+    return lambda weights: np.asarray(metric.improvement(*(statistic(weights) for statistic in prepared)))
+
+
+def _same_answers(metric: Metric, sides: Sides) -> bool:
+    """Whether both models gave the same answer on every row, in the values that the metric uses."""
+    champion, candidate = (used_values(metric, side) for side in sides)
+    return all(np.array_equal(*pair) for pair in zip(champion, candidate, strict=True))
 
 
 def _blocks_of(blocks: Any, rows: npt.NDArray[np.intp]) -> Any:
@@ -274,35 +296,31 @@ def _blocks_of(blocks: Any, rows: npt.NDArray[np.intp]) -> Any:
     return blocks.take(rows) if isinstance(blocks, Blocks) else np.asarray(blocks)[rows]
 
 
-def _metric(name: str | Metric) -> Metric:
-    return metric(name)  # the argument of the public functions has the same name
-
-
 def _check_settings(margin: float, tolerance: float, resamples: int, confidence: float) -> None:
     if not (margin >= 0 and tolerance >= 0):
         raise SettingsError(f"Margin and tolerance must not be negative; they are {margin} and {tolerance}.")
     if resamples < 100:
-        raise SettingsError(f"An interval needs at least 100 resamples; {resamples} were asked for.")
+        raise SettingsError(f"An interval needs at least 100 resamples; the setting is {resamples}.")
     if not 0.0 < confidence < 1.0:
         raise SettingsError(f"Confidence must be between 0 and 1, such as 0.95; it is {confidence}.")
 
 
 def _inputs(
-    one: Metric, y: npt.ArrayLike, champion: npt.ArrayLike | Predictions, candidate: npt.ArrayLike | Predictions
+    metric: Metric, y: npt.ArrayLike, champion: npt.ArrayLike | Predictions, candidate: npt.ArrayLike | Predictions
 ) -> tuple[npt.NDArray[Any], Sides]:
     """Outcomes and both models' predictions, checked."""
     outcomes = outcomes_of(y)
     if len(outcomes) == 0:
         raise DataError("A comparison needs at least one row with its outcome; there is none.")
-    sides = (_side(champion, outcomes, one, "champion"), _side(candidate, outcomes, one, "candidate"))
+    sides = (_side(champion, outcomes, metric, "champion"), _side(candidate, outcomes, metric, "candidate"))
     if sides[0].classes is not None and len(sides[0].classes) != len(sides[1].classes or ()):
         raise DataError(f"Both models need the same classes; they have {sides[0].classes} and {sides[1].classes}.")
     for side, who in zip(sides, ("champion's answers", "candidate's answers"), strict=True):
-        require(one, outcomes, side, who)
+        require(metric, outcomes, side, who)
     return outcomes, sides
 
 
-def _side(answers: npt.ArrayLike | Predictions, y: npt.NDArray[Any], one: Metric, who: str) -> Predictions:
+def _side(answers: npt.ArrayLike | Predictions, y: npt.NDArray[Any], metric: Metric, who: str) -> Predictions:
     if isinstance(answers, Predictions):
         return answers
     array = np.asarray(answers)
@@ -310,13 +328,15 @@ def _side(answers: npt.ArrayLike | Predictions, y: npt.NDArray[Any], one: Metric
         raise DataError(
             f"The {who}'s answers must be numbers, (n,) or (n, k); they came as {array.dtype} {array.shape}."
         )
-    lost = int(np.isnan(array.astype(np.float64)).reshape(len(array), -1).any(axis=1).sum())
-    if lost:
-        raise DataError(f"{lost} of {len(array)} of the {who}'s answers are NaN; leave those rows out, or mend them.")
-    if one.tasks == {"regression"}:
+    missing = int(np.isnan(array.astype(np.float64)).reshape(len(array), -1).any(axis=1).sum())
+    if missing:
+        raise DataError(
+            f"{missing} of {len(array)} of the {who}'s answers are NaN; leave those rows out, or mend them."
+        )
+    if metric.tasks == {"regression"}:
         return Predictions.of_values(array)
     classes = int(np.nan_to_num(y).max()) + 1
-    if array.ndim == 1 and one.needs == "prediction" and np.all(array == np.floor(array)):
+    if array.ndim == 1 and metric.needs == "prediction" and np.all(array == np.floor(array)):
         k = max(2, classes, int(array.max(initial=0)) + 1)
         return Predictions(array.astype(np.intp), classes=tuple(range(k)))
     return Predictions.of_probabilities(array)
@@ -337,7 +357,7 @@ def _without_interval(result: Comparison) -> Comparison:
 
 
 def _decide(result: Comparison) -> Comparison:
-    """The outcome that the interval gives, with its sentence."""
+    """The outcome that follows from the interval, with its reason."""
     low, high = result.interval
     if not (math.isfinite(low) and math.isfinite(high)):
         return replace(
@@ -361,25 +381,6 @@ def _decide(result: Comparison) -> Comparison:
         labels_needed=needed,
         reason=f"{result.metric} differs {span}: not settled by {result.n} outcomes; it takes {more}.",
     )
-
-
-def labels_needed(result: Comparison) -> int | None:
-    """Further outcomes until the interval settles the matter, if the difference stays and blocks stay as they are.
-
-    An interval shrinks with 1/sqrt(n). The difference found is uncertain itself, so that this many further outcomes
-    settle it about every second time; with twice n they do about four times in five. None where the difference lies
-    on a margin.
-    """
-    low, high = result.interval
-    d, below, above = result.difference, result.difference - low, high - result.difference
-    shrink = max(
-        _share(d - result.margin, below),
-        _share(-result.tolerance - d, above),
-        min(_share(d + result.tolerance, below), _share(result.margin - d, above)),
-    )
-    if shrink <= 1e-6:
-        return None
-    return max(1, math.ceil(result.n / shrink**2) - result.n)
 
 
 def _share(room: float, reach: float) -> float:

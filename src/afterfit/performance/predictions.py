@@ -1,4 +1,4 @@
-"""What a model answered: one small type for everybody who measures, compares, saves or serves models."""
+"""What a model answered: one small type for all code that measures, compares, saves or serves models."""
 
 from __future__ import annotations
 
@@ -104,24 +104,24 @@ class Predictions:
     def finite(self) -> npt.NDArray[np.bool_]:
         """(n,) which rows have a usable answer: all its numbers are finite, the ends of an interval too.
 
-        The one answer to that question: what is not usable is an error where it is served or scored, and counts
-        nowhere where answers are judged or monitored.
+        All code asks this one property. An answer that is not usable is an error in serving and scoring; evaluation
+        and monitoring leave it out.
         """
-        known: npt.NDArray[np.bool_] = np.isfinite(self.prediction)
+        usable: npt.NDArray[np.bool_] = np.isfinite(self.prediction)
         if self.probabilities is not None:
-            known &= np.isfinite(self.probabilities).all(axis=1)
+            usable &= np.isfinite(self.probabilities).all(axis=1)
         for end in (self.lower, self.upper):
             if end is not None:
-                known &= np.isfinite(end)
-        return known
+                usable &= np.isfinite(end)
+        return usable
 
     @property
     def labels(self) -> npt.NDArray[Any]:
-        """(n,) the prediction in the user's own words: class labels, or the numbers of a regression."""
+        """(n,) the predictions as the user knows them: class labels, or the numbers of a regression."""
         if self.classes is None:
             return self.prediction
-        named: npt.NDArray[Any] = np.asarray(self.classes)[self.prediction.astype(np.intp)]
-        return named
+        labels: npt.NDArray[Any] = np.asarray(self.classes)[self.prediction.astype(np.intp)]
+        return labels
 
     def take(self, rows: npt.NDArray[Any]) -> Predictions:
         """The same predictions for some rows: a boolean mask (n,) or row numbers."""
@@ -130,11 +130,11 @@ class Predictions:
 
     @classmethod
     def joined(cls, parts: Sequence[Predictions]) -> Predictions:
-        """The predictions of several stretches of rows by one model, in one piece, in order."""
+        """Concatenate one model's predictions for several parts of the rows, in order."""
 
-        def stacked(name: str) -> Any:
+        def concatenate(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else np.concatenate(values)
 
-        ends = [stacked(name) for name in ("probabilities", "lower", "upper")]
-        return cls(stacked("prediction"), ends[0], ends[1], ends[2], parts[0].classes)
+        ends = [concatenate(name) for name in ("probabilities", "lower", "upper")]
+        return cls(concatenate("prediction"), ends[0], ends[1], ends[2], parts[0].classes)

@@ -1,6 +1,7 @@
-"""How far class probabilities are off in a window: a shift of each class and one change of sharpness.
+"""How far a window's answers are off, as a few numbers fitted to its outcomes.
 
-How far a regression's errors are off in a window: moved by so much, and so many times as large.
+For class probabilities: a shift of each class's log-odds, and one change of sharpness. For a regression's errors: a
+change of their place and of their scale.
 """
 
 from collections.abc import Sequence
@@ -10,24 +11,25 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 MOST_CLASSES = 10
-"""Classes up to which each has a shift of its own; with more only the sharpness is looked at."""
+"""Up to so many classes each has a shift of its own; with more classes only the sharpness is fitted."""
 MOST_ROWS = 100_000
 FLOOR = 1e-6
 PRIOR = 1.0
-"""Standard deviation of the normal prior of each parameter, which keeps a window of one class from infinity."""
+"""Standard deviation of the normal prior of each parameter, which keeps the shift finite in a window of one class."""
 STEPS = 30
+SMALLEST = 1e-12
 
 
 def parameters(classes: int) -> int:
-    """How many numbers describe a shift: one a class but the first, and the sharpness."""
+    """How many numbers describe a shift: one for each class but the first, and the sharpness."""
     return classes if classes <= MOST_CLASSES else 1
 
 
-def shifted(probabilities: Floats, centre: Floats, theta: Floats) -> Floats:
+def shift_probabilities(probabilities: Floats, centre: Floats, theta: Floats) -> Floats:
     """Probabilities (n, k) under a shift theta (d,): softmax of log p + a + b (log p - centre).
 
     With two classes this is logit q = logit p + a + b (logit p - c): calibration in the large and its slope
-    (Cox 1958). `centre` are the (k,) logarithms of the classes' usual shares, so that `a` is felt where rows are.
+    (Cox 1958). `centre` are the (k,) logarithms of the classes' usual shares, so that `a` acts where the rows are.
     """
     logs = np.log(np.clip(probabilities, FLOOR, 1.0))
     logs += theta[-1] * (logs - centre)
@@ -52,35 +54,35 @@ def fit_shift(probabilities: Floats, y: npt.NDArray[np.intp], centre: Floats) ->
 
 def scores(probabilities: Floats, y: npt.NDArray[np.intp], centre: Floats, theta: Floats) -> Floats:
     """(n, d) each row's derivative of the log-likelihood."""
-    off = -shifted(probabilities, centre, theta)
-    off[np.arange(len(y)), y] += 1.0
-    sharp = (off * _leverage(probabilities, centre)).sum(axis=1)
-    return np.column_stack([off[:, 1:], sharp]) if len(theta) > 1 else sharp[:, None]
+    residual = -shift_probabilities(probabilities, centre, theta)
+    residual[np.arange(len(y)), y] += 1.0
+    sharpness = (residual * _leverage(probabilities, centre)).sum(axis=1)
+    return np.column_stack([residual[:, 1:], sharpness]) if len(theta) > 1 else sharpness[:, None]
 
 
 def information(probabilities: Floats, centre: Floats, theta: Floats) -> Floats:
-    """(d, d) expected information of the rows."""
-    q = shifted(probabilities, centre, theta)
-    lever = _leverage(probabilities, centre)
-    mean = (q * lever).sum(axis=1)
-    sharp = float(((q * lever**2).sum(axis=1) - mean**2).sum())
+    """(d, d) expected (Fisher) information of the rows."""
+    q = shift_probabilities(probabilities, centre, theta)
+    leverage = _leverage(probabilities, centre)
+    mean = (q * leverage).sum(axis=1)
+    sharpness = float(((q * leverage**2).sum(axis=1) - mean**2).sum())
     if len(theta) == 1:
-        return np.array([[sharp]])
+        return np.array([[sharpness]])
     rest = q[:, 1:]
-    found = np.empty((len(theta), len(theta)))
-    found[:-1, :-1] = np.diag(rest.sum(axis=0)) - rest.T @ rest
-    found[-1, :-1] = found[:-1, -1] = (rest * (lever[:, 1:] - mean[:, None])).sum(axis=0)
-    found[-1, -1] = sharp
-    return found
+    fisher = np.empty((len(theta), len(theta)))
+    fisher[:-1, :-1] = np.diag(rest.sum(axis=0)) - rest.T @ rest
+    fisher[-1, :-1] = fisher[:-1, -1] = (rest * (leverage[:, 1:] - mean[:, None])).sum(axis=0)
+    fisher[-1, -1] = sharpness
+    return fisher
 
 
-def variances(found: Floats) -> Floats:
+def variances(fisher: Floats) -> Floats:
     """(d,) variances of the parameters by chance alone, from their information and the prior's."""
-    return np.asarray(np.diag(np.linalg.inv(found + np.eye(len(found)) / PRIOR**2)))
+    return np.asarray(np.diag(np.linalg.inv(fisher + np.eye(len(fisher)) / PRIOR**2)))
 
 
-def design(gradient: Floats, found: Floats, blocks: npt.NDArray[np.intp], inflation: float) -> Floats:
-    """(d,) how many times larger the variances are because rows of one block share their luck; at least 1.
+def design(gradient: Floats, fisher: Floats, blocks: npt.NDArray[np.intp], inflation: float) -> Floats:
+    """(d,) the design effect: how many times larger variances are because rows of a block are dependent; at least 1.
 
     The ratio of the variance between blocks (Liang and Zeger 1986) to that of independent rows.
     """
@@ -88,13 +90,13 @@ def design(gradient: Floats, found: Floats, blocks: npt.NDArray[np.intp], inflat
     if count < 5:
         return np.ones(gradient.shape[1])
     sums = np.stack([np.bincount(blocks, weights=column, minlength=count) for column in gradient.T], axis=1)
-    inverse = np.linalg.inv(found + np.eye(len(found)) / PRIOR**2)
+    inverse = np.linalg.inv(fisher + np.eye(len(fisher)) / PRIOR**2)
     between = inverse @ (sums.T @ sums) @ inverse * count / (count - 1) * inflation
     return np.maximum(np.diag(between) / np.diag(inverse), 1.0)
 
 
 def thinned(rows: int, most: int = MOST_ROWS) -> slice:
-    """At most so many rows, evenly spaced."""
+    """The slice that takes at most so many rows, evenly spaced."""
     return slice(None, None, max(1, -(-rows // most)))
 
 
@@ -104,37 +106,34 @@ def centre_of(shares: Sequence[float], classes: int) -> Floats:
     return np.asarray(np.log(np.clip(usual, 1e-3, 1.0)))
 
 
-def _leverage(probabilities: Floats, centre: Floats) -> Floats:
-    return np.asarray(np.log(np.clip(probabilities, FLOOR, 1.0)) - centre)
-
-
-SMALLEST = 1e-12
-
-
-def shifted_errors(points: Floats, off: Floats) -> Floats:
-    """Errors (n, p) under `off`: moved by off[0] mean absolute errors, their spread times exp(off[1])."""
-    centre, scale = _parts(points)
-    return np.asarray((centre + off[0] * scale)[:, None] + np.exp(off[1]) * (points - centre[:, None]))
+def shift_errors(points: Floats, shift: Floats) -> Floats:
+    """Errors (n, p) under `shift`: moved by shift[0] mean absolute errors, their spread times exp(shift[1])."""
+    centre, scale = _place_and_scale(points)
+    return np.asarray((centre + shift[0] * scale)[:, None] + np.exp(shift[1]) * (points - centre[:, None]))
 
 
 def fit_errors(prediction: Floats, points: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-    """By how much the errors of n rows are off what `points` (n, p) say of them.
+    """How far the errors of n rows are from those that `points` (n, p) expect of them.
 
     Returns:
-        off (2,): a ratio of sums, and the logarithm of one; the information (2, 2) and the scores (n, 2) that the
-        linearised ratios have, as a likelihood would.
+        The shift (2,): a ratio of sums, and the logarithm of another one. Then the information (2, 2) and the scores
+        (n, 2) of the linearised ratios, in the form in which a likelihood has them.
     """
-    centre, scale = _parts(points)
+    centre, scale = _place_and_scale(points)
     error = y - prediction - centre
-    move = error.sum() / scale.sum()
-    left = error - move * scale
-    growth = max(np.abs(left).sum() / scale.sum(), 1e-3)
-    rest = np.column_stack([left, np.abs(left) - growth * scale])
-    total = scale.sum() * np.array([1.0, growth])
-    squares = np.maximum((rest**2).sum(axis=0), SMALLEST)
-    return np.array([move, np.log(growth)]), np.diag(total**2 / squares), rest * (total / squares)
+    place = error.sum() / scale.sum()
+    residual = error - place * scale
+    scale_ratio = max(np.abs(residual).sum() / scale.sum(), 1e-3)
+    deviations = np.column_stack([residual, np.abs(residual) - scale_ratio * scale])
+    total = scale.sum() * np.array([1.0, scale_ratio])
+    squares = np.maximum((deviations**2).sum(axis=0), SMALLEST)
+    return np.array([place, np.log(scale_ratio)]), np.diag(total**2 / squares), deviations * (total / squares)
 
 
-def _parts(points: Floats) -> tuple[Floats, Floats]:
+def _place_and_scale(points: Floats) -> tuple[Floats, Floats]:
     centre = points.mean(axis=1)
     return centre, np.maximum(np.abs(points - centre[:, None]).mean(axis=1), SMALLEST)
+
+
+def _leverage(probabilities: Floats, centre: Floats) -> Floats:
+    return np.asarray(np.log(np.clip(probabilities, FLOOR, 1.0)) - centre)
