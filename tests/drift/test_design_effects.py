@@ -14,17 +14,17 @@ MINUTE = 60
 
 def test_units_go_from_the_finest_that_is_not_too_fine_to_the_coarsest_that_is_repeated():
     minutes = np.arange(50_000) * MINUTE
-    assert design_effects.chosen_units(minutes) == ("10 minutes", "hour", "6 hours", "day")
+    assert design_effects.choose_units(minutes) == ("10 minutes", "hour", "6 hours", "day")
 
 
 def test_units_that_hold_the_same_rows_as_the_next_are_left_out():
     hours = np.repeat(np.arange(2_000), 5) * 3_600
-    assert design_effects.chosen_units(hours)[0] == "hour"
+    assert design_effects.choose_units(hours)[0] == "hour"
 
 
 def test_too_little_time_has_no_units():
-    assert design_effects.chosen_units(np.zeros(100, dtype=np.int64)) == ()
-    assert design_effects.chosen_units(np.full(100, design_effects.MISSING_TIME)) == ()
+    assert design_effects.choose_units(np.zeros(100, dtype=np.int64)) == ()
+    assert design_effects.choose_units(np.full(100, design_effects.MISSING_TIME)) == ()
 
 
 def test_each_unit_is_cut_by_the_next():
@@ -37,7 +37,7 @@ def test_each_unit_is_cut_by_the_next():
 def test_values_shared_by_an_hour_and_nothing_else_correlate_in_the_hour_only(rows, seed):
     seconds = np.repeat(np.arange(len(rows)) * 3_600, np.array(rows) + 1)
     values = np.random.default_rng(seed).normal(size=len(rows))[seconds // 3_600]
-    sample = design_effects.cut(seconds, ("hour",))
+    sample = design_effects.cut_into_blocks(seconds, ("hour",))
     sums = np.add.reduceat(values - values.mean(), sample.starts)[:, None]
     (lag,) = design_effects.lag_correlations(sums, np.array([values.var()]), sample)
     assert lag[0] == pytest.approx(1.0, abs=0.6)
@@ -57,7 +57,7 @@ def test_the_variance_of_a_difference_is_the_one_that_simulation_gives():
     draws = [draw() for _ in range(3_000)]
     simulated = np.var([values[window].mean() - values[reference].mean() for values in draws])
     counts = [dict(zip(*np.unique(hours[rows], return_counts=True), strict=True)) for rows in (window, reference)]
-    spread = design_effects.spread(*counts, (int(window.sum()), int(reference.sum())), units, sizes)
+    spread = design_effects.time_dependence(*counts, (int(window.sum()), int(reference.sum())), units, sizes)
     design = spread.design_effect(np.array([[2 / 3], [1 / 3]]))
     assert design[0] * spread.rows == pytest.approx(simulated, rel=0.12)
 
@@ -65,8 +65,8 @@ def test_the_variance_of_a_difference_is_the_one_that_simulation_gives():
 def test_a_window_drawn_from_the_same_hours_as_the_reference_has_no_design_effect():
     reference = dict.fromkeys(range(500), 100)
     window = dict.fromkeys(range(500), 4)
-    drawn = design_effects.spread(window, reference, (2_000, 50_000), ("hour",), (500,))
-    following = design_effects.spread({1_000: 2_000}, reference, (2_000, 50_000), ("hour",), (500,))
+    drawn = design_effects.time_dependence(window, reference, (2_000, 50_000), ("hour",), (500,))
+    following = design_effects.time_dependence({1_000: 2_000}, reference, (2_000, 50_000), ("hour",), (500,))
     assert drawn.design_effect(np.array([[0.9]]))[0] == 1.0
     assert following.design_effect(np.array([[0.9]]))[0] > 1_000
 
@@ -74,13 +74,13 @@ def test_a_window_drawn_from_the_same_hours_as_the_reference_has_no_design_effec
 def test_a_window_without_times_is_taken_to_follow_the_reference():
     reference = dict.fromkeys(range(500), 100)
     units = ("hour",), (500,)
-    untold = design_effects.spread({}, reference, (2_000, 50_000), *units)
-    following = design_effects.spread({500 + i: 100 for i in range(20)}, reference, (2_000, 50_000), *units)
+    untold = design_effects.time_dependence({}, reference, (2_000, 50_000), *units)
+    following = design_effects.time_dependence({500 + i: 100 for i in range(20)}, reference, (2_000, 50_000), *units)
     assert untold.design_effect(np.array([[0.5]])) == pytest.approx(following.design_effect(np.array([[0.5]])))
 
 
 def test_without_units_each_row_counts_for_one():
-    spread = design_effects.spread({}, {}, (100, 100), (), ())
+    spread = design_effects.time_dependence({}, {}, (100, 100), (), ())
     assert spread.design_effect(np.zeros((0, 3))).tolist() == [1.0, 1.0, 1.0]
 
 

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 import afterfit
-from afterfit.drift.reference import Reference, cleaned, compare, distances, predicted, renamed
+from afterfit.drift.reference import (
+    Reference,
+    clear_missing_marks,
+    compare,
+    distances,
+    prediction_columns,
+    rename_columns,
+)
 from afterfit.errors import DataError
 from afterfit.model.training import reference, train
 from afterfit.performance.predictions import Predictions
@@ -37,7 +44,7 @@ def window(learnt, model, frame):
     """The profiles of other rows as the version would see them."""
     checked, answers = model.scorer.score(frame)
     assert not checked.bad.any()
-    rows = renamed(predicted(answers), learnt.predictions)
+    rows = rename_columns(prediction_columns(answers), learnt.predictions)
     outcomes = pd.DataFrame({"late": frame["late"].to_numpy()})
     return Reference(
         learnt.features.measure(frame), learnt.predictions.measure(rows), learnt.outcomes.measure(outcomes)
@@ -134,7 +141,7 @@ def test_what_is_no_saved_profile_is_refused_with_the_reason(text, said):
 
 def test_marks_for_missing_values_are_taken_out_of_text_columns_only():
     frame = pd.DataFrame({"a": ["1", " ? ", None], "b": [1.0, 2.0, 3.0], "c": pd.Categorical(["?", "x", "y"])})
-    clean = cleaned(frame, ["?"])
+    clean = clear_missing_marks(frame, ["?"])
     assert clean["a"].isna().tolist() == [False, True, True]
     assert clean["b"].tolist() == [1.0, 2.0, 3.0]
     assert clean["c"].isna().tolist() == [True, False, False]
@@ -143,9 +150,9 @@ def test_marks_for_missing_values_are_taken_out_of_text_columns_only():
 
 def test_the_answers_of_several_classes_and_of_numbers_are_columns():
     many = Predictions.of_probabilities(np.full((3, 12), 1 / 12), tuple(f"c{i}" for i in range(12)))
-    assert list(predicted(many))[:3] == ["prediction", "probability of c0", "probability of c1"]
-    assert len(predicted(many).columns) == 11
-    numbers = predicted(Predictions.of_values([1.0, 2.0], [0.0, 1.0], [3.0, 4.0]))
+    assert list(prediction_columns(many))[:3] == ["prediction", "probability of c0", "probability of c1"]
+    assert len(prediction_columns(many).columns) == 11
+    numbers = prediction_columns(Predictions.of_values([1.0, 2.0], [0.0, 1.0], [3.0, 4.0]))
     assert numbers.to_dict("list") == {"prediction": [1.0, 2.0]}
 
 

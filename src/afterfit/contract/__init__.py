@@ -1,4 +1,4 @@
-"""What a row must look like, learnt from training rows: columns by kind, values read from text, rows as numbers.
+"""What a row must look like, learnt from training rows: kinds of columns, values read from text, rows as numbers.
 
 It never reads a source, and knows no use case, no model and no answer. Words: docs/glossary.md.
 """

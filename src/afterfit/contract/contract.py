@@ -1,11 +1,12 @@
 """The contract: what a row must look like, learnt from training rows; it checks frames and single rows alike.
 
-What comes and what happens (the answer's warnings and errors carry these codes):
+What may come, and what happens then (warnings and errors of the answer carry these codes):
 
 - a value is missing or a column absent: predicted, `missing` or `absent_column`; `required_missing` is an error where
   the column is required;
 - a category that training never saw: predicted as "other", `unseen_category`;
-- "12.5", "true" or an ISO date for the right kind: read silently; a fraction for an integer: `not_integer`;
+- "12.5", "true" or an ISO date as text, where the kind fits: read without a warning; a fraction for an integer:
+  `not_integer`;
 - a number outside the trained range: predicted, `out_of_range`; infinities are errors (`infinite`);
 - anything else that cannot be read: an error of its row (`invalid_number`, `invalid_boolean`, `invalid_datetime`), or,
   with on_invalid="missing" and where the column is not required, a missing value (`invalid`);
@@ -27,7 +28,7 @@ import pandas as pd
 from afterfit.contract.checks import MUST_BE, Checked, CheckedRow, Issue, Note, RowChecker, check_series, check_values
 from afterfit.contract.columns import Column, Kind, OnInvalid, check_kind, infer_kind, learn_column, suggest_marks
 from afterfit.contract.datetimes import ParsedDatetimes, parse_datetimes
-from afterfit.contract.values import shown
+from afterfit.contract.values import display_value
 from afterfit.errors import DataError, SchemaError
 
 __all__ = [
@@ -45,24 +46,23 @@ __all__ = [
 ]
 
 FORMAT = 1
-MOST_NAMED = 20  # unknown columns that are named; the rest is counted
-LONGEST_NAME = 100  # characters of an unknown name that a rename is sought for
+MOST_UNKNOWN = 20  # unknown columns that are named; the rest is counted
 UNREADABLE = frozenset({*MUST_BE, "invalid"})
-WIDEST = 1_000  # columns of a row above which nothing of it is kept
-LONGEST_NAME = 200  # characters of a column's name above which nothing of its row is kept
-REMEMBERED = 256  # different sets of unknown columns whose warnings are kept
+WIDEST_REMEMBERED = 1_000  # the warnings of a row with more columns are not kept
+LONGEST_NAME = 200  # nor are those of a row with a longer name; of a longer name only the start is compared
+REMEMBERED = 256  # different sets of columns whose warnings are kept
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a row must look like. Column order is that of training; the order of what comes does not matter."""
+    """What a row must look like. The columns are in the order of training; a row or frame may have any order."""
 
     columns: tuple[Column, ...]
 
     def __post_init__(self) -> None:
-        doubled = _doubled([column.name for column in self.columns])
-        if doubled:
-            raise DataError(f"A contract names each column once; {', '.join(doubled)} came more than once.")
+        duplicates = _duplicates([column.name for column in self.columns])
+        if duplicates:
+            raise DataError(f"A contract names each column once; {', '.join(duplicates)} came more than once.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,157 +97,126 @@ class Contract:
             raise DataError(f"A saved contract must be JSON; {error}.") from error
 
     def check_frame(self, frame: pd.DataFrame) -> Checked:
-        """Hold a frame against the contract, column by column.
+        """Check a frame against the contract, column by column.
 
         Raises:
             SchemaError: The frame has two columns of the same name.
         """
-        _names(frame)
-        places = {name: place for place, name in enumerate(frame.columns) if isinstance(name, str)}
+        _unique_names(frame)
+        positions = {name: position for position, name in enumerate(frame.columns) if isinstance(name, str)}
         values: dict[str, Any] = {}
         issues: list[Issue] = []
         for column in self.columns:
-            place = places.get(column.name)
-            series = None if place is None else frame.iloc[:, place]
-            values[column.name], found = check_series(series, column, len(frame))
-            issues += found
+            position = positions.get(column.name)
+            series = None if position is None else frame.iloc[:, position]
+            values[column.name], column_issues = check_series(series, column, len(frame))
+            issues += column_issues
         # a frame without rows has absent columns, but no row to warn
         return Checked(len(frame), values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(frame.columns))
 
     def check_columns(self, columns: Mapping[str, Sequence[Any]], size: int) -> Checked:
-        """Hold columns of Python objects, each of `size` values as JSON brings them, against the contract.
+        """Check columns of Python objects, each of `size` values as JSON brings them.
 
-        Gives what `check_frame` gives for a frame of them.
+        The result is that of `check_frame` for a frame of these columns.
         """
         values: dict[str, Any] = {}
         issues: list[Issue] = []
         for column in self.columns:
-            came = columns.get(column.name)
-            one = (
+            column_values = columns.get(column.name)
+            values[column.name], column_issues = (
                 check_series(None, column, size)
-                if came is None
-                else check_values(came, column, self._code_of[column.name])
+                if column_values is None
+                else check_values(column_values, column, self._code_of[column.name])
             )
-            values[column.name] = one[0]
-            issues += one[1]
+            issues += column_issues
         return Checked(size, values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(columns))
 
     @cached_property
     def _code_of(self) -> dict[str, dict[str, int]]:
-        return {one.name: {text: code for code, text in enumerate(one.categories)} for one in self.columns}
+        return {column.name: {text: code for code, text in enumerate(column.categories)} for column in self.columns}
 
     @cached_property
     def _check_row(self) -> RowChecker:
         return RowChecker(self.columns)
 
     @cached_property
-    def _unknown(self) -> dict[frozenset[Any], list[Note]]:
+    def _remembered_notes(self) -> dict[frozenset[Any], list[Note]]:
         return {}
 
     def check_row(self, row: Mapping[str, Any]) -> CheckedRow:
-        """Hold one row, as JSON brings it, against the contract; gives what `check_frame` gives for the same row.
+        """Check one row, as JSON brings it; the result is that of `check_frame` for the same row.
 
         Raises:
             DataError: The row is not a mapping.
         """
-        values, warnings, errors, found = self._check_row(row)
-        if len(row) != found:
-            warnings += self._remembered_unknown(row)
+        values, warnings, errors, present_count = self._check_row(row)
+        if len(row) != present_count:
+            warnings += self._unknown_columns_of_row(row)
         return CheckedRow(values, warnings, errors)
 
-    def _remembered_unknown(self, row: Mapping[str, Any]) -> list[Note]:
+    def _unknown_columns_of_row(self, row: Mapping[str, Any]) -> list[Note]:
         names = frozenset(row)
-        notes = self._unknown.get(names)
+        notes = self._remembered_notes.get(names)
         if notes is None:
             notes = self.unknown_columns(row)
-            if len(names) > WIDEST or any(len(str(name)) > LONGEST_NAME for name in names):
+            if len(names) > WIDEST_REMEMBERED or any(len(str(name)) > LONGEST_NAME for name in names):
                 return notes
-            if len(self._unknown) >= REMEMBERED:
-                self._unknown.clear()
-            self._unknown[names] = notes
-        return [one.copy() for one in notes]
+            if len(self._remembered_notes) >= REMEMBERED:
+                self._remembered_notes.clear()
+            self._remembered_notes[names] = notes
+        return [note.copy() for note in notes]
 
     def unknown_columns(self, names: Iterable[Any]) -> list[Note]:
-        """One warning for each name that the contract does not know, by name; at most 20 are named, the rest counted.
+        """One warning for each unknown name, sorted by name; at most 20 are named, and the rest is counted.
 
-        `suggestion` is the contract's column that was probably meant: one that is absent and spelled alike, or the
-        only absent one where only one is unknown; otherwise None.
+        `suggestion` is the contract's column that was probably meant: an absent one with a similar name, or the only
+        absent one where only one name is unknown; otherwise None.
         """
-        came = set(names)
-        absent = [name for name in self.names if name not in came]
-        unknown = sorted(str(name) for name in came.difference(self.names))
+        present = set(names)
+        absent = [name for name in self.names if name not in present]
+        unknown = sorted(str(name) for name in present.difference(self.names))
         notes: list[Note] = [
-            {"column": str(shown(name)), "code": "unknown_column", "value": None, "suggestion": suggestion}
-            for name, suggestion in zip(unknown, _renames(unknown[:MOST_NAMED], absent), strict=False)
+            {"column": str(display_value(name)), "code": "unknown_column", "value": None, "suggestion": suggestion}
+            for name, suggestion in zip(unknown, _suggest_renames(unknown[:MOST_UNKNOWN], absent), strict=False)
         ]
-        if len(unknown) > MOST_NAMED:
-            rest = f"{len(unknown) - MOST_NAMED} more columns"
+        if len(unknown) > MOST_UNKNOWN:
+            rest = f"{len(unknown) - MOST_UNKNOWN} more columns"
             notes.append({"column": None, "code": "unknown_column", "value": rest, "suggestion": None})
         return notes
 
     def differences(self, other: "pd.DataFrame | Contract") -> list[str]:
-        """How a table, or another contract, differs from this one: a sentence a column, none where it fits.
+        """How a table, or another contract, differs from this one: one sentence for each column that differs.
 
-        Of a table its values are read by this contract; of a contract the kinds are compared.
+        The values of a table are read by this contract; of another contract the kinds are compared.
         """
         if isinstance(other, Contract):
             kinds = {column.name: column.kind for column in other.columns}
             pairs = [(c.name, c.kind, kinds.get(c.name, c.kind)) for c in self.columns]
-            wrong = {name: f"{kind} is expected, {came} came." for name, kind, came in pairs if kind != came}
-            return self._differences(list(kinds), wrong)
+            problems = {
+                name: f"{kind} is expected, {kind_of_other} came."
+                for name, kind, kind_of_other in pairs
+                if kind != kind_of_other
+            }
+            return self._differences(list(kinds), problems)
         checked = self.check_frame(other)
-        wrong = {}
+        problems = {}
         for issue in checked.issues:
-            if issue.code in UNREADABLE and issue.column.name not in wrong:
-                came = issue.notes(issue.rows[:1])[0]["value"]
-                first = "" if issue.column.private else f" (first in row {issue.rows[0]}: {came!r})"
+            if issue.code in UNREADABLE and issue.column.name not in problems:
+                first_value = issue.notes(issue.rows[:1])[0]["value"]
+                first = "" if issue.column.private else f" (first in row {issue.rows[0]}: {first_value!r})"
                 counts = f"{len(issue.rows)} of {checked.size} rows"
-                wrong[issue.column.name] = f"{issue.column.kind} is expected; {counts} have {issue.code}{first}."
-        return self._differences([str(name) for name in other.columns], wrong)
+                problems[issue.column.name] = f"{issue.column.kind} is expected; {counts} have {issue.code}{first}."
+        return self._differences([str(name) for name in other.columns], problems)
 
     def _differences(self, names: Sequence[str], wrong: Mapping[str, str]) -> list[str]:
         known = set(names)
         absent = {c.name: f"absent; {c.kind} is expected." for c in self.columns if c.name not in known}
-        told = {**wrong, **absent}
-        lines = [f"{name}: {told[name]}" for name in self.names if name in told]
-        for one in self.unknown_columns(names):
-            hint = f"; was {one['suggestion']} meant?" if one["suggestion"] else "."
-            lines.append(f"{one['column'] or one['value']}: not in the contract{hint}")
+        problem_of = {**wrong, **absent}
+        lines = [f"{name}: {problem_of[name]}" for name in self.names if name in problem_of]
+        for note in self.unknown_columns(names):
+            hint = f"; was {note['suggestion']} meant?" if note["suggestion"] else "."
+            lines.append(f"{note['column'] or note['value']}: not in the contract{hint}")
         return lines
-
-
-def _renames(unknown: Sequence[str], absent: Sequence[str]) -> list[str | None]:
-    if len(unknown) == len(absent) == 1:
-        return [absent[0]]
-    left = list(absent)
-    found: list[str | None] = []
-    for name in unknown:
-        close = difflib.get_close_matches(name[:LONGEST_NAME], left, n=1)
-        found.append(close[0] if close else None)
-        left = [one for one in left if one not in close]
-    return found
-
-
-def _doubled(names: Sequence[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)
-
-
-def _names(frame: pd.DataFrame, kind_of_error: type[DataError] = SchemaError) -> list[str]:
-    names = [str(name) for name in frame.columns]
-    doubled = _doubled(names)
-    if doubled:
-        raise kind_of_error(
-            f"Column names must be unique; {', '.join(doubled)} came more than once. Rename or drop one."
-        )
-    return names
-
-
-def _check_known(names: Iterable[str], columns: Sequence[str], what: str) -> None:
-    for name in names:
-        if name not in columns:
-            close = difflib.get_close_matches(str(name), columns, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else f" The table has {', '.join(columns)}."
-            raise DataError(f"{what} names the column {name!r}, which the table does not have.{hint}")
 
 
 def learn(
@@ -264,41 +233,76 @@ def learn(
 
     Args:
         frame: Training rows (n, columns); the target and other non-features belong into `ignore`.
-        kinds: Kinds of some columns; the others' are inferred (`infer_kind`).
+        kinds: Kinds of some columns; those of the others are inferred (`infer_kind`).
         required: Columns without which a row is not predicted.
-        private: Columns whose values must not appear in warnings and errors. The texts of a private category are
+        private: Columns whose values must not appear in warnings and errors. The categories of a private column are
             still part of the contract, since the encoder needs them.
-        marks: Texts that count as missing besides empty ones; for all columns, or by column.
+        marks: Texts that count as missing besides empty ones, for all columns or by column.
         on_invalid: Whether a value that cannot be read is its row's error or counts as missing.
         ignore: Columns that are no features; they need not be there.
 
     Raises:
-        DataError: No rows, no columns left, a column name twice or not text, an option that names an unknown column.
+        DataError: There are no rows or no columns left, a column name is not text or comes twice, or an option names
+            an unknown column.
     """
     for name in frame.columns:
         if not isinstance(name, str):
             raise DataError(f"Column names must be texts; got {name!r} ({type(name).__name__}). Rename it.")
-    names = _names(frame, DataError)
+    names = _unique_names(frame, DataError)
     if not len(frame):
         raise DataError("A contract is learnt from rows; the table has none.")
     kinds, required, private, ignore = dict(kinds or {}), set(required), set(private), set(ignore)
     by_column = dict(marks) if isinstance(marks, Mapping) else dict.fromkeys(names, marks)
-    for what, named in (("kinds", kinds), ("required", required), ("private", private), ("marks", by_column)):
-        _check_known(sorted(named), names, what)
+    for option, option_names in (("kinds", kinds), ("required", required), ("private", private), ("marks", by_column)):
+        _check_known(sorted(option_names), names, option)
     features = [name for name in names if name not in ignore]
     if not features:
         raise DataError("A contract needs at least one feature column; all columns of the table are ignored.")
     columns = []
     for name in features:
-        own = by_column.get(name, ())
-        own = [own] if isinstance(own, str) else own
+        column_marks = by_column.get(name, ())
+        column_marks = [column_marks] if isinstance(column_marks, str) else column_marks
         blank = Column(
             name=name,
-            kind=check_kind(kinds[name], name) if name in kinds else infer_kind(frame[name], own),
+            kind=check_kind(kinds[name], name) if name in kinds else infer_kind(frame[name], column_marks),
             required=name in required,
             on_invalid=on_invalid,
-            marks=tuple(dict.fromkeys(mark.strip() for mark in own)),
+            marks=tuple(dict.fromkeys(mark.strip() for mark in column_marks)),
             private=name in private,
         )
         columns.append(learn_column(frame[name], blank))
     return Contract(tuple(columns))
+
+
+def _check_known(names: Iterable[str], columns: Sequence[str], option: str) -> None:
+    for name in names:
+        if name not in columns:
+            close = difflib.get_close_matches(str(name), columns, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" The table has {', '.join(columns)}."
+            raise DataError(f"{option} names the column {name!r}, which the table does not have.{hint}")
+
+
+def _suggest_renames(unknown: Sequence[str], absent: Sequence[str]) -> list[str | None]:
+    if len(unknown) == len(absent) == 1:
+        return [absent[0]]
+    remaining = list(absent)
+    suggestions: list[str | None] = []
+    for name in unknown:
+        close = difflib.get_close_matches(name[:LONGEST_NAME], remaining, n=1)
+        suggestions.append(close[0] if close else None)
+        remaining = [candidate for candidate in remaining if candidate not in close]
+    return suggestions
+
+
+def _unique_names(frame: pd.DataFrame, kind_of_error: type[DataError] = SchemaError) -> list[str]:
+    names = [str(name) for name in frame.columns]
+    duplicates = _duplicates(names)
+    if duplicates:
+        raise kind_of_error(
+            f"Column names must be unique; {', '.join(duplicates)} came more than once. Rename or drop one."
+        )
+    return names
+
+
+def _duplicates(names: Sequence[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)

@@ -1,7 +1,7 @@
-"""Dates and times in the ways that people write them, as microseconds since 1970 in UTC.
+"""Dates and times as people write them, read as microseconds since 1970 in UTC.
 
-ISO 8601 is always understood, with a time zone or without one. Dates such as 10/13/2014 need to know whether the day
-or the month stands first: a column's own values decide that once, in training, and the decision is kept.
+ISO 8601 is always understood, with a time zone or without one. For dates such as 10/13/2014 it must be known whether
+the day or the month comes first: the values of the column decide that once, in training, and the decision is kept.
 """
 
 import re
@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from afterfit.contract.values import NO_MARKS, decoded, distinct, is_missing, is_missing_text
+from afterfit.contract.values import NO_MARKS, decode_text, distinct_values, is_missing, is_missing_text
 
 Array64 = npt.NDArray[np.datetime64]
 Mask = npt.NDArray[np.bool_]
@@ -33,12 +33,13 @@ _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(?:([Zz])|([+-])(\d\d):?(\d\d))?)?",
     re.ASCII,
 )
-_PLAIN = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$"  # the ISO texts that numpy reads alike
-_FORM = np.frombuffer(b"0000-00-00T00:00:00\n", dtype=np.uint8)[:, None]
-_ABOVE = np.frombuffer(b"9999-99-99T99:99:99\n", dtype=np.uint8)[:, None] - _FORM  # how far above it a text may be
-_ABOVE[10] = 255  # "T" or a space
-MANY = 100  # distinct values from which on the plain ones are worth a way of their own
-_PEOPLE = re.compile(
+_PLAIN = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$"  # ISO texts that numpy reads in the same way
+_SMALLEST = np.frombuffer(b"0000-00-00T00:00:00\n", dtype=np.uint8)[:, None]
+# how far the code of a character may be above that in _SMALLEST, at each position
+_LARGEST_ABOVE = np.frombuffer(b"9999-99-99T99:99:99\n", dtype=np.uint8)[:, None] - _SMALLEST
+_LARGEST_ABOVE[10] = 255  # "T" or a space
+FEWEST_PLAIN = 100  # from this many distinct values on, plain texts are read all at once
+_NUMERIC_DATE = re.compile(
     r"(\d{1,4})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})"
     r"(?:[T ,]\s?(\d{1,2}):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(?:\s?([AaPp])\.?[Mm]\.?)?)?",
     re.ASCII,
@@ -49,9 +50,9 @@ _PEOPLE = re.compile(
 class ParsedDatetimes:
     """A column read as dates and times.
 
-    `values` is datetime64[us] (n,), naive UTC, NaT where missing or unreadable; `bad` (n,) marks the unreadable rows;
+    `values` is datetime64[us] (n,), naive UTC, NaT where missing or unreadable. `bad` (n,) marks the unreadable rows.
     `format` is None for ISO, otherwise the pattern of the date part as `strptime` writes it ("%m/%d/%Y"; a time of day
-    may follow); `note` says so where the order of day and month had to be assumed, and is empty otherwise.
+    may follow). `note` says where the order of day and month had to be assumed; otherwise it is empty.
     """
 
     values: Array64
@@ -60,99 +61,65 @@ class ParsedDatetimes:
     note: str
 
 
-def _clock(hour: str | None, minute: str, second: str | None, fraction: str | None, half: str | None) -> int | None:
-    """Microseconds since midnight; None where there is no such time."""
-    if hour is None:
-        return 0
-    hours, minutes, seconds = int(hour), int(minute), int(second or 0)
-    if half is not None:
-        if not 1 <= hours <= 12:
-            return None
-        hours = hours % 12 + (12 if half in "pP" else 0)
-    if hours > 23 or minutes > 59 or seconds > 59:
-        return None
-    return (hours * 3600 + minutes * 60 + seconds) * SECOND + (int(fraction[:6].ljust(6, "0")) if fraction else 0)
+def parse_datetimes(series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS) -> ParsedDatetimes:
+    """Read a column of dates and times in the format that its own values decide.
+
+    Accepts datetime64 columns, Python and numpy dates, and texts: ISO 8601, and day, month and year between slashes,
+    dots or dashes, with or without a time of day. Never raises: `bad` marks what could not be read.
+    """
+    if getattr(series.dtype, "kind", "O") == "M":
+        values, is_bad = _read_native(series)
+        return ParsedDatetimes(values, None, is_bad, "")
+    pattern, note = choose_format(distinct_values(series)[1], marks)
+    values, is_bad = to_datetimes(series, marks, pattern)
+    return ParsedDatetimes(values, pattern, is_bad, note)
 
 
-def _stamp(year: int, month: int, day: int, clock: int | None) -> int | None:
-    if clock is None:
-        return None
-    try:
-        return (date(year, month, day).toordinal() - _EPOCH_DAY) * DAY + clock
-    except ValueError:
-        return None
+def choose_format(values: Sequence[Any], marks: Collection[str] = NO_MARKS) -> tuple[str | None, str]:
+    """The format that reads most of the values that are not ISO, and a note where it had to be assumed.
+
+    Values decide: 13 can only be a day. Where no value decides, the month is taken to come first, except in dates with
+    dots (13.10.2014), in which the day comes first by custom.
+    """
+    if _plain_stamps(values) is not None:
+        return None, ""
+    votes: dict[str, int] = {}
+    for value in values:
+        text = value.strip() if isinstance(value, str) else ""
+        match = _NUMERIC_DATE.fullmatch(text) if len(text) <= LONGEST and not is_missing_text(text, marks) else None
+        if match is not None and _parse_iso(text) is None:
+            for pattern in _possible_formats(match):
+                votes[pattern] = votes.get(pattern, 0) + 1
+    if not votes:
+        return None, ""
+    most_votes = max(votes.values())
+    best = [pattern for pattern, count in votes.items() if count == most_votes]
+    chosen = min(best, key=lambda pattern: (pattern.startswith("%d") != ("." in pattern), pattern))
+    alternatives = [pattern for pattern in best if sorted(pattern) == sorted(chosen) and pattern != chosen]
+    if not alternatives:
+        return chosen, ""
+    order = "day first" if chosen.startswith("%d") else "month first"
+    return chosen, f"no value tells day from month; read as {order} ({chosen})"
 
 
-def _to_seconds(text: str) -> int | None:
-    """The most frequent form, 2013-01-31T14:05:00, in a fifth of the time; the pattern below reads it alike."""
-    try:
-        delta = datetime.fromisoformat(text) - _EPOCH
-    except ValueError:
-        return None
-    return (delta.days * 86_400 + delta.seconds) * SECOND
-
-
-def _iso(text: str) -> int | None:
-    if len(text) == 19 and text[4] == text[7] == "-" and text[10] in "T " and text[13] == text[16] == ":":
-        return _to_seconds(text)
-    match = _ISO.fullmatch(text)
-    if match is None:
-        return None
-    year, month, day, hour, minute, second, fraction, _, sign, zone_hours, zone_minutes = match.groups()
-    stamp = _stamp(int(year), int(month), int(day), _clock(hour, minute, second, fraction, None))
-    if stamp is None or sign is None:
-        return stamp
-    if int(zone_hours) > 23 or int(zone_minutes) > 59:
-        return None
-    offset = (int(zone_hours) * 60 + int(zone_minutes)) * 60 * SECOND
-    return _within(stamp - offset if sign == "+" else stamp + offset)
-
-
-def _within(stamp: int) -> int | None:
-    return stamp if EARLIEST <= stamp <= LATEST else None
-
-
-def _year(text: str) -> int:
-    """Two digits as `strptime` reads them: 69 to 99 are 1969 to 1999 (POSIX)."""
-    year = int(text)
-    return year if len(text) > 2 else year + (1900 if year >= 69 else 2000)
-
-
-def _formats(match: "re.Match[str]") -> list[str]:
-    """The formats under which this text is a date."""
-    first, mark, second, third = match.group(1, 2, 3, 4)
-    if len(first) == 4:
-        return [f"%Y{mark}%m{mark}%d"] if len(third) <= 2 else []
-    if len(first) > 2 or len(third) not in {2, 4}:
-        return []
-    year = "%Y" if len(third) == 4 else "%y"
-    orders = [("%m", "%d", int(first), int(second)), ("%d", "%m", int(second), int(first))]
-    return [
-        f"{one}{mark}{two}{mark}{year}"
-        for one, two, month, day in orders
-        if _stamp(_year(third), month, day, 0) is not None
-    ]
-
-
-def _by_format(text: str, pattern: str | None) -> int | None:
-    """Read a date that is not ISO; without a pattern only where there is one way to read it."""
-    match = _PEOPLE.fullmatch(text)
-    if match is None:
-        return None
-    possible = _formats(match)
-    if pattern is None:
-        same = match.group(1).zfill(2) == match.group(3).zfill(2)
-        if not possible or (len(possible) > 1 and not same):
-            return None
-        pattern = possible[0]
-    elif pattern not in possible:
-        return None
-    first, _, second, third = match.group(1, 2, 3, 4)
-    clock = _clock(*match.group(5, 6, 7, 8, 9))
-    if pattern.startswith("%Y"):
-        return _stamp(int(first), int(second), int(third), clock)
-    month, day = (first, second) if pattern.startswith("%m") else (second, first)
-    return _stamp(_year(third), int(month), int(day), clock)
+def to_datetimes(
+    series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS, pattern: str | None = None
+) -> tuple[Array64, Mask]:
+    """A column as (datetime64[us] (n,), mask (n,) of unreadable rows); each value is read as by `read_datetime`."""
+    if getattr(series.dtype, "kind", "O") == "M":
+        return _read_native(series)
+    codes, values = distinct_values(series)
+    plain = _plain_stamps(values)
+    if plain is not None and frozenset(marks).isdisjoint(values):
+        return np.append(plain, _NAT)[codes].view("datetime64[us]"), np.zeros(len(codes), dtype=np.bool_)
+    stamps = np.full(len(values) + 1, _NAT, dtype=np.int64)  # the last one stands for code -1
+    is_bad = np.zeros(len(values) + 1, dtype=np.bool_)
+    for position, value in enumerate(values):
+        stamp, problem = read_datetime(value, marks, pattern)
+        if stamp is not None:
+            stamps[position] = stamp
+        is_bad[position] = problem is not None
+    return stamps[codes].view("datetime64[us]"), is_bad[codes]
 
 
 def read_datetime(
@@ -160,22 +127,22 @@ def read_datetime(
 ) -> tuple[int | None, str | None]:
     """Read a date or time as whole microseconds since 1970-01-01 00:00 UTC; finer digits are cut off.
 
-    With a time zone it is converted to UTC, without one it is taken as it is. Numbers are refused: whether they are
-    seconds, milliseconds or days nobody can tell.
+    A time with a zone is converted to UTC; one without is taken as it is. Numbers are refused, since they could be
+    seconds, milliseconds or days.
 
     Returns:
         (microseconds, None), (None, None) for a missing value, or (None, "invalid_datetime").
     """
-    value = decoded(value)
+    value = decode_text(value)
     stamp: int | None = None
     if isinstance(value, str):
         if is_missing_text(value, marks):
             return None, None
         text = value.strip()
         if len(text) <= LONGEST:
-            stamp = _iso(text)
+            stamp = _parse_iso(text)
             if stamp is None:
-                stamp = _by_format(text, pattern)
+                stamp = _parse_by_format(text, pattern)
     elif is_missing(value):
         return None, None
     elif isinstance(value, pd.Timestamp):
@@ -190,49 +157,23 @@ def read_datetime(
     return (None, INVALID) if stamp is None else (stamp, None)
 
 
-def _numpy_stamp(value: np.datetime64) -> int | None:
-    if not EARLIEST // SECOND <= int(value.astype("datetime64[s]").astype(np.int64)) <= LATEST // SECOND:
-        return None
-    return int(value.astype("datetime64[us]").astype(np.int64))
-
-
-def _native(series: "pd.Series[Any]") -> tuple[Array64, Mask]:
-    zoned = getattr(series.dtype, "tz", None) is not None or "tz=" in str(series.dtype)
-    raw = (series.dt.tz_convert(None) if zoned else series).to_numpy(dtype="datetime64")
-    seconds = raw.astype("datetime64[s]").astype(np.int64)
-    bad = (seconds != _NAT) & ((seconds < EARLIEST // SECOND) | (seconds > LATEST // SECOND))
-    if bad.any():
-        raw = np.where(bad, np.datetime64("NaT"), raw)
-    return raw.astype("datetime64[us]"), bad
-
-
-def _plain_stamps(values: Sequence[Any]) -> npt.NDArray[np.int64] | None:
-    """The stamps of many texts that are all plain ISO 8601 without a zone; None for anything else."""
-    if len(values) < MANY or not all(isinstance(value, str) for value in values):
-        return None
-    try:
-        if not pc.all(pc.match_substring_regex(pa.array(values, type=pa.large_string()), _PLAIN)).as_py():
-            return None
-        stamps = np.array(values, dtype="datetime64[us]").astype(np.int64)
-    except ValueError:  # the 30th of February, or half a surrogate pair
-        return None
-    return stamps if stamps.min() >= EARLIEST else None
-
-
 def plain_datetimes(values: Sequence[Any]) -> Array64 | None:
-    """(n,) of texts that all are like 2013-01-31T14:05:00 and valid; None for anything else.
+    """The times (n,) of texts that all are like 2013-01-31T14:05:00 and valid; None for anything else.
 
-    One look at the bytes of all of them: each has its digits and marks where the form has them.
+    All bytes are compared at once: each text has its digits and separators at the same positions.
     """
     try:
-        raw = np.frombuffer(("\n".join(values) + "\n").encode("ascii"), dtype=np.uint8)
+        characters = np.frombuffer(("\n".join(values) + "\n").encode("ascii"), dtype=np.uint8)
     except (TypeError, UnicodeEncodeError):
         return None
-    if len(raw) != len(values) * len(_FORM):
+    if len(characters) != len(values) * len(_SMALLEST):
         return None
-    places = np.ascontiguousarray(raw.reshape(len(values), len(_FORM)).T)
-    between = places[10]
-    if not ((between == ord("T")) | (between == ord(" "))).all() or not (places - _FORM <= _ABOVE).all():
+    by_position = np.ascontiguousarray(characters.reshape(len(values), len(_SMALLEST)).T)
+    separators = by_position[10]
+    if (
+        not ((separators == ord("T")) | (separators == ord(" "))).all()
+        or not (by_position - _SMALLEST <= _LARGEST_ABOVE).all()
+    ):
         return None
     try:
         stamps = np.array(values, dtype="datetime64[us]")
@@ -241,62 +182,127 @@ def plain_datetimes(values: Sequence[Any]) -> Array64 | None:
     return stamps if stamps.min().astype(np.int64) >= EARLIEST else None
 
 
-def to_datetimes(
-    series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS, pattern: str | None = None
-) -> tuple[Array64, Mask]:
-    """A column as (datetime64[us] (n,), mask (n,) of unreadable rows), each value read as `read_datetime` reads it."""
-    if getattr(series.dtype, "kind", "O") == "M":
-        return _native(series)
-    codes, values = distinct(series)
-    plain = _plain_stamps(values)
-    if plain is not None and frozenset(marks).isdisjoint(values):
-        return np.append(plain, _NAT)[codes].view("datetime64[us]"), np.zeros(len(codes), dtype=np.bool_)
-    stamps = np.full(len(values) + 1, _NAT, dtype=np.int64)  # the last one answers for code -1
-    bad = np.zeros(len(values) + 1, dtype=np.bool_)
-    for at, value in enumerate(values):
-        stamp, problem = read_datetime(value, marks, pattern)
-        if stamp is not None:
-            stamps[at] = stamp
-        bad[at] = problem is not None
-    return stamps[codes].view("datetime64[us]"), bad[codes]
+def _time_of_day(
+    hour: str | None, minute: str, second: str | None, fraction: str | None, am_or_pm: str | None
+) -> int | None:
+    """Microseconds since midnight; None where there is no such time."""
+    if hour is None:
+        return 0
+    hours, minutes, seconds = int(hour), int(minute), int(second or 0)
+    if am_or_pm is not None:
+        if not 1 <= hours <= 12:
+            return None
+        hours = hours % 12 + (12 if am_or_pm in "pP" else 0)
+    if hours > 23 or minutes > 59 or seconds > 59:
+        return None
+    return (hours * 3600 + minutes * 60 + seconds) * SECOND + (int(fraction[:6].ljust(6, "0")) if fraction else 0)
 
 
-def choose_format(values: Sequence[Any], marks: Collection[str] = NO_MARKS) -> tuple[str | None, str]:
-    """The one format that reads most of the values that are not ISO, and a note where it had to be assumed.
-
-    Values decide: a 13 can only be a day. Where none does, the month is taken to stand first, except between dots
-    (13.10.2014), where the day does by custom.
-    """
-    if _plain_stamps(values) is not None:
-        return None, ""
-    votes: dict[str, int] = {}
-    for value in values:
-        text = value.strip() if isinstance(value, str) else ""
-        match = _PEOPLE.fullmatch(text) if len(text) <= LONGEST and not is_missing_text(text, marks) else None
-        if match is not None and _iso(text) is None:
-            for pattern in _formats(match):
-                votes[pattern] = votes.get(pattern, 0) + 1
-    if not votes:
-        return None, ""
-    most = max(votes.values())
-    best = [pattern for pattern, count in votes.items() if count == most]
-    chosen = min(best, key=lambda pattern: (pattern.startswith("%d") != ("." in pattern), pattern))
-    rivals = [pattern for pattern in best if sorted(pattern) == sorted(chosen) and pattern != chosen]
-    if not rivals:
-        return chosen, ""
-    order = "day first" if chosen.startswith("%d") else "month first"
-    return chosen, f"no value tells day from month; read as {order} ({chosen})"
+def _microseconds(year: int, month: int, day: int, time_of_day: int | None) -> int | None:
+    if time_of_day is None:
+        return None
+    try:
+        return (date(year, month, day).toordinal() - _EPOCH_DAY) * DAY + time_of_day
+    except ValueError:
+        return None
 
 
-def parse_datetimes(series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS) -> ParsedDatetimes:
-    """Read a column of dates and times, deciding its format from its own values.
+def _parse_whole_seconds(text: str) -> int | None:
+    """The most frequent form, 2013-01-31T14:05:00: read as `_ISO` would, in a fifth of the time."""
+    try:
+        delta = datetime.fromisoformat(text) - _EPOCH
+    except ValueError:
+        return None
+    return (delta.days * 86_400 + delta.seconds) * SECOND
 
-    Accepts datetime64 columns, Python and numpy dates, and texts: ISO 8601, and day, month and year between slashes,
-    dots or dashes with a time of day or without. Never raises; look at `bad`.
-    """
-    if getattr(series.dtype, "kind", "O") == "M":
-        values, bad = _native(series)
-        return ParsedDatetimes(values, None, bad, "")
-    pattern, note = choose_format(distinct(series)[1], marks)
-    values, bad = to_datetimes(series, marks, pattern)
-    return ParsedDatetimes(values, pattern, bad, note)
+
+def _parse_iso(text: str) -> int | None:
+    if len(text) == 19 and text[4] == text[7] == "-" and text[10] in "T " and text[13] == text[16] == ":":
+        return _parse_whole_seconds(text)
+    match = _ISO.fullmatch(text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, _, sign, zone_hours, zone_minutes = match.groups()
+    stamp = _microseconds(int(year), int(month), int(day), _time_of_day(hour, minute, second, fraction, None))
+    if stamp is None or sign is None:
+        return stamp
+    if int(zone_hours) > 23 or int(zone_minutes) > 59:
+        return None
+    offset = (int(zone_hours) * 60 + int(zone_minutes)) * 60 * SECOND
+    return _in_range(stamp - offset if sign == "+" else stamp + offset)
+
+
+def _in_range(stamp: int) -> int | None:
+    return stamp if EARLIEST <= stamp <= LATEST else None
+
+
+def _full_year(text: str) -> int:
+    """Two digits as `strptime` reads them: 69 to 99 are 1969 to 1999 (POSIX)."""
+    year = int(text)
+    return year if len(text) > 2 else year + (1900 if year >= 69 else 2000)
+
+
+def _possible_formats(match: "re.Match[str]") -> list[str]:
+    """The formats by which the text is a date."""
+    first, separator, second, third = match.group(1, 2, 3, 4)
+    if len(first) == 4:
+        return [f"%Y{separator}%m{separator}%d"] if len(third) <= 2 else []
+    if len(first) > 2 or len(third) not in {2, 4}:
+        return []
+    year = "%Y" if len(third) == 4 else "%y"
+    orders = [("%m", "%d", int(first), int(second)), ("%d", "%m", int(second), int(first))]
+    return [
+        f"{first_part}{separator}{second_part}{separator}{year}"
+        for first_part, second_part, month, day in orders
+        if _microseconds(_full_year(third), month, day, 0) is not None
+    ]
+
+
+def _parse_by_format(text: str, pattern: str | None) -> int | None:
+    """Read a date that is not ISO; without a pattern only where there is only one way to read it."""
+    match = _NUMERIC_DATE.fullmatch(text)
+    if match is None:
+        return None
+    formats = _possible_formats(match)
+    if pattern is None:
+        same_day_and_month = match.group(1).zfill(2) == match.group(3).zfill(2)
+        if not formats or (len(formats) > 1 and not same_day_and_month):
+            return None
+        pattern = formats[0]
+    elif pattern not in formats:
+        return None
+    first, _, second, third = match.group(1, 2, 3, 4)
+    time_of_day = _time_of_day(*match.group(5, 6, 7, 8, 9))
+    if pattern.startswith("%Y"):
+        return _microseconds(int(first), int(second), int(third), time_of_day)
+    month, day = (first, second) if pattern.startswith("%m") else (second, first)
+    return _microseconds(_full_year(third), int(month), int(day), time_of_day)
+
+
+def _numpy_stamp(value: np.datetime64) -> int | None:
+    if not EARLIEST // SECOND <= int(value.astype("datetime64[s]").astype(np.int64)) <= LATEST // SECOND:
+        return None
+    return int(value.astype("datetime64[us]").astype(np.int64))
+
+
+def _read_native(series: "pd.Series[Any]") -> tuple[Array64, Mask]:
+    has_zone = getattr(series.dtype, "tz", None) is not None or "tz=" in str(series.dtype)
+    datetimes = (series.dt.tz_convert(None) if has_zone else series).to_numpy(dtype="datetime64")
+    seconds = datetimes.astype("datetime64[s]").astype(np.int64)
+    is_bad = (seconds != _NAT) & ((seconds < EARLIEST // SECOND) | (seconds > LATEST // SECOND))
+    if is_bad.any():
+        datetimes = np.where(is_bad, np.datetime64("NaT"), datetimes)
+    return datetimes.astype("datetime64[us]"), is_bad
+
+
+def _plain_stamps(values: Sequence[Any]) -> npt.NDArray[np.int64] | None:
+    """The stamps of many texts that are all plain ISO 8601 without a zone; None for anything else."""
+    if len(values) < FEWEST_PLAIN or not all(isinstance(value, str) for value in values):
+        return None
+    try:
+        if not pc.all(pc.match_substring_regex(pa.array(values, type=pa.large_string()), _PLAIN)).as_py():
+            return None
+        stamps = np.array(values, dtype="datetime64[us]").astype(np.int64)
+    except ValueError:  # the 30th of February, or half a surrogate pair
+        return None
+    return stamps if stamps.min() >= EARLIEST else None

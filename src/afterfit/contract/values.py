@@ -1,8 +1,8 @@
-"""One foreign value at a time: as a number, a truth value or a category's text; and a column's distinct values.
+"""Single foreign values read as a number, a boolean or a category's text; and the distinct values of a column.
 
 The readers take any Python object (JSON values, numpy scalars, pandas' missing values) and never raise: each returns
-what was read and, where it could not be read, the code of the problem. A column is read by reading its distinct
-values once, so that frames and single rows cannot disagree.
+what was read and, where nothing could be read, the code of the problem. Of a column each distinct value is read once by
+the same readers, so that a frame and its single rows give the same values.
 """
 
 import math
@@ -30,7 +30,7 @@ ArrayI = npt.NDArray[np.int64]
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value that is not text says "nothing here": None, NaN of any type, NA, NaT."""
+    """Whether a value that is not text is missing: None, NaN of any type, NA, NaT."""
     if value is None or value is pd.NA or value is pd.NaT:
         return True
     if isinstance(value, float | np.floating):
@@ -46,43 +46,28 @@ def is_missing_text(text: str, marks: Collection[str]) -> bool:
     return not text or text in marks
 
 
-def decoded(value: Any) -> Any:
-    """Bytes as the text that they most likely are; anything else unchanged."""
+def decode_text(value: Any) -> Any:
+    """Bytes as text, read as UTF-8; anything else unchanged."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes | bytearray) else value
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int | float | np.bool_):
-        return True
-    return isinstance(value, Real | Decimal) and not isinstance(value, np.timedelta64)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, str):
-        if "_" in value:
-            raise ValueError
-    elif not _is_number(value):
-        raise TypeError
-    return float(value)
 
 
 def read_number(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, str | None]:
     """Read a number.
 
     Text is read as Python's `float` reads it, without digit-grouping underscores; the text "nan" is a missing value.
-    Truth values are 1 and 0. Integers beyond 2**53 are rounded to the nearest float, as every estimator would.
+    Booleans are 1 and 0. Integers beyond 2**53 are rounded to the nearest float, as every estimator would.
 
     Returns:
         (number, None), (NaN, None) for a missing value, or (NaN, "invalid_number" | "infinite").
     """
-    value = decoded(value)
+    value = decode_text(value)
     if isinstance(value, str):
         if is_missing_text(value, marks):
             return NAN, None
     elif is_missing(value):
         return NAN, None
     try:
-        number = _number(value)
+        number = _to_float(value)
     except (ValueError, TypeError):
         return NAN, "invalid_number"
     except OverflowError:
@@ -91,12 +76,12 @@ def read_number(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, s
 
 
 def read_boolean(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, str | None]:
-    """Read a truth value as 1.0 or 0.0: true, 1, "true", "yes", "t", "y", "1" and their opposites, in any case.
+    """Read a boolean as 1.0 or 0.0: true, 1, "true", "yes", "t", "y", "1" and their opposites, in any case.
 
     Returns:
         (1.0 or 0.0, None), (NaN, None) for a missing value, or (NaN, "invalid_boolean").
     """
-    value = decoded(value)
+    value = decode_text(value)
     if isinstance(value, str):
         if is_missing_text(value, marks):
             return NAN, None
@@ -108,25 +93,14 @@ def read_boolean(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, 
     return NAN, "invalid_boolean"
 
 
-def number_text(value: Any) -> str:
-    """A number's text as a category; equal numbers have equal texts: 1 and 1.0 are both "1", 1.5 is "1.5"."""
-    if not isinstance(value, Integral):
-        number = float(value)
-        if not number.is_integer():
-            return repr(number)
-        value = number
-    whole = int(value)
-    return str(whole) if whole.bit_length() <= PRINTABLE_BITS else hex(whole)
-
-
 def read_category(value: Any, marks: Collection[str] = NO_MARKS) -> str | None:
     """Read a category's text; None for a missing value.
 
-    Text stays exactly as it is, with its spaces and its case. Numbers become the text of `number_text`, truth values
+    Text stays exactly as it is, with its spaces and its case. Numbers become the text of `number_text`, booleans
     "True" and "False", dates and times their ISO text with a space ("2013-01-31 14:00:00"), bytes the text that they
     encode. Anything else is what `str` makes of it.
     """
-    value = decoded(value)
+    value = decode_text(value)
     if isinstance(value, str):
         return None if is_missing_text(value, marks) else str(value)
     if is_missing(value):
@@ -142,36 +116,33 @@ def read_category(value: Any, marks: Collection[str] = NO_MARKS) -> str | None:
     return str(value)
 
 
-def _short(text: str) -> str:
-    text = text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
-    return text.encode("utf-8", "replace").decode("utf-8")
+def number_text(value: Any) -> str:
+    """A number's text as a category; equal numbers have equal texts: 1 and 1.0 are both "1", 1.5 is "1.5"."""
+    if not isinstance(value, Integral):
+        number = float(value)
+        if not number.is_integer():
+            return repr(number)
+        value = number
+    whole = int(value)
+    return str(whole) if whole.bit_length() <= PRINTABLE_BITS else hex(whole)
 
 
-def shown(value: Any) -> str | float | bool | None:
+def display_value(value: Any) -> str | float | bool | None:
     """A foreign value as a warning may repeat it: safe in JSON, at most 100 characters."""
-    value = decoded(value)
+    value = decode_text(value)
     if isinstance(value, str):
-        return _short(value)
+        return _shorten(value)
     if is_missing(value):
         return None
-    return _shown_number(value) if _is_number(value) and not isinstance(value, Decimal) else _short(_printed(value))
-
-
-def _printed(value: Any) -> str:
-    return str(value) if isinstance(value, date | Decimal | np.generic) else reprlib.repr(value)
-
-
-def _shown_number(value: Any) -> str | float | bool:
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, Integral):
-        return int(value) if abs(int(value)) <= EXACT else _short(number_text(value))
-    number = float(value)
-    return number if math.isfinite(number) else repr(number)
+    return (
+        _display_number(value)
+        if _is_number(value) and not isinstance(value, Decimal)
+        else _shorten(_print_value(value))
+    )
 
 
 def as_floats(series: "pd.Series[Any]") -> ArrayF | None:
-    """A column of a native number or truth type as float64 (n,), NaN where missing; None for any other type.
+    """A column of a native numeric or boolean type as float64 (n,), NaN where missing; None for any other type.
 
     The array may share the column's memory: do not write to it.
     """
@@ -196,11 +167,11 @@ def objects_as_floats(series: "pd.Series[Any]") -> ArrayF | None:
     return floats
 
 
-def distinct(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
+def distinct_values(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
     """A column as (codes (n,), values): row i holds values[codes[i]], a code of -1 is a missing value.
 
-    Values of native types and texts come once each, as Python objects; a column of mixed Python objects comes row by
-    row as it is, since 1, 1.0 and True would otherwise count as the same value.
+    Values of native types and texts come once each, as Python objects. A column of mixed Python objects comes row by
+    row, as it is: 1, 1.0 and True would otherwise count as the same value.
     """
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
@@ -217,6 +188,39 @@ def distinct(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
         return np.arange(len(objects), dtype=np.int64), objects.tolist()
     codes, uniques = pd.factorize(series)
     return codes.astype(np.int64, copy=False), uniques.tolist()
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int | float | np.bool_):
+        return True
+    return isinstance(value, Real | Decimal) and not isinstance(value, np.timedelta64)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, str):
+        if "_" in value:
+            raise ValueError
+    elif not _is_number(value):
+        raise TypeError
+    return float(value)
+
+
+def _shorten(text: str) -> str:
+    text = text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _print_value(value: Any) -> str:
+    return str(value) if isinstance(value, date | Decimal | np.generic) else reprlib.repr(value)
+
+
+def _display_number(value: Any) -> str | float | bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value) if abs(int(value)) <= EXACT else _shorten(number_text(value))
+    number = float(value)
+    return number if math.isfinite(number) else repr(number)
 
 
 def _distinct_texts(texts: Any) -> tuple[ArrayI, list[Any]]:

@@ -1,19 +1,17 @@
-"""One comparison at work: columns by themselves, columns against the others, relations; each judged, and in words.
+"""Two windows compared: every change with its evidence, its effect and its words, under one false-alarm rate.
 
-Two windows compared: every change with its evidence and its effect, under one false-alarm rate.
-
-A finding is an alarm where both hold: the evidence, after everything that was tested is accounted for, is stronger than
-the rate allows, and the effect is at least the smallest that is of interest. So a small window does not alarm by
-itself, and a large one not by a change that nobody would care about.
+A finding is an alarm where both hold: the evidence, after all tests are accounted for, is stronger than the rate
+requires, and the effect is at least the smallest effect of interest. So chance alone seldom makes a small window alarm,
+and a change that does not matter does not make a large window alarm.
 
 The rate is family-wise, over all columns, kinds and relations of the window together: a person reads one alarm a
-window, not one a test, and mutes it when it is wrong too often. The rate is shared out to
-the kinds of change (`RATE_SHARES`), so that many columns of numbers do not make it harder to find a
-change in the one column of names; within each kind the procedure of Holm (1979) or Bonferroni's bound holds it,
-whatever the tests' dependence on each other.
+window, not one a test, and stops reading alarms that are wrong too often. The rate is shared out to the kinds of change
+(`RATE_SHARES`), so that many columns of numbers do not make it harder to find a change in the one column of names.
+Within each kind the procedure of Holm (1979) or Bonferroni's bound keeps to the rate, however the tests depend on each
+other.
 
-A change that is small in a column by itself may be large against what the other columns say. Both are looked at; when
-a column is found changed, the others are looked at again without it, so that they are not blamed in its place.
+A change that is small in a column by itself may be large compared with the prediction from the other columns. Both are
+tested. Once a column is found changed, the others are tested again without it, so that they are not blamed for it.
 """
 
 import math
@@ -23,13 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from afterfit.drift import design_effects as time_blocks
-from afterfit.drift import pvalues as evidence
 from afterfit.drift.binning import Bins
-from afterfit.drift.column_tests import Change, changes_of, level_name, percent, shortened, unfit, untold, words_of
+from afterfit.drift.column_tests import (
+    Change,
+    changes_of,
+    describe_change,
+    format_percent,
+    incomparable_columns,
+    level_name,
+    not_applicable_finding,
+    quoted_name,
+)
 from afterfit.drift.correlations import one_thread
+from afterfit.drift.design_effects import time_dependence
 from afterfit.drift.profile_spec import ColumnSpec, ProfileSpec
 from afterfit.drift.profiles import Profile
+from afterfit.drift.pvalues import share_pvalues
 from afterfit.drift.relation_tests import Correlation, RelationTests, Shift
 from afterfit.drift.report import SMALLEST, UNIT, ColumnReport, DriftFinding, DriftReport, Outcome, Relation
 from afterfit.errors import DataError, SchemaError
@@ -46,39 +53,70 @@ RATE_SHARES: Mapping[str, float] = {
     "pair": 0.04,
     "combinations": 0.06,
 }
-"""How the false-alarm rate of a window is shared out to the kinds of change: it adds up to 1."""
-ALIKE = 0.9
-"""A column whose statistic is this near to the clearest one explains what was seen as well."""
-SUSPECTS = 12
-"""How many columns are tried as the one that explains broken relations."""
+"""How the false-alarm rate of a window is shared out to the kinds of change; the shares add up to 1."""
+NEARLY_CLEAREST = 0.9
+"""A column whose statistic is at least this part of the largest one may be the changed column as well."""
+MOST_CANDIDATES = 12
+"""Most columns that are tried as the cause of broken relations."""
 
 
-def design_words(layout: ProfileSpec) -> str:
-    """How dependence between rows is accounted for."""
+def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> DriftReport:
+    """Compare a window with a reference.
+
+    Args:
+        reference: the profile of the reference.
+        frame: the window: a pandas frame, an Arrow table or record batch, an iterable of them, or a profile that
+            `reference.measure` gave.
+        rate: the largest share of windows without drift that may raise an alarm, over everything that is tested.
+
+    Returns:
+        A report; `report.alarm`, `report.columns["temp"].alarm` and `report.relations` say what changed.
+
+    Raises:
+        SchemaError: the window has none of the reference's columns; the message compares them one by one.
+        DataError: the frame is no table, or a profile over other bins.
+
+    Assumptions: without a time column in the reference's profile, rows are independent of each other; with one, they
+    depend on each other as the reference's blocks of time showed. The p-values are asymptotic with a correction for
+    skewness, except those of rare shares.
+    """
+    if not 0.0 < rate < 1.0:
+        raise DataError(f"The false-alarm rate must lie between 0 and 1, and came as {rate}.")
+    window = _measure_window(reference, frame)
+    if window.rows == 0 or reference.rows == 0:
+        return _empty_report(window, reference, rate)
+    with one_thread():
+        return WindowComparison(window, reference, rate).report()
+
+
+def describe_design(layout: ProfileSpec) -> str:
+    """How dependence between rows is accounted for, in words."""
     if layout.time is None:
         return "no time column: each row counts for one, and dependence between rows is not accounted for"
     if not layout.units:
-        return f"'{layout.time}' spans too little time to measure how rows depend on each other; each counts for one"
-    return f"rows that share time in '{layout.time}' ({', '.join(layout.units)}) count for what they are worth"
+        return (
+            f"'{layout.time}' spans too little time to measure how rows depend on each other: each row counts for one"
+        )
+    return f"rows near in '{layout.time}' ({', '.join(layout.units)}) depend on each other, and count as fewer rows"
 
 
 def holm(pvalues: Sequence[float], share: float = 1.0) -> list[float]:
-    """Family-wise p-values by Holm's procedure, of tests that own a share of the rate."""
-    adjusted, held = [1.0] * len(pvalues), 0.0
-    for place, i in enumerate(np.argsort(pvalues, kind="stable").tolist()):
-        held = max(held, pvalues[i] * (len(pvalues) - place) / share)
-        adjusted[i] = min(held, 1.0)
+    """Family-wise p-values by Holm's procedure, of tests that have a share of the rate."""
+    adjusted, largest = [1.0] * len(pvalues), 0.0
+    for rank, position in enumerate(np.argsort(pvalues, kind="stable").tolist()):
+        largest = max(largest, pvalues[position] * (len(pvalues) - rank) / share)
+        adjusted[position] = min(largest, 1.0)
     return adjusted
 
 
 @dataclass(frozen=True, slots=True)
 class _Test:
-    """A kind of change in a column: what was found by itself, and by how many looks."""
+    """One kind of change in a column: the clearest change, out of `test_count` tests."""
 
     column: int
     kind: str
     change: Change
-    looks: int
+    test_count: int
     pvalue: float
     familywise: float = 1.0
     alarm: bool = False
@@ -86,38 +124,40 @@ class _Test:
 
 
 class WindowComparison:
-    """A window against a reference; both have rows."""
+    """One comparison of a window with a reference; both have rows."""
 
     def __init__(self, window: Profile, reference: Profile, rate: float) -> None:
         self._window, self._reference, self._rate = window, reference, rate
         self._layout = reference.layout
         rows = window.rows, reference.rows
-        self._spread = time_blocks.spread(
+        self._dependence = time_dependence(
             dict(window.blocks), dict(reference.blocks), rows, self._layout.units, self._layout.blocks
         )
-        self._against = RelationTests(window, reference, self._spread)
-        self._unfit = unfit(window, reference)
+        self._relation_tests = RelationTests(window, reference, self._dependence)
+        self._incomparable = incomparable_columns(window, reference)
 
     def report(self) -> DriftReport:
-        """Make the comparison."""
-        tests = self._columns_against(self._judged(self._columns_alone()))
-        blamed = {test.column for test in tests if test.alarm} | set(self._unfit)
-        bonds, culprits = self._column_bonds(blamed)
-        pairs = self._pairs(blamed, culprits)
+        """Compare, and report."""
+        tests = self._test_against_others(self._judge(self._test_columns()))
+        blamed = {test.column for test in tests if test.alarm} | set(self._incomparable)
+        correlations, causes = self._test_column_correlations(blamed)
+        pairs = self._test_pairs(blamed, causes)
         broken = [pair for pair in pairs if pair.alarm]
-        combined = self._combinations(blamed, culprits)
+        combinations = self._test_combinations(blamed, causes)
         by_column: dict[int, list[_Test]] = {}
         for test in tests:
             by_column.setdefault(test.column, []).append(test)
         columns = [
-            self._column_report(i, by_column.get(i, []), [*bonds.get(i, ()), *accused, *combined.get(i, ())])
-            for i, accused in enumerate(self._accused(i, broken) for i in range(len(self._layout.columns)))
+            self._column_report(
+                i, by_column.get(i, []), [*correlations.get(i, ()), *pair_findings, *combinations.get(i, ())]
+            )
+            for i, pair_findings in enumerate(self._pair_findings(i, broken) for i in range(len(self._layout.columns)))
         ]
         return DriftReport(
             rate=self._rate,
             rows=self._window.rows,
             reference_rows=self._reference.rows,
-            design=design_words(self._layout),
+            design=describe_design(self._layout),
             columns={column.name: column for column in sorted(columns, key=lambda column: not column.alarm)},
             relations=tuple(sorted(pairs, key=lambda pair: (not pair.alarm, -abs(pair.effect)))),
             unknown=self._window.unknown,
@@ -126,208 +166,259 @@ class WindowComparison:
 
     # Columns by themselves.
 
-    def _columns_alone(self) -> list[_Test]:
-        against: dict[tuple[int, str], int] = {}
-        for shift in self._against.shifts(()) if self._against.able else ():
+    def _test_columns(self) -> list[_Test]:
+        shifts_of_test: dict[tuple[int, str], int] = {}
+        for shift in self._relation_tests.shifts(()) if self._relation_tests.can_test else ():
             key = (self._layout.scores[shift.score].column, shift.kind)
-            against[key] = against.get(key, 0) + 1
-        found = []
+            shifts_of_test[key] = shifts_of_test.get(key, 0) + 1
+        tests = []
         for i, column in enumerate(self._layout.columns):
-            if i in self._unfit:
+            if i in self._incomparable:
                 continue
             counts = self._window.counts[i], self._reference.counts[i]
-            changes = changes_of(column.bins, *counts, self._spread, self._layout.dependence.looks[i])
+            changes = changes_of(column.bins, *counts, self._dependence, self._layout.dependence.looks[i])
             for kind in dict.fromkeys(change.kind for change in changes):
-                same = [change for change in changes if change.kind == kind]
-                looks = len(same) + against.get((i, kind), 0)
-                best = min(same, key=lambda c: (not (_is_large(c) and c.pvalue * looks <= self._rate), c.pvalue))
-                found.append(_Test(i, kind, best, looks, min(best.pvalue * looks, 1.0)))
-        return found
+                changes_of_kind = [change for change in changes if change.kind == kind]
+                test_count = len(changes_of_kind) + shifts_of_test.get((i, kind), 0)
+                best = min(
+                    changes_of_kind,
+                    key=lambda c: (not (_is_large(c) and c.pvalue * test_count <= self._rate), c.pvalue),
+                )
+                tests.append(_Test(i, kind, best, test_count, min(best.pvalue * test_count, 1.0)))
+        return tests
 
-    def _judged(self, tests: list[_Test]) -> list[_Test]:
+    def _judge(self, tests: list[_Test]) -> list[_Test]:
         familywise: dict[int, float] = {}
         for kind in {test.kind for test in tests}:
-            same = [i for i, test in enumerate(tests) if test.kind == kind]
-            familywise |= dict(zip(same, holm([tests[i].pvalue for i in same], RATE_SHARES[kind]), strict=True))
+            tests_of_kind = [i for i, test in enumerate(tests) if test.kind == kind]
+            familywise |= dict(
+                zip(tests_of_kind, holm([tests[i].pvalue for i in tests_of_kind], RATE_SHARES[kind]), strict=True)
+            )
         return [
             replace(test, familywise=familywise[i], alarm=familywise[i] <= self._rate and _is_large(test.change))
             for i, test in enumerate(tests)
         ]
 
-    # Columns against what the others say.
+    # Columns against their prediction from the others.
 
-    def _columns_against(self, tests: list[_Test]) -> list[_Test]:
-        """Find columns that moved away from the others, the clearest first, each without those found before.
+    def _test_against_others(self, tests: list[_Test]) -> list[_Test]:
+        """Find columns that moved away from their prediction: the clearest first, then again without those found.
 
-        The clearest explains the most (generalised least squares). Others that are nearly as clear cannot be told from
-        it, and are named too.
+        The clearest one explains the most (generalised least squares). Columns that are nearly as clear may be the
+        cause as well, and are named too.
         """
-        if not self._against.able:
+        if not self._relation_tests.can_test:
             return tests
-        places = {(test.column, test.kind): i for i, test in enumerate(tests)}
-        blamed = {test.column for test in tests if test.alarm} | set(self._unfit)
-        while found := self._clear_shifts(tests, places, blamed):
-            clearest = max(abs(shift.statistic) for shift, _ in found)
-            for shift, place in sorted(found, key=lambda candidate: -abs(candidate[0].statistic)):
-                test = tests[place]
-                if test.column in blamed or abs(shift.statistic) < ALIKE * clearest:
+        position_of_test = {(test.column, test.kind): i for i, test in enumerate(tests)}
+        blamed = {test.column for test in tests if test.alarm} | set(self._incomparable)
+        while shifts := self._clear_shifts(tests, position_of_test, blamed):
+            clearest = max(abs(shift.statistic) for shift, _ in shifts)
+            for shift, position in sorted(shifts, key=lambda candidate: -abs(candidate[0].statistic)):
+                test = tests[position]
+                if test.column in blamed or abs(shift.statistic) < NEARLY_CLEAREST * clearest:
                     continue
-                pvalue = min(shift.pvalue * test.looks, 1.0)
-                familywise = pvalue * _of_kind(tests, test.kind) / RATE_SHARES[test.kind]
-                tests[place] = _Test(
-                    test.column, test.kind, _moved(shift), test.looks, pvalue, familywise, alarm=True, given_others=True
+                pvalue = min(shift.pvalue * test.test_count, 1.0)
+                familywise = pvalue * _count_of_kind(tests, test.kind) / RATE_SHARES[test.kind]
+                tests[position] = _Test(
+                    test.column,
+                    test.kind,
+                    _change_of_shift(shift),
+                    test.test_count,
+                    pvalue,
+                    familywise,
+                    alarm=True,
+                    given_others=True,
                 )
                 blamed.add(test.column)
         return tests
 
     def _clear_shifts(
-        self, tests: list[_Test], places: dict[tuple[int, str], int], blamed: set[int]
+        self, tests: list[_Test], position_of_test: dict[tuple[int, str], int], blamed: set[int]
     ) -> list[tuple[Shift, int]]:
-        """Shifts that are alarms, and the places of their tests."""
-        limits = {kind: self._rate * share / max(_of_kind(tests, kind), 1) for kind, share in RATE_SHARES.items()}
+        """Shifts that are alarms, and the positions of their tests."""
+        limits = {kind: self._rate * share / max(_count_of_kind(tests, kind), 1) for kind, share in RATE_SHARES.items()}
         return [
-            (shift, place)
-            for shift in self._against.shifts(blamed)
+            (shift, position)
+            for shift in self._relation_tests.shifts(blamed)
             if abs(shift.effect) >= SMALLEST[shift.kind]
-            and (place := places.get((self._layout.scores[shift.score].column, shift.kind))) is not None
-            and shift.pvalue * tests[place].looks <= limits[shift.kind]
+            and (position := position_of_test.get((self._layout.scores[shift.score].column, shift.kind))) is not None
+            and shift.pvalue * tests[position].test_count <= limits[shift.kind]
         ]
 
     # Relations.
 
-    def _column_bonds(self, blamed: set[int]) -> tuple[dict[int, list[DriftFinding]], set[int]]:
-        """Each column's relation with all the others, and the columns that explain why relations broke."""
-        if not self._against.able:
+    def _test_column_correlations(self, blamed: set[int]) -> tuple[dict[int, list[DriftFinding]], set[int]]:
+        """Findings of each column's relation with all the others, and the columns that caused the broken relations."""
+        if not self._relation_tests.can_test:
             return {}, set()
-        first = self._against.column_bonds(blamed)
-        bonds, culprits = first, set[int]()
-        while broken := self._broken(bonds, blamed | culprits):
-            culprits |= self._explaining(broken, blamed | culprits)
-            bonds = self._against.column_bonds(blamed | culprits)
-        shown = {**bonds, **{column: first[column] for column in culprits}}
-        return {c: [self._bond_finding(c, b, len(shown), c in culprits)] for c, b in shown.items()}, culprits
+        all_correlations = self._relation_tests.column_correlations(blamed)
+        correlations, causes = all_correlations, set[int]()
+        while broken := self._broken_correlations(correlations, blamed | causes):
+            causes |= self._causes_of(broken, blamed | causes)
+            correlations = self._relation_tests.column_correlations(blamed | causes)
+        reported = {**correlations, **{column: all_correlations[column] for column in causes}}
+        findings = {
+            column: [self._correlation_finding(column, correlation, len(reported), column in causes)]
+            for column, correlation in reported.items()
+        }
+        return findings, causes
 
-    def _broken(self, bonds: dict[int, Correlation], excused: set[int]) -> dict[int, Correlation]:
-        limit = self._rate * RATE_SHARES["relation"] / max(len(bonds), 1)
+    def _broken_correlations(self, correlations: dict[int, Correlation], excluded: set[int]) -> dict[int, Correlation]:
+        limit = self._rate * RATE_SHARES["relation"] / max(len(correlations), 1)
         return {
-            column: bond
-            for column, bond in bonds.items()
-            if column not in excused and bond.pvalue <= limit and abs(bond.effect) >= SMALLEST["relation"]
+            column: correlation
+            for column, correlation in correlations.items()
+            if column not in excluded
+            and correlation.pvalue <= limit
+            and abs(correlation.effect) >= SMALLEST["relation"]
         }
 
-    def _explaining(self, broken: dict[int, Correlation], excused: set[int]) -> set[int]:
-        """The column without which the least is broken; where two explain it as well as each other, both."""
-        suspects = sorted(broken, key=lambda column: -abs(broken[column].effect))[:SUSPECTS]
-        left = {}
-        for suspect in suspects:
-            rest = self._broken(self._against.column_bonds(excused | {suspect}), excused | {suspect})
-            left[suspect] = sum(abs(bond.effect) for bond in rest.values())
-        best = min(suspects, key=lambda column: (left[column], -abs(broken[column].effect)))
-        lost = {column: abs(broken[column].effect) / broken[column].before for column in suspects}
-        return {c for c in suspects if left[c] <= left[best] and lost[c] >= 0.8 * lost[best]} | {best}
+    def _causes_of(self, broken: dict[int, Correlation], excluded: set[int]) -> set[int]:
+        """The column without which the least remains broken; where two explain it equally well, both."""
+        candidates = sorted(broken, key=lambda column: -abs(broken[column].effect))[:MOST_CANDIDATES]
+        remaining = {}
+        for candidate in candidates:
+            still_broken = self._broken_correlations(
+                self._relation_tests.column_correlations(excluded | {candidate}), excluded | {candidate}
+            )
+            remaining[candidate] = sum(abs(correlation.effect) for correlation in still_broken.values())
+        best = min(candidates, key=lambda column: (remaining[column], -abs(broken[column].effect)))
+        relative_loss = {column: abs(broken[column].effect) / broken[column].before for column in candidates}
+        return {
+            c for c in candidates if remaining[c] <= remaining[best] and relative_loss[c] >= 0.8 * relative_loss[best]
+        } | {best}
 
-    def _bond_finding(self, column: int, bond: Correlation, tested: int, culprit: bool) -> DriftFinding:  # noqa: FBT001 - positional in one place
+    def _correlation_finding(
+        self,
+        column: int,
+        correlation: Correlation,
+        test_count: int,
+        is_cause: bool,  # noqa: FBT001 - positional in one place
+    ) -> DriftFinding:
         name = self._layout.columns[column].name
-        verb = "no longer follows the other columns" if bond.effect < 0 else "follows the other columns more closely"
-        words = f"{name}: {verb if culprit else 'relation with the other columns'}: {_strengths(bond)}"
+        verb = (
+            "no longer follows the other columns"
+            if correlation.effect < 0
+            else "follows the other columns more closely"
+        )
+        words = f"{name}: {verb if is_cause else 'relation with the other columns'}: {_format_strengths(correlation)}"
         return DriftFinding(
             column=name,
             kind="relation",
-            outcome="alarm" if culprit else "pass",
-            statistic=bond.statistic,
-            pvalue=bond.pvalue,
-            familywise=min(bond.pvalue * tested / RATE_SHARES["relation"], 1.0),
-            effect=bond.effect,
+            outcome="alarm" if is_cause else "pass",
+            statistic=correlation.statistic,
+            pvalue=correlation.pvalue,
+            familywise=min(correlation.pvalue * test_count / RATE_SHARES["relation"], 1.0),
+            effect=correlation.effect,
             unit=UNIT["relation"],
             smallest=SMALLEST["relation"],
-            effective_rows=bond.effective_rows,
+            effective_rows=correlation.effective_rows,
             given_others=True,
             words=words,
         )
 
-    def _pairs(self, blamed: set[int], culprits: set[int]) -> list[Relation]:
-        if not self._against.able:
+    def _test_pairs(self, blamed: set[int], causes: set[int]) -> list[Relation]:
+        if not self._relation_tests.can_test:
             return []
-        bonds = {p: b for p, b in self._against.pair_bonds().items() if not set(p) & set(self._unfit)}
-        familywise = dict(zip(bonds, holm([b.pvalue for b in bonds.values()], RATE_SHARES["pair"]), strict=True))
-        changes = {pair: abs(bond.effect) for pair, bond in bonds.items()}
-        broken = {p: c for p, c in changes.items() if familywise[p] <= self._rate and c >= SMALLEST["pair"]}
-        found = []
-        for pair, bond in bonds.items():
-            why = _common(pair, broken, culprits, blamed) if pair in broken else ()
-            found.append(self._relation(pair, bond, familywise[pair], why))
-        return found
+        correlations = {
+            p: b for p, b in self._relation_tests.pair_correlations().items() if not set(p) & set(self._incomparable)
+        }
+        familywise = dict(
+            zip(correlations, holm([b.pvalue for b in correlations.values()], RATE_SHARES["pair"]), strict=True)
+        )
+        changes = {pair: abs(correlation.effect) for pair, correlation in correlations.items()}
+        broken = {
+            p: change for p, change in changes.items() if familywise[p] <= self._rate and change >= SMALLEST["pair"]
+        }
+        relations = []
+        for pair, correlation in correlations.items():
+            blamed_columns = _causes_of_pair(pair, broken, causes, blamed) if pair in broken else ()
+            relations.append(self._relation(pair, correlation, familywise[pair], blamed_columns))
+        return relations
 
-    def _relation(self, pair: tuple[int, int], bond: Correlation, familywise: float, why: Sequence[int]) -> Relation:
-        one, other = (self._layout.columns[column].name for column in pair)
-        outcome: Outcome = "alarm" if why else "pass"
+    def _relation(
+        self, pair: tuple[int, int], correlation: Correlation, familywise: float, blamed_columns: Sequence[int]
+    ) -> Relation:
+        left_name, right_name = (self._layout.columns[column].name for column in pair)
+        outcome: Outcome = "alarm" if blamed_columns else "pass"
         return Relation(
-            columns=(one, other),
+            columns=(left_name, right_name),
             outcome=outcome,
-            reference=bond.before,
-            window=bond.now,
-            statistic=bond.statistic,
-            pvalue=bond.pvalue,
+            reference=correlation.before,
+            window=correlation.now,
+            statistic=correlation.statistic,
+            pvalue=correlation.pvalue,
             familywise=familywise,
-            effect=bond.effect,
+            effect=correlation.effect,
             smallest=SMALLEST["pair"],
-            effective_rows=bond.effective_rows,
-            blamed=tuple(self._layout.columns[column].name for column in why),
-            words=f"{one} and {other}: {_strengths(bond)}",
+            effective_rows=correlation.effective_rows,
+            blamed=tuple(self._layout.columns[column].name for column in blamed_columns),
+            words=f"{left_name} and {right_name}: {_format_strengths(correlation)}",
         )
 
-    def _accused(self, column: int, pairs: Sequence[Relation]) -> list[DriftFinding]:
-        """The relation finding of a column that broken pairs have in common."""
+    def _pair_findings(self, column: int, pairs: Sequence[Relation]) -> list[DriftFinding]:
+        """The finding of a column that is blamed for broken pairs: its strongest one."""
         name = self._layout.columns[column].name
         broken = [pair for pair in pairs if name in pair.blamed]
         if not broken:
             return []
-        worst = max(broken, key=lambda pair: abs(pair.effect))
-        other = worst.columns[1] if worst.columns[0] == name else worst.columns[0]
-        words = f"{name}: relation with {other} {worst.reference:.2f} → {worst.window:.2f} (as a correlation)"
+        strongest = max(broken, key=lambda pair: abs(pair.effect))
+        partner = strongest.columns[1] if strongest.columns[0] == name else strongest.columns[0]
+        words = f"{name}: relation with {partner} {strongest.reference:.2f} → {strongest.window:.2f} (as a correlation)"
         return [
             DriftFinding(
                 column=name,
                 kind="relation",
                 outcome="alarm",
-                statistic=worst.statistic,
-                pvalue=worst.pvalue,
-                familywise=worst.familywise,
-                effect=worst.effect,
+                statistic=strongest.statistic,
+                pvalue=strongest.pvalue,
+                familywise=strongest.familywise,
+                effect=strongest.effect,
                 unit=UNIT["pair"],
-                smallest=worst.smallest,
-                effective_rows=worst.effective_rows,
+                smallest=strongest.smallest,
+                effective_rows=strongest.effective_rows,
                 given_others=True,
                 words=words,
             )
         ]
 
-    def _combinations(self, blamed: set[int], culprits: set[int]) -> dict[int, list[DriftFinding]]:
-        """Combinations of categories that the reference never had, for the column that explains them."""
-        tested = [(c, i) for i, c in enumerate(self._layout.combinations) if not {c.one, c.other} & set(self._unfit)]
-        if not tested:
+    def _test_combinations(self, blamed: set[int], causes: set[int]) -> dict[int, list[DriftFinding]]:
+        """Findings of combinations of categories that the reference never had, for the column that explains them."""
+        comparable = [
+            (c, i) for i, c in enumerate(self._layout.combinations) if not {c.one, c.other} & set(self._incomparable)
+        ]
+        if not comparable:
             return {}
-        watched = [self._layout.combinations[i] for _, i in tested]
-        count = np.array([self._window.combined[i] for _, i in tested], dtype=float)
-        once = np.array([1.0 + combination.once * self._reference.rows for combination in watched])
-        other = np.array([self._reference.combined[i] for _, i in tested]) + once
-        each = np.ones(len(count))
-        rows, others = each * self._window.rows, each * self._reference.rows
-        pvalues = evidence.of_shares(count, rows, np.minimum(other, others), others, design=each, freedom=each * 1e9)
+        watched = [self._layout.combinations[i] for _, i in comparable]
+        window_counts = np.array([self._window.combined[i] for _, i in comparable], dtype=float)
+        expected_new = np.array([1.0 + combination.once * self._reference.rows for combination in watched])
+        reference_counts = np.array([self._reference.combined[i] for _, i in comparable]) + expected_new
+        ones = np.ones(len(window_counts))
+        window_rows, reference_rows = ones * self._window.rows, ones * self._reference.rows
+        pvalues = share_pvalues(
+            window_counts,
+            window_rows,
+            np.minimum(reference_counts, reference_rows),
+            reference_rows,
+            design=ones,
+            freedom=ones * 1e9,
+        )
         familywise = holm(pvalues.tolist(), RATE_SHARES["combinations"])
-        excess = count / rows - (other - once) / others
+        excess = window_counts / window_rows - (reference_counts - expected_new) / reference_rows
         broken = {
             (combination.one, combination.other): float(excess[i])
             for i, combination in enumerate(watched)
             if familywise[i] <= self._rate and excess[i] >= SMALLEST["combinations"]
         }
-        found: dict[int, list[DriftFinding]] = {}
+        findings_of_column: dict[int, list[DriftFinding]] = {}
         for i, combination in enumerate(watched):
             pair = combination.one, combination.other
-            for column in _common(pair, broken, culprits, blamed) if pair in broken else ():
+            for column in _causes_of_pair(pair, broken, causes, blamed) if pair in broken else ():
                 numbers = float(pvalues[i]), familywise[i], float(excess[i])
-                found.setdefault(column, []).append(self._combination_finding(column, pair, numbers, self._window.rows))
-        return {column: [max(findings, key=lambda f: f.effect)] for column, findings in found.items()}
+                findings_of_column.setdefault(column, []).append(
+                    self._combination_finding(column, pair, numbers, self._window.rows)
+                )
+        return {column: [max(findings, key=lambda f: f.effect)] for column, findings in findings_of_column.items()}
 
     def _combination_finding(
         self, column: int, pair: tuple[int, int], numbers: tuple[float, float, float], rows: int
@@ -346,33 +437,49 @@ class WindowComparison:
             smallest=SMALLEST["combinations"],
             effective_rows=float(rows),
             given_others=True,
-            words=f"{name}: combinations with {partner} that the reference never had in {percent(excess)} of rows",
+            words=f"{name}: {format_percent(excess)} of rows have combinations with {partner} new to the reference",
         )
 
     # The report.
 
-    def _column_report(self, position: int, tests: Sequence[_Test], more: Sequence[DriftFinding]) -> ColumnReport:
+    def _column_report(self, position: int, tests: Sequence[_Test], others: Sequence[DriftFinding]) -> ColumnReport:
         column, counts = self._layout.columns[position], self._window.counts[position]
-        if position in self._unfit:
-            found = [self._unfit[position]]
+        if position in self._incomparable:
+            findings = [self._incomparable[position]]
         else:
-            found = [_finding(column, test, counts.new) for test in tests] + list(more)
-        found.sort(key=lambda finding: (not finding.alarm, -finding.weight if finding.alarm else 0.0))
-        names = counts.new if any(f.alarm and f.kind == "new values" for f in found) else {}
-        return ColumnReport(column.name, column.kind, counts.present, tuple(found), names)
+            findings = [_column_finding(column, test, counts.new) for test in tests] + list(others)
+        findings.sort(key=lambda finding: (not finding.alarm, -finding.weight if finding.alarm else 0.0))
+        names = counts.new if any(f.alarm and f.kind == "new values" for f in findings) else {}
+        return ColumnReport(column.name, column.kind, counts.present, tuple(findings), names)
 
     def _notes(self) -> tuple[str, ...]:
-        notes = [finding.words for finding in self._unfit.values()]
+        notes = [finding.words for finding in self._incomparable.values()]
         if self._window.unknown:
             notes.append(f"Columns that the reference does not have: {', '.join(self._window.unknown)}.")
-        if not self._against.able:
+        if not self._relation_tests.can_test:
             notes.append(
-                "Relations between columns were not compared: the reference is worth too few rows, or has one column."
+                "Relations between columns were not compared: the reference has one column or too few independent rows."
             )
         return tuple(notes)
 
 
-def _of_kind(tests: Sequence[_Test], kind: str) -> int:
+def _causes_of_pair(
+    pair: tuple[int, int], broken: Mapping[tuple[int, int], float], causes: set[int], blamed: set[int]
+) -> tuple[int, ...]:
+    """The column that explains a broken pair: one already found, else the one with more broken pairs, else both."""
+    for found_before in (causes, blamed):
+        if set(pair) & found_before:
+            return tuple(sorted(set(pair) & found_before))
+    lost_strength = {
+        column: sum(effect for broken_pair, effect in broken.items() if column in broken_pair) for column in pair
+    }
+    left, right = pair
+    if abs(lost_strength[left] - lost_strength[right]) < 0.1 * max(lost_strength.values()):
+        return pair
+    return (left,) if lost_strength[left] > lost_strength[right] else (right,)
+
+
+def _count_of_kind(tests: Sequence[_Test], kind: str) -> int:
     return sum(test.kind == kind for test in tests)
 
 
@@ -380,29 +487,19 @@ def _is_large(change: Change) -> bool:
     return abs(change.effect) >= SMALLEST[change.kind]
 
 
-def _strengths(bond: Correlation) -> str:
-    return f"{bond.before:.2f} → {bond.now:.2f} (as a correlation)"
-
-
-def _moved(shift: Shift) -> Change:
-    """A shift against the other columns as a change; its shares are only known as their difference."""
+def _change_of_shift(shift: Shift) -> Change:
+    """A shift against the other columns as a change; of its shares only the difference is known."""
     numbers = shift.statistic, shift.pvalue, shift.effect, shift.effective_rows
     return Change(shift.kind, shift.level, *numbers, math.nan, math.nan)
 
 
-def _moved_words(change: Change, bins: Bins) -> str:
-    if change.kind in {"location", "spread"}:
-        return f"{words_of(change, bins)}, given the other columns"
-    what = "missing values" if change.kind == "missing" else level_name(bins, change.at)
-    way = "up" if change.effect > 0 else "down"
-    return f"{what} {way} by {percent(abs(change.effect))} of rows, given the other columns"
-
-
-def _finding(column: ColumnSpec, test: _Test, new: Mapping[str, int]) -> DriftFinding:
-    words = (_moved_words if test.given_others else words_of)(test.change, column.bins)
-    if test.kind == "new values" and test.alarm and new:
-        most = sorted(new, key=lambda name: (-new[name], name))[:3]
-        words += f" ({', '.join(shortened(name) for name in most)}{' and others' if len(new) > 3 else ''})"
+def _column_finding(column: ColumnSpec, test: _Test, new_names: Mapping[str, int]) -> DriftFinding:
+    words = (_describe_shift if test.given_others else describe_change)(test.change, column.bins)
+    if test.kind == "new values" and test.alarm and new_names:
+        most_frequent = sorted(new_names, key=lambda name: (-new_names[name], name))[:3]
+        words += (
+            f" ({', '.join(quoted_name(name) for name in most_frequent)}{' and others' if len(new_names) > 3 else ''})"
+        )
     return DriftFinding(
         column=column.name,
         kind=test.kind,
@@ -419,50 +516,19 @@ def _finding(column: ColumnSpec, test: _Test, new: Mapping[str, int]) -> DriftFi
     )
 
 
-def _common(
-    pair: tuple[int, int], broken: Mapping[tuple[int, int], float], culprits: set[int], blamed: set[int]
-) -> tuple[int, ...]:
-    """Which column of a broken pair explains it: one already found, else the one with more broken pairs, else both."""
-    for known in (culprits, blamed):
-        if set(pair) & known:
-            return tuple(sorted(set(pair) & known))
-    weight = {column: sum(effect for p, effect in broken.items() if column in p) for column in pair}
-    one, other = pair
-    if abs(weight[one] - weight[other]) < 0.1 * max(weight.values()):
-        return pair
-    return (one,) if weight[one] > weight[other] else (other,)
+def _describe_shift(change: Change, bins: Bins) -> str:
+    if change.kind in {"location", "spread"}:
+        return f"{describe_change(change, bins)}, given the other columns"
+    subject = "missing values" if change.kind == "missing" else level_name(bins, change.index)
+    direction = "up" if change.effect > 0 else "down"
+    return f"{subject} {direction} by {format_percent(abs(change.effect))} of rows, given the other columns"
 
 
-def compare_drift(reference: Profile, frame: Any, *, rate: float = 0.01) -> DriftReport:
-    """Compare a window with a reference.
-
-    Args:
-        reference: the profile of the reference.
-        frame: the window: a pandas frame, an Arrow table or record batch, an iterable of them, or a profile that
-            `reference.measure` gave.
-        rate: the largest share of windows without any drift that may raise an alarm, over everything that is tested.
-
-    Returns:
-        A report; `report.alarm`, `report.columns["temp"].alarm` and `report.relations` say what changed.
-
-    Raises:
-        SchemaError: the window has none of the reference's columns; the message compares them one by one.
-        DataError: the frame is no table, or a profile over other bins.
-
-    Assumptions: rows are independent of each other where the reference was profiled without a time column, and
-    dependent as far as its blocks of time showed where it has one. The p-values are asymptotic but for rare shares,
-    with a correction for skewness.
-    """
-    if not 0.0 < rate < 1.0:
-        raise DataError(f"The false-alarm rate must lie between 0 and 1, and came as {rate}.")
-    window = _measured(reference, frame)
-    if window.rows == 0 or reference.rows == 0:
-        return _nothing(window, reference, rate)
-    with one_thread():
-        return WindowComparison(window, reference, rate).report()
+def _format_strengths(correlation: Correlation) -> str:
+    return f"{correlation.before:.2f} → {correlation.now:.2f} (as a correlation)"
 
 
-def _measured(reference: Profile, frame: Any) -> Profile:
+def _measure_window(reference: Profile, frame: Any) -> Profile:
     if isinstance(frame, Profile):
         reference.check_same_bins(frame)
         window = frame
@@ -478,12 +544,12 @@ def _measured(reference: Profile, frame: Any) -> Profile:
     return window
 
 
-def _nothing(window: Profile, reference: Profile, rate: float) -> DriftReport:
+def _empty_report(window: Profile, reference: Profile, rate: float) -> DriftReport:
     columns = {
-        column.name: ColumnReport(column.name, column.kind, 0, (untold(column.name, "missing"),), {})
+        column.name: ColumnReport(column.name, column.kind, 0, (not_applicable_finding(column.name, "missing"),), {})
         for column in reference.layout.columns
     }
     which = "window" if window.rows == 0 else "reference"
     note = f"The {which} has no rows: nothing can be compared."
-    design = design_words(reference.layout)
+    design = describe_design(reference.layout)
     return DriftReport(rate, window.rows, reference.rows, design, columns, (), window.unknown, (note,))

@@ -1,13 +1,13 @@
-"""How columns hang together, in sums that merge: scores of each column, and the sums of their products.
+"""Relations between columns, in sums that can be merged: scores of each column, and sums of products of scores.
 
-Each column is told in a few whole-number scores (a number by its normal score and that score's square, a category by
-its most frequent names, both by what is missing). The products of scores, summed over rows, are exact and add up.
-From the reference's sums follow directions in which a window is looked at:
+A few whole-number scores stand for each column: of a number its normal score and the square of that, of a category its
+most frequent names, of both whether the value is missing. Sums of scores and of their products are exact, and the sums
+of parts add up. From the reference's sums follow the directions in which a window is tested:
 
-* a score less what the other columns say it should be. One column that is shifted alone stands out in its own
-  direction much more than by itself (Hall and Jin, 2010; Cai, Liu and Xia, 2014);
-* the covariance of a column with what the others say of it, and of two columns with each other, weighted so that the
-  reference's value is Pillai's trace (1955): for two categories chi-squared over n, for two numbers r squared.
+* the residual of a score: the score less its prediction from the other columns. Where one column is shifted alone, its
+  residual shows that much more clearly than the column itself (Hall and Jin, 2010; Cai, Liu and Xia, 2014);
+* the covariance of a column with its prediction from the others, and of two columns with each other, weighted so that
+  the reference's value is Pillai's trace (1955): for two categories chi-squared over n, for two numbers r squared.
 """
 
 from collections.abc import Sequence
@@ -27,36 +27,36 @@ LOCATION, SPREAD = -1, -2
 NAMES = 8
 """Most names of a category that become scores."""
 FREQUENT = 0.01
-"""A name or a missing value becomes a score where this share of the reference has it."""
+"""A name becomes a score where its share of the reference is at least this and at most 1 less this; so does missing."""
 MOST_SCORES = 200
 """Most scores that are multiplied with each other."""
 MOST_PAIRS = 300
 STRENGTH = 0.1
-"""Columns whose relation is weaker than this (in the unit of a correlation) are taken to have none."""
+"""Columns whose relation is weaker than this, as a correlation, are taken to have none."""
 RIDGE = 1e-3
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _thread_controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Keep the matrix library to one thread: these products are small, and a second thread waits more than it helps."""
-    limit: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    """Keep the matrix library to one thread: these products are too small for a second thread to help."""
+    limit: AbstractContextManager[Any] = _thread_controller().limit(limits=1, user_api="blas")
     return limit
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One score: the column's position, and `LOCATION`, `SPREAD`, or the level whose rows score 1."""
+    """One score: the position of its column, and `LOCATION`, `SPREAD`, or the level whose rows have the score 1."""
 
     column: int
     level: int
 
 
 def scores_of(position: int, bins: Bins) -> list[Score]:
-    """The scores that tell a column."""
+    """The scores that stand for a column."""
     total = max(sum(bins.sample), 1)
     missing = [Score(position, 0)] if FREQUENT <= bins.sample[0] / total <= 1 - FREQUENT else []
     if isinstance(bins, NumberBins):
@@ -105,12 +105,12 @@ class Sums:
         return result
 
 
-def no_sums(count: int) -> Sums:
+def empty_sums(count: int) -> Sums:
     """Sums over no rows."""
     return Sums(0, np.zeros(count, dtype=np.int64), np.zeros((count, count), dtype=np.int64))
 
 
-def sums_of(matrix: Array) -> Sums:
+def sum_scores(matrix: Array) -> Sums:
     """Sums of a (scores, rows) float32 matrix of whole numbers; exact up to 65,536 rows."""
     return Sums(
         matrix.shape[1], matrix.sum(axis=1, dtype=np.float64).astype(np.int64), (matrix @ matrix.T).astype(np.int64)
@@ -125,23 +125,23 @@ class Form:
     right: Array
     weights: Array
 
-    def of(self, covariance: Array) -> float:
+    def weighted_covariance(self, covariance: Array) -> float:
         """The weighted covariance."""
         return float((covariance[np.ix_(self.left, self.right)] * self.weights).sum())
 
-    def of_rows(self, rows: Array) -> Array:
-        """(rows,) what each row of centred scores (rows, scores) adds to it."""
+    def row_contributions(self, rows: Array) -> Array:
+        """(rows,) what each row of centred scores (rows, scores) adds to the weighted covariance."""
         result: Array = np.einsum("ij,ij->i", rows[:, self.left] @ self.weights, rows[:, self.right])
         return result
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Where to look, from a reference's sums.
+    """The directions in which windows are tested, from a reference's sums.
 
     `means` and `scales` standardise the scores; a score that does not vary has scale 0 and is left out. `residual`
-    (scores, scores) holds a row of weights a score: itself less what the other columns say. `groups` holds the scores
-    of each column position.
+    (scores, scores) holds for each score the row of weights that gives its residual: the score less its prediction from
+    the other columns. `groups` holds the scores of each column, by the column's position.
     """
 
     means: Array
@@ -150,34 +150,38 @@ class Directions:
     residual: Array
     groups: dict[int, Array]
 
-    def standard(self, sums: Sums) -> tuple[Array, Array]:
+    def standardise(self, sums: Sums) -> tuple[Array, Array]:
         """A window's means and covariances in the reference's units."""
         inverse = np.where(self.scales > 0, 1.0 / np.where(self.scales > 0, self.scales, 1.0), 0.0)
         return (sums.means - self.means) * inverse, sums.covariance * np.outer(inverse, inverse)
 
-    def with_others(self, column: int, left_out: Sequence[int] = ()) -> Form:
-        """A column with all the others, or with all but some."""
-        own = self.groups[column]
-        rest = [group for other, group in self.groups.items() if other != column and other not in left_out]
-        others = np.concatenate(rest) if rest else np.zeros(0, dtype=np.int64)
-        says = np.linalg.solve(self._block(others, others), self.correlation[np.ix_(others, own)]).T
-        return Form(own, others, np.linalg.solve(self._block(own, own), says))
+    def form_with_others(self, column: int, left_out: Sequence[int] = ()) -> Form:
+        """The relation of a column with all others except those in `left_out`."""
+        own_scores = self.groups[column]
+        other_groups = [
+            group for position, group in self.groups.items() if position != column and position not in left_out
+        ]
+        other_scores = np.concatenate(other_groups) if other_groups else np.zeros(0, dtype=np.int64)
+        coefficients = np.linalg.solve(
+            self._block(other_scores, other_scores), self.correlation[np.ix_(other_scores, own_scores)]
+        ).T
+        return Form(own_scores, other_scores, np.linalg.solve(self._block(own_scores, own_scores), coefficients))
 
-    def pair(self, one: int, other: int) -> Form:
-        """Two columns with each other."""
-        left, right = self.groups[one], self.groups[other]
-        between = np.linalg.solve(self._block(left, left), self.correlation[np.ix_(left, right)])
-        return Form(left, right, np.linalg.solve(self._block(right, right), between.T).T)
+    def form_of_pair(self, left_column: int, right_column: int) -> Form:
+        """The relation of two columns with each other."""
+        left, right = self.groups[left_column], self.groups[right_column]
+        coefficients = np.linalg.solve(self._block(left, left), self.correlation[np.ix_(left, right)])
+        return Form(left, right, np.linalg.solve(self._block(right, right), coefficients.T).T)
 
-    def explained(self, means: Array, columns: Sequence[int]) -> Array:
-        """The means (scores,), those of some columns replaced by what the others say."""
+    def replace_by_prediction(self, means: Array, columns: Sequence[int]) -> Array:
+        """The means (scores,), where those of some columns are replaced by their prediction from the others."""
         if not columns:
             return means
-        gone = np.concatenate([self.groups[c] for c in columns])
-        kept = np.setdiff1d(np.concatenate(list(self.groups.values())), gone)
+        replaced = np.concatenate([self.groups[c] for c in columns])
+        others = np.setdiff1d(np.concatenate(list(self.groups.values())), replaced)
         result = means.copy()
-        says = np.linalg.solve(self._block(kept, kept), self.correlation[np.ix_(kept, gone)])
-        result[gone] = means[kept] @ says
+        coefficients = np.linalg.solve(self._block(others, others), self.correlation[np.ix_(others, replaced)])
+        result[replaced] = means[others] @ coefficients
         return result
 
     def _block(self, left: Array, right: Array) -> Array:
@@ -186,8 +190,8 @@ class Directions:
         return block
 
 
-def directions(sums: Sums, scores: Sequence[Score]) -> Directions:
-    """Find the directions of a reference; smooth in its sums, so that a little more data moves them little."""
+def find_directions(sums: Sums, scores: Sequence[Score]) -> Directions:
+    """The directions of a reference; they depend smoothly on its sums, so a little more data changes them little."""
     variances = np.clip(np.diag(sums.covariance), 0.0, None)
     scales = np.where(variances > 1e-9, np.sqrt(variances), 0.0)
     inverse = np.where(scales > 0, 1.0 / np.where(scales > 0, scales, 1.0), 0.0)
@@ -205,16 +209,20 @@ def _residual(correlation: Array, groups: dict[int, Array]) -> Array:
     if not groups:
         return weights
     used = np.concatenate(list(groups.values()))
-    place = {score: i for i, score in enumerate(used.tolist())}
+    place_of_score = {score: i for i, score in enumerate(used.tolist())}
     precision = np.linalg.inv(correlation[np.ix_(used, used)] + RIDGE * np.eye(len(used)))
     for group in groups.values():
-        own = [place[score] for score in group.tolist()]
-        weights[np.ix_(group, used)] = np.linalg.solve(precision[np.ix_(own, own)], precision[own])
+        own_places = [place_of_score[score] for score in group.tolist()]
+        weights[np.ix_(group, used)] = np.linalg.solve(precision[np.ix_(own_places, own_places)], precision[own_places])
     return weights
 
 
-def strengths(found: Directions) -> dict[tuple[int, int], float]:
-    """How strongly each two columns hang together, as a correlation between 0 and 1."""
-    columns = sorted(found.groups)
-    squares = {(a, b): found.pair(a, b).of(found.correlation) for i, a in enumerate(columns) for b in columns[i + 1 :]}
+def strengths(directions: Directions) -> dict[tuple[int, int], float]:
+    """How strongly each two columns are related, as a correlation between 0 and 1."""
+    columns = sorted(directions.groups)
+    squares = {
+        (a, b): directions.form_of_pair(a, b).weighted_covariance(directions.correlation)
+        for i, a in enumerate(columns)
+        for b in columns[i + 1 :]
+    }
     return {pair: float(np.sqrt(np.clip(value, 0.0, 1.0))) for pair, value in squares.items()}

@@ -1,7 +1,7 @@
 """The profile of a window: small, exact, and mergeable in any order.
 
-Everything that a profile holds is a whole number: counts, and sums of whole-number cells and scores. So the profile of
-parts is the profile of the whole, to the bit, however the parts were cut and in whatever order they are added.
+A profile holds only whole numbers: counts, and sums of whole-number cells and scores. So the profiles of parts, added
+in any order, give the profile of the whole to the bit, however it was cut into parts.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from afterfit.drift import design_effects as time_blocks
-from afterfit.drift import tabular as table_parts
+from afterfit.drift import tabular
 from afterfit.drift.binning import CELLS, Bins, CategoryBins, NumberBins, digest
-from afterfit.drift.correlations import Sums, no_sums, one_thread, score_table, sums_of
+from afterfit.drift.correlations import Sums, empty_sums, one_thread, score_table, sum_scores
+from afterfit.drift.design_effects import count_blocks
 from afterfit.drift.profile_spec import (
     FORMAT,
     SAMPLE,
@@ -24,8 +24,8 @@ from afterfit.drift.profile_spec import (
     check_format,
     layout_from_dict,
     layout_to_dict,
-    learn,
-    parsed,
+    learn_layout,
+    parse_json,
 )
 from afterfit.drift.tabular import Kind, Names
 from afterfit.errors import DataError
@@ -35,9 +35,11 @@ Array = np.ndarray[Any, Any]
 CHUNK = 65_536
 """Rows that are counted at once: small enough for the processor's cache, and for exact products in float32."""
 NEW_NAMES = 20
-"""How many new category names a profile can show; those with the smallest digests, so that parts agree."""
+"""Most new category names that a profile keeps: those with the smallest digests, so that the order of adding does not
+matter."""
 UNKNOWN_COLUMNS = 50
-_CELL = np.arange(CELLS, dtype=np.int64)
+_CELL_NUMBERS = np.arange(CELLS, dtype=np.int64)
+_BOOLEAN_NAMES = {"1": "true", "0": "false", "True": "true", "False": "false"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Counts:
         invalid: values that do not fit the column's kind, such as text or infinities in a number; in level 0 too.
         absent: rows of parts that had no such column; in level 0 too.
         finer: values with more decimals than any of the reference's.
-        first, second: sums of a number's cells and of their squares.
-        types: the types that the column came as: number, boolean, datetime, text.
+        first, second: sum of a number's cells, and sum of their squares.
+        types: the types in which the column came: number, boolean, datetime, text.
         new: some of the names that the reference did not have, with their rows.
     """
 
@@ -77,21 +79,13 @@ class Counts:
             first=self.first + other.first,
             second=self.second + other.second,
             types=self.types | other.types,
-            new=_added(self.new, other.new, NEW_NAMES),
+            new=_add_name_counts(self.new, other.new, NEW_NAMES),
         )
-
-
-def _added(one: Mapping[str, int], other: Mapping[str, int], most: int) -> dict[str, int]:
-    """Counts by name, of the names with the smallest digests: what is left does not depend on the order of adding."""
-    total = dict(one)
-    for name, count in other.items():
-        total[name] = total.get(name, 0) + count
-    return {name: total[name] for name in sorted(total, key=lambda name: (digest(name), name))[:most]}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A window, counted over a layout. Add profiles of parts with `+` or `merged`; save with `to_json`."""
+    """A window, counted over the bins of a layout. Add profiles of parts with `+` or `merged`; save with `to_json`."""
 
     layout: ProfileSpec
     rows: int
@@ -117,10 +111,14 @@ class Profile:
         return Profile(
             layout=self.layout,
             rows=self.rows + other.rows,
-            counts=tuple(one + two for one, two in zip(self.counts, other.counts, strict=True)),
+            counts=tuple(
+                own_value + other_value for own_value, other_value in zip(self.counts, other.counts, strict=True)
+            ),
             sums=self.sums + other.sums,
             blocks=blocks,
-            combined=tuple(one + two for one, two in zip(self.combined, other.combined, strict=True)),
+            combined=tuple(
+                own_value + other_value for own_value, other_value in zip(self.combined, other.combined, strict=True)
+            ),
             unknown=tuple(sorted({*self.unknown, *other.unknown})[:UNKNOWN_COLUMNS]),
         )
 
@@ -138,13 +136,13 @@ class Profile:
             frame: a pandas frame, an Arrow table or record batch, or an iterable of them; an iterable is read once,
                 one part at a time.
         """
-        total = empty(self.layout)
+        total = empty_profile(self.layout)
         for part in parts_of(frame):
-            total += measured(self.layout, part)
+            total += measure_part(self.layout, part)
         return total
 
     def to_dict(self) -> dict[str, Any]:
-        """The profile as plain values: equal for equal windows, however they were cut."""
+        """The profile as plain values: equal for equal windows, however they were cut into parts."""
         size = len(self.layout.scores)
         first = min(self.blocks, default=0)
         return {
@@ -154,7 +152,7 @@ class Profile:
             "columns": [_counts_to_dict(counts) for counts in self.counts],
             "totals": self.sums.totals.tolist(),
             "products": self.sums.products[np.triu_indices(size)].tolist(),
-            "blocks": {"first": first, "rows": _runs(self.blocks, first)},
+            "blocks": {"first": first, "rows": _block_runs(self.blocks, first)},
             "combined": list(self.combined),
             "unknown": list(self.unknown),
         }
@@ -175,11 +173,100 @@ class Profile:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Profile":
         """The profile from JSON text that this or an older release wrote."""
-        return cls.from_dict(parsed(text))
+        return cls.from_dict(parse_json(text))
 
 
-def _runs(blocks: Mapping[int, int], first: int) -> list[list[int]]:
-    """Rows of blocks as runs without gaps: each its distance from the first block, then its rows."""
+def profile(
+    frame: Any,
+    time: str | None = None,
+    *,
+    kinds: Mapping[str, Kind] | None = None,
+    hide_categories: bool = False,
+    relations: bool = True,
+) -> Profile:
+    """Learn bins, categories, relations and design effects from a reference, and count it.
+
+    Args:
+        frame: a pandas frame, an Arrow table or record batch, or an iterable of them (Parquet row groups, CSV chunks).
+            An iterable is read once, and bins are learnt from its first 200,000 rows. Where the first rows are not
+            like the rest, give an even sample to `afterfit.drift.profile_spec.learn_layout` first.
+        time: the column with the time of each row. With it, rows of one hour, day or week that depend on each
+            other count as fewer independent rows; without it, each row counts for one.
+        kinds: kinds of columns whose types do not say them: "number", "boolean", "category" or "datetime".
+        hide_categories: keep digests in place of category names.
+        relations: whether to count relations between columns; without them, counting takes about half of the time.
+
+    Returns:
+        A profile that other windows can be measured over (`measure`) and compared with (`compare_drift`).
+
+    Raises:
+        DataError: no column, no such time column, a time column without times, or two columns of one name.
+    """
+    if tabular.is_part(frame):
+        layout = learn_layout(frame, time=time, kinds=kinds, hidden=hide_categories, related=relations)
+        return measure_part(layout, frame)
+    parts = parts_of(frame)
+    first_rows = _first_rows(parts)
+    layout = learn_layout(first_rows, time=time, kinds=kinds, hidden=hide_categories, related=relations)
+    total = measure_part(layout, first_rows)
+    for part in parts:
+        total += measure_part(layout, part)
+    return total
+
+
+def parts_of(frame: Any) -> Iterator[Any]:
+    """A table or an iterable of tables as an iterator of tables."""
+    if tabular.is_part(frame):
+        yield frame
+        return
+    if isinstance(frame, str | bytes | Mapping) or not isinstance(frame, Iterable):
+        raise DataError(
+            "A table must come as a pandas frame, an Arrow table or record batch, or an iterable of them; "
+            f"this is {type(frame).__name__}."
+        )
+    for part in frame:
+        if not tabular.is_part(part):
+            raise DataError(
+                f"Each part must be a pandas frame, an Arrow table or record batch; this is {type(part).__name__}."
+            )
+        yield part
+
+
+def empty_profile(layout: ProfileSpec) -> Profile:
+    """The profile of no rows."""
+    counts = tuple(Counts(np.zeros(column.bins.size, dtype=np.int64)) for column in layout.columns)
+    return Profile(layout, 0, counts, empty_sums(len(layout.scores)), {}, (0,) * len(layout.combinations))
+
+
+def measure_part(layout: ProfileSpec, part: Any) -> Profile:
+    """The profile of one part."""
+    names = tabular.column_names(part)
+    places = {name: i for i, name in enumerate(names)}
+    rows = tabular.row_count(part)
+    own = {column.name for column in layout.columns}
+    unknown = tuple(sorted(name for name in names if name not in own and name != layout.time)[:UNKNOWN_COLUMNS])
+    counter = _Counter(layout, places, rows)
+    total = empty_profile(layout)
+    counts, sums = list(total.counts), total.sums
+    with one_thread():
+        for start in range(0, rows, CHUNK):
+            chunk = part.iloc[start : start + CHUNK] if isinstance(part, pd.DataFrame) else part.slice(start, CHUNK)
+            for i, more in enumerate(counter.count(chunk)):
+                counts[i] += more
+            sums += sum_scores(counter.matrix[:, : tabular.row_count(chunk)])
+    return Profile(layout, rows, tuple(counts), sums, _blocks(layout, part, places), tuple(counter.combined), unknown)
+
+
+def _add_name_counts(first: Mapping[str, int], second: Mapping[str, int], most: int) -> dict[str, int]:
+    """Sums of counts by name; where there are too many names, those with the smallest digests stay, in any order."""
+    total = dict(first)
+    for name, count in second.items():
+        total[name] = total.get(name, 0) + count
+    return {name: total[name] for name in sorted(total, key=lambda name: (digest(name), name))[:most]}
+
+
+def _block_runs(blocks: Mapping[int, int], first: int) -> list[list[int]]:
+    """Rows of blocks as runs without gaps: for each run its distance from `first`, then the rows of its blocks."""
     runs: list[list[int]] = []
     before = None
     for block in sorted(blocks):
@@ -231,109 +318,31 @@ def _counts_from_dict(saved: Mapping[str, Any]) -> Counts:
     )
 
 
-def profile(
-    frame: Any,
-    time: str | None = None,
-    *,
-    kinds: Mapping[str, Kind] | None = None,
-    hide_categories: bool = False,
-    relations: bool = True,
-) -> Profile:
-    """Learn bins, categories, relations and design effects from a reference, and count it.
-
-    Args:
-        frame: a pandas frame, an Arrow table or record batch, or an iterable of them (Parquet row groups, CSV chunks).
-            An iterable is read once; it is learnt from its first 200,000 rows, so give an even sample to
-            `afterfit.drift.profile_spec.learn` first where the first rows are not like the rest.
-        time: the column with the time of each row. With it, rows that share an hour, a day or a week count for as
-            many independent rows as they are worth; without it, each row counts for one.
-        kinds: kinds of columns that their types do not tell: "number", "boolean", "category" or "datetime".
-        hide_categories: keep digests in place of category names.
-        relations: whether to count how columns hang together; without, counting takes about half of the time.
-
-    Returns:
-        A profile that other windows can be measured over (`measure`) and compared with (`compare_drift`).
-
-    Raises:
-        DataError: no column, no such time column, a time column without times, or two columns of one name.
-    """
-    if table_parts.is_part(frame):
-        layout = learn(frame, time=time, kinds=kinds, hidden=hide_categories, related=relations)
-        return measured(layout, frame)
-    parts = parts_of(frame)
-    first = _first_rows(parts)
-    layout = learn(first, time=time, kinds=kinds, hidden=hide_categories, related=relations)
-    total = measured(layout, first)
-    for part in parts:
-        total += measured(layout, part)
-    return total
-
-
-def parts_of(frame: Any) -> Iterator[Any]:
-    """A table or an iterable of tables as an iterator of tables."""
-    if table_parts.is_part(frame):
-        yield frame
-        return
-    if isinstance(frame, str | bytes | Mapping) or not isinstance(frame, Iterable):
-        raise DataError(
-            "A table must come as a pandas frame, an Arrow table or record batch, or an iterable of them; "
-            f"this is {type(frame).__name__}."
-        )
-    for part in frame:
-        if not table_parts.is_part(part):
-            raise DataError(
-                f"Each part must be a pandas frame, an Arrow table or record batch; this is {type(part).__name__}."
-            )
-        yield part
-
-
 def _first_rows(parts: Iterator[Any]) -> pd.DataFrame:
-    held, rows = [], 0
+    frames, rows = [], 0
     for part in parts:
-        names = table_parts.column_names(part)
-        held.append(pd.DataFrame({name: table_parts.series(part, i) for i, name in enumerate(names)}))
-        rows += len(held[-1])
+        names = tabular.column_names(part)
+        frames.append(pd.DataFrame({name: tabular.series(part, i) for i, name in enumerate(names)}))
+        rows += len(frames[-1])
         if rows >= SAMPLE:
             break
-    if not held:
+    if not frames:
         raise DataError("A reference needs rows, and there was no part at all.")
-    return pd.concat(held, ignore_index=True) if len(held) > 1 else held[0]
-
-
-def empty(layout: ProfileSpec) -> Profile:
-    """The profile of no rows."""
-    counts = tuple(Counts(np.zeros(column.bins.size, dtype=np.int64)) for column in layout.columns)
-    return Profile(layout, 0, counts, no_sums(len(layout.scores)), {}, (0,) * len(layout.combinations))
-
-
-def measured(layout: ProfileSpec, part: Any) -> Profile:
-    """The profile of one part."""
-    names = table_parts.column_names(part)
-    places = {name: i for i, name in enumerate(names)}
-    rows = table_parts.row_count(part)
-    own = {column.name for column in layout.columns}
-    unknown = tuple(sorted(name for name in names if name not in own and name != layout.time)[:UNKNOWN_COLUMNS])
-    counter = _Counter(layout, places, rows)
-    total = empty(layout)
-    counts, sums = list(total.counts), total.sums
-    with one_thread():
-        for start in range(0, rows, CHUNK):
-            chunk = part.iloc[start : start + CHUNK] if isinstance(part, pd.DataFrame) else part.slice(start, CHUNK)
-            for i, more in enumerate(counter.count(chunk)):
-                counts[i] += more
-            sums += sums_of(counter.matrix[:, : table_parts.row_count(chunk)])
-    return Profile(layout, rows, tuple(counts), sums, _blocks(layout, part, places), tuple(counter.combined), unknown)
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
 
 def _blocks(layout: ProfileSpec, part: Any, places: Mapping[str, int]) -> dict[int, int]:
-    if layout.time is None or not layout.units or layout.time not in places or not table_parts.row_count(part):
+    if layout.time is None or not layout.units or layout.time not in places or not tabular.row_count(part):
         return {}
-    seconds = table_parts.as_seconds(table_parts.series(part, places[layout.time]), layout.time)
-    return time_blocks.count_blocks(seconds, layout.units[0])
+    seconds = tabular.as_seconds(tabular.series(part, places[layout.time]), layout.time)
+    return count_blocks(seconds, layout.units[0])
 
 
 class _Counter:
-    """Counts chunks of one part; `matrix` (scores, rows) holds the last chunk's scores, `combined` adds up."""
+    """Counts the chunks of one part.
+
+    `matrix` (scores, rows) holds the scores of the last chunk, `combined` the new combinations of all chunks so far.
+    """
 
     def __init__(self, layout: ProfileSpec, places: Mapping[str, int], rows: int) -> None:
         self._layout = layout
@@ -352,16 +361,16 @@ class _Counter:
         return values[bins.level_of_cell] if isinstance(bins, NumberBins) else values
 
     def count(self, chunk: Any) -> Iterator[Counts]:
-        """Count one chunk, a column at a time; then what was combined in it."""
-        rows = table_parts.row_count(chunk)
+        """Count one chunk, a column at a time; then its new combinations."""
+        rows = tabular.row_count(chunk)
         watched: dict[int, Array] = {}
         for position, column in enumerate(self._layout.columns):
-            place = self._places.get(column.name)
-            if place is None:
-                codes, counts = np.zeros(rows, dtype=np.int64), _absent(column.bins, rows)
+            part_position = self._places.get(column.name)
+            if part_position is None:
+                codes, counts = np.zeros(rows, dtype=np.int64), _absent_counts(column.bins, rows)
             else:
                 memory = self._memory.setdefault(position, {})
-                codes, counts = _counted(column, table_parts.series(chunk, place), memory)
+                codes, counts = _count_column(column, tabular.series(chunk, part_position), memory)
             for i, table in self._scores.get(position, ()):
                 np.take(table, codes, out=self.matrix[i, :rows], mode="clip")
             if position in self._watched:
@@ -371,25 +380,25 @@ class _Counter:
             self.combined[i] += combination.count(watched[combination.one], watched[combination.other])
 
 
-def _absent(bins: Bins, rows: int) -> Counts:
+def _absent_counts(bins: Bins, rows: int) -> Counts:
     levels = np.zeros(bins.size, dtype=np.int64)
     levels[0] = rows
     return Counts(levels, absent=rows)
 
 
-def _counted(column: ColumnSpec, values: "pd.Series[Any]", memory: dict[str, int]) -> tuple[Array, Counts]:
+def _count_column(column: ColumnSpec, values: "pd.Series[Any]", memory: dict[str, int]) -> tuple[Array, Counts]:
     """The cell (of a number) or level of each row, and the counts."""
     types = frozenset({_type_of(values)})
     if isinstance(column.bins, NumberBins):
-        return _counted_numbers(column.bins, values, types)
+        return _count_numbers(column.bins, values, types)
     if isinstance(column.bins, CategoryBins):
-        return _counted_names(column, values, types, memory)
-    there = values.notna().to_numpy().astype(np.int64)
-    return there, Counts(np.bincount(there, minlength=2), types=types)
+        return _count_names(column, values, types, memory)
+    present = values.notna().to_numpy().astype(np.int64)
+    return present, Counts(np.bincount(present, minlength=2), types=types)
 
 
 def _type_of(values: "pd.Series[Any]") -> str:
-    """A name for the column's type that does not depend on its values."""
+    """A word for the column's type that does not depend on its values."""
     kinds = pd.api.types
     if isinstance(values.dtype, pd.CategoricalDtype) or values.dtype == object:
         return "text"
@@ -400,9 +409,9 @@ def _type_of(values: "pd.Series[Any]") -> str:
     return "datetime" if kinds.is_datetime64_any_dtype(values.dtype) else "text"
 
 
-def _counted_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozenset[str]) -> tuple[Array, Counts]:
-    read = table_parts.as_numbers(values)
-    numbers, invalid = read.floats, read.invalid
+def _count_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozenset[str]) -> tuple[Array, Counts]:
+    parsed = tabular.as_numbers(values)
+    numbers, invalid = parsed.floats, parsed.invalid
     cells = bins.cells(numbers)
     histogram = np.bincount(cells, minlength=CELLS)
     if histogram[1] or histogram[CELLS - 2]:
@@ -412,21 +421,20 @@ def _counted_numbers(bins: NumberBins, values: "pd.Series[Any]", types: frozense
             cells[infinite] = 0
             histogram = np.bincount(cells, minlength=CELLS)
     levels = np.add.reduceat(histogram, np.array((0, *bins.starts)))
-    held = histogram[1:] * _CELL[1:]
-    first, second = int(held.sum()), int((held * _CELL[1:]).sum())
-    whole = bins.decimals == 0 and isinstance(values.dtype, np.dtype) and values.dtype.kind in "iub"
-    finer = 0 if whole else bins.finer(numbers)
+    cell_sums = histogram[1:] * _CELL_NUMBERS[1:]
+    first, second = int(cell_sums.sum()), int((cell_sums * _CELL_NUMBERS[1:]).sum())
+    all_whole = bins.decimals == 0 and isinstance(values.dtype, np.dtype) and values.dtype.kind in "iub"
+    finer = 0 if all_whole else bins.finer(numbers)
     return cells, Counts(levels, invalid=invalid, finer=finer, first=first, second=second, types=types)
 
 
-def _counted_names(
+def _count_names(
     column: ColumnSpec, values: "pd.Series[Any]", types: frozenset[str], memory: dict[str, int]
 ) -> tuple[Array, Counts]:
-    read = table_parts.as_names(values)
+    parsed = tabular.as_names(values)
     if column.kind == "boolean":
-        read = Names(read.codes, [_TRUTH.get(name, name) for name in read.names])
-    codes, new = cast("CategoryBins", column.bins).levels(read, memory)
-    return codes, Counts(np.bincount(codes, minlength=column.bins.size), types=types, new=_added({}, new, NEW_NAMES))
-
-
-_TRUTH = {"1": "true", "0": "false", "True": "true", "False": "false"}
+        parsed = Names(parsed.codes, [_BOOLEAN_NAMES.get(name, name) for name in parsed.names])
+    codes, new = cast("CategoryBins", column.bins).levels(parsed, memory)
+    return codes, Counts(
+        np.bincount(codes, minlength=column.bins.size), types=types, new=_add_name_counts({}, new, NEW_NAMES)
+    )

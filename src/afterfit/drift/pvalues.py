@@ -1,4 +1,4 @@
-"""P-values that stay honest far out in the tails, where an alarm over hundreds of tests is decided.
+"""P-values that hold far out in the tails, where an alarm over hundreds of tests is decided.
 
 All are two-sided and take effective numbers of rows; all are vectorised.
 """
@@ -11,14 +11,15 @@ from scipy import special
 Array = np.ndarray[Any, Any]
 
 RARE = 0.1
-"""Shares below this are tested by the binomial distribution, above by a mean with its skewness."""
+"""Shares below this are tested by the binomial distribution, those above as means with their skewness."""
 
 
-def of_means(difference: Array, variance: Array, skewness: Array, freedom: Array) -> Array:
+def mean_pvalues(difference: Array, variance: Array, skewness: Array, freedom: Array) -> Array:
     """Two-sided p-values of differences of means.
 
-    Student's t for the roughness of the variance, then the Pearson type III distribution for the skewness on the long
-    side (Bobée and Robitaille, 1977) and the normal one on the short side, whichever is the heavier.
+    Student's t allows for the uncertainty of the variance. Then skewness: on the side of the long tail
+    the Pearson type III distribution (Bobée and Robitaille, 1977) or the normal one, whichever gives the larger
+    p-value, and on the other side the normal one.
 
     Args:
         difference: (tests,) in any unit.
@@ -26,30 +27,32 @@ def of_means(difference: Array, variance: Array, skewness: Array, freedom: Array
         skewness: (tests,) of the difference.
         freedom: (tests,) degrees of freedom of the variance.
     """
-    certain = np.copysign(np.where(difference == 0, 0.0, np.inf), difference)  # a score that did not vary and now does
+    certain = np.copysign(np.where(difference == 0, 0.0, np.inf), difference)  # the score did not vary, and now it does
     t = np.where(variance > 0, difference / np.sqrt(np.where(variance > 0, variance, 1.0)), certain)
     upper, lower = _tail(t, skewness, freedom), _tail(-t, -skewness, freedom)
     return np.minimum(1.0, 2.0 * np.minimum(upper, lower))
 
 
 def _tail(t: Array, skewness: Array, freedom: Array) -> Array:
-    """P(T ≥ t), the heavier of the normal and the Pearson III tail."""
-    below = special.stdtr(freedom, -t)
-    z = np.where(np.isfinite(t), -special.ndtri(np.clip(below, 1e-300, 1.0)), t)
+    """P(T ≥ t), the larger of the normal and the Pearson III tail."""
+    student_tail = special.stdtr(freedom, -t)
+    z = np.where(np.isfinite(t), -special.ndtri(np.clip(student_tail, 1e-300, 1.0)), t)
     normal = special.ndtr(-z)
-    long = np.maximum(skewness, 1e-3)
-    shape = 4.0 / long**2
-    bounded = np.clip(shape + np.clip(z, -1e8, 1e8) * np.sqrt(shape), 0.0, None)
-    skewed = np.where(skewness > 1e-3, special.gammaincc(shape, bounded), normal)
+    positive_skewness = np.maximum(skewness, 1e-3)
+    shape = 4.0 / positive_skewness**2
+    gamma_quantile = np.clip(shape + np.clip(z, -1e8, 1e8) * np.sqrt(shape), 0.0, None)
+    skewed = np.where(skewness > 1e-3, special.gammaincc(shape, gamma_quantile), normal)
     return np.where(z > 0, np.maximum(normal, skewed), np.minimum(normal + skewed, 1.0))
 
 
-def of_shares(count: Array, rows: Array, other: Array, other_rows: Array, *, design: Array, freedom: Array) -> Array:
+def share_pvalues(
+    count: Array, rows: Array, other: Array, other_rows: Array, *, design: Array, freedom: Array
+) -> Array:
     """Two-sided p-values that two shares are the same.
 
-    Rare ones by the binomial distribution of one count given their sum (Przyborowski and Wilenski, 1940), which needs
-    no large numbers; the others as means. Counts and rows are divided by the design effect first. Where the rows depend
-    on each other, a rare share must convince both ways.
+    Rare shares are tested by the binomial distribution of one count given the sum of both (Przyborowski and Wilenski,
+    1940), which needs no large numbers; other shares are tested as means. Counts and rows are divided by the design
+    effect first. Where rows depend on each other, a rare share is tested both ways and the larger p-value counts.
 
     Args:
         count: (tests,) rows of the window that have the property, of `rows`.
@@ -60,27 +63,33 @@ def of_shares(count: Array, rows: Array, other: Array, other_rows: Array, *, des
         freedom: (tests,) degrees of freedom of the design effects.
     """
     pooled = (count + other) / (rows + other_rows)
-    fewer = np.minimum(pooled, 1.0 - pooled)
+    rarer_share = np.minimum(pooled, 1.0 - pooled)
     flip = pooled > 0.5
-    k, m = np.where(flip, rows - count, count) / design, np.where(flip, other_rows - other, other) / design
-    odds = rows / (rows + other_rows)
-    binomial = 2.0 * np.minimum(_at_least(k, m, odds), _at_least(m, k, 1.0 - odds))
+    window_count, reference_count = (
+        np.where(flip, rows - count, count) / design,
+        np.where(flip, other_rows - other, other) / design,
+    )
+    window_share = rows / (rows + other_rows)
+    by_binomial = 2.0 * np.minimum(
+        _binomial_tail(window_count, reference_count, window_share),
+        _binomial_tail(reference_count, window_count, 1.0 - window_share),
+    )
     variance = pooled * (1.0 - pooled) * (1.0 / rows + 1.0 / other_rows) * design
     skewness = (1.0 - 2.0 * pooled) / np.sqrt(np.maximum(pooled * (1.0 - pooled), 1e-12))
-    means = of_means(
+    by_means = mean_pvalues(
         count / rows - other / other_rows, variance, skewness * skew_factor(rows, other_rows, design), freedom
     )
-    rough = np.where(design > 1.0, np.maximum(binomial, means), binomial)
-    return np.minimum(1.0, np.where(fewer < RARE, rough, means))
+    of_rare = np.where(design > 1.0, np.maximum(by_binomial, by_means), by_binomial)
+    return np.minimum(1.0, np.where(rarer_share < RARE, of_rare, by_means))
 
 
-def _at_least(k: Array, m: Array, odds: Array) -> Array:
-    """P(K ≥ k) for K binomial of k + m trials; both may be broken numbers."""
-    return np.where(k > 0, special.betainc(np.maximum(k, 1e-12), m + 1.0, odds), 1.0)
+def _binomial_tail(k: Array, m: Array, share: Array) -> Array:
+    """P(K ≥ k) for K binomial of k + m trials; k and m need not be whole numbers."""
+    return np.where(k > 0, special.betainc(np.maximum(k, 1e-12), m + 1.0, share), 1.0)
 
 
 def skew_factor(rows: Array, other_rows: Array, design: Array) -> Array:
-    """What the skewness of one row becomes in the difference of two means."""
-    here, there = design / rows, design / other_rows
-    result: Array = (here**2 - there**2) / (here + there) ** 1.5
+    """Skewness of the difference of two means over the skewness of one row."""
+    window_weight, reference_weight = design / rows, design / other_rows
+    result: Array = (window_weight**2 - reference_weight**2) / (window_weight + reference_weight) ** 1.5
     return result

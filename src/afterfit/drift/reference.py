@@ -1,7 +1,8 @@
-"""What a version knows of the window it was trained on: its features, its predictions on rows unseen, its outcomes.
+"""What a version keeps of its training window: profiles of the features, of the predictions and of the outcomes.
 
-Each is a profile of its own. Predictions have fewer rows than features (no fold leaves the earliest rows out), are made
-by the folds' models, and outcomes of a new window arrive late: none of that may count as a change of the others.
+Each is a profile of its own. There are fewer predictions than rows of features (no fold leaves the earliest rows out),
+and the folds' models made them; the outcomes of a new window arrive late. None of that may count as a change of the
+features.
 """
 
 import json
@@ -16,7 +17,7 @@ import pandas as pd
 from afterfit.contract.columns import Kind as ContractKind
 from afterfit.drift.binning import Bins, NumberBins
 from afterfit.drift.compare import compare_drift
-from afterfit.drift.profile_spec import parsed
+from afterfit.drift.profile_spec import parse_json
 from afterfit.drift.profiles import Profile, profile
 from afterfit.drift.report import DriftFinding, DriftReport, Relation
 from afterfit.drift.tabular import Kind
@@ -26,14 +27,15 @@ from afterfit.use_case import UseCase
 
 FORMAT = 1
 RATE_SHARES: Mapping[str, float] = {"features": 0.8, "predictions": 0.1, "outcomes": 0.1}
-"""How the false-alarm rate of a window is shared out; what cannot be compared leaves its share to the others."""
+"""How the false-alarm rate of a window is shared out; the share of what cannot be compared goes to the others."""
 MOST_CLASSES = 10
 """Most classes whose probability is a column of its own."""
-SOUND_OF_PREDICTIONS = frozenset({"absent", "kind", "missing", "location", "share"})
-"""Kinds of change that folds' models can tell about a final model.
+KINDS_OF_PREDICTIONS = frozenset({"absent", "kind", "missing", "location", "share"})
+"""Kinds of change that can be tested although the reference's predictions are those of the folds' models.
 
-Fitted on fewer rows, they answer a little less surely than it does, and take other values. Calibration makes their
-means alike, and the classes that they predict; spread, shape and values never seen are not comparable.
+The folds' models are fitted on fewer rows than the final model, so they are a little less certain and give other
+values. Calibration makes their means alike, and the classes that they predict; spread, shape and new values are not
+comparable.
 """
 KINDS: Mapping[ContractKind, Kind] = {
     "number": "number",
@@ -42,16 +44,16 @@ KINDS: Mapping[ContractKind, Kind] = {
     "category": "category",
     "datetime": "datetime",
 }
-Judged = TypeVar("Judged", DriftFinding, Relation)
+Tested = TypeVar("Tested", DriftFinding, Relation)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Profiles of one window. Of a version's training window, or of another one measured over that one's bins.
+    """Profiles of one window: a version's training window, or another window that was measured over its bins.
 
     Attributes:
         features: the columns that the model is given.
-        predictions: what the model answers for rows that it was not fitted on, or None.
+        predictions: the model's predictions for rows that it was not fitted on, or None.
         outcomes: the target where it is known, or None.
     """
 
@@ -61,9 +63,9 @@ class Reference:
 
     @property
     def parts(self) -> dict[str, Profile]:
-        """The profiles that are there, by name."""
-        named = {name: getattr(self, name) for name in RATE_SHARES}
-        return {name: part for name, part in named.items() if part is not None}
+        """The profiles that are not None, by name."""
+        profiles = {name: getattr(self, name) for name in RATE_SHARES}
+        return {name: part for name, part in profiles.items() if part is not None}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,8 +73,8 @@ class Reference:
         return tuple(column.name for part in self.parts.values() for column in part.layout.columns)
 
     def __add__(self, other: "Reference") -> "Reference":
-        mine, theirs = self.parts, other.parts
-        return Reference(**{name: mine[name] + theirs[name] for name in mine if name in theirs})
+        own_parts, other_parts = self.parts, other.parts
+        return Reference(**{name: own_parts[name] + other_parts[name] for name in own_parts if name in other_parts})
 
     def to_dict(self) -> dict[str, Any]:
         """The profiles as plain values."""
@@ -102,10 +104,10 @@ class Reference:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Reference":
         """The profiles from JSON text; errors as in `from_dict`."""
-        return cls.from_dict(parsed(text))
+        return cls.from_dict(parse_json(text))
 
 
-def learn(
+def learn_reference(
     frame: pd.DataFrame,
     *,
     kinds: Mapping[str, ContractKind],
@@ -122,97 +124,112 @@ def learn(
         kinds: their kinds by the contract.
         time: the time column's name and its (n,) times, or None.
         outcomes: the target's name and its (n,) values or labels.
-        predictions: (m,) answers for `rows` by models that were not fitted on them.
+        predictions: (m,) predictions for `rows` by models that were not fitted on these rows.
         rows: (m,) positions of those rows.
         hidden: keep digests in place of category names.
     """
-    whole = frame if time is None else frame.assign(**{time[0]: time[1]})
-    known = {name: KINDS[kind] for name, kind in kinds.items() if time is None or name != time[0]}
-    taken = {*frame.columns, outcomes[0]}
-    answered = predicted(predictions).rename(columns=lambda name: f"{name} of the model" if name in taken else name)
-    truth = pd.DataFrame({outcomes[0]: outcomes[1]})
+    feature_frame = frame if time is None else frame.assign(**{time[0]: time[1]})
+    feature_kinds = {name: KINDS[kind] for name, kind in kinds.items() if time is None or name != time[0]}
+    taken_names = {*frame.columns, outcomes[0]}
+    prediction_frame = prediction_columns(predictions).rename(
+        columns=lambda name: f"{name} of the model" if name in taken_names else name
+    )
+    outcome_frame = pd.DataFrame({outcomes[0]: outcomes[1]})
     if time is not None:
-        answered[time[0]], truth[time[0]] = time[1][rows], time[1]
-    labels = {str(answered.columns[0]): "category"} if predictions.classes is not None else {}
-    of_truth = {outcomes[0]: "category"} if predictions.classes is not None else {}
-    named = None if time is None else time[0]
+        prediction_frame[time[0]], outcome_frame[time[0]] = time[1][rows], time[1]
+    prediction_kinds = {str(prediction_frame.columns[0]): "category"} if predictions.classes is not None else {}
+    outcome_kinds = {outcomes[0]: "category"} if predictions.classes is not None else {}
+    time_column = None if time is None else time[0]
     return Reference(
-        profile(whole, named, kinds=known, hide_categories=hidden),
-        profile(answered, named, kinds=labels, relations=False),  # type: ignore[arg-type]
-        profile(truth, named, kinds=of_truth, relations=False),  # type: ignore[arg-type]
+        profile(feature_frame, time_column, kinds=feature_kinds, hide_categories=hidden),
+        profile(prediction_frame, time_column, kinds=prediction_kinds, relations=False),  # type: ignore[arg-type]
+        profile(outcome_frame, time_column, kinds=outcome_kinds, relations=False),  # type: ignore[arg-type]
     )
 
 
-def predicted(predictions: Predictions) -> pd.DataFrame:
-    """Answers as columns: `prediction`, and of classes the probability of the positive one or of each of the first."""
+def prediction_columns(predictions: Predictions) -> pd.DataFrame:
+    """Predictions as columns: `prediction`, and with classes the positive one's probability, or that of each class.
+
+    Of many classes only the first `MOST_CLASSES` get a column.
+    """
     columns: dict[str, Any] = {"prediction": predictions.labels}
-    table, classes = predictions.probabilities, predictions.classes
-    if table is not None and classes is not None:
+    probabilities, classes = predictions.probabilities, predictions.classes
+    if probabilities is not None and classes is not None:
         if len(classes) == 2:
-            columns["probability"] = table[:, 1]
+            columns["probability"] = probabilities[:, 1]
         else:
             for i, label in enumerate(classes[:MOST_CLASSES]):
-                columns[f"probability of {label}"] = table[:, i]
+                columns[f"probability of {label}"] = probabilities[:, i]
     return pd.DataFrame(columns)
 
 
-def renamed(frame: pd.DataFrame, over: Profile) -> pd.DataFrame:
-    """A frame's columns under the names that a profile has for them, in its order."""
-    names = [column.name for column in over.layout.columns]
+def rename_columns(frame: pd.DataFrame, profiled: Profile) -> pd.DataFrame:
+    """A frame whose columns have the names of the profile's columns, in order; unchanged where their number differs."""
+    names = [column.name for column in profiled.layout.columns]
     return frame.set_axis(names, axis=1) if len(names) == len(frame.columns) else frame
 
 
-def cleaned(frame: pd.DataFrame, marks: Sequence[str]) -> pd.DataFrame:
-    """The frame with the marks that stand for missing values taken out of its text columns."""
-    wanted = set(marks)
-    texts = [i for i, kind in enumerate(frame.dtypes) if getattr(kind, "kind", "O") == "O" or str(kind) == "str"]
-    if not wanted or not texts:
+def clear_missing_marks(frame: pd.DataFrame, marks: Sequence[str]) -> pd.DataFrame:
+    """The frame with missing values in place of the marks that stand for them in text columns."""
+    missing_marks = set(marks)
+    text_positions = [
+        i for i, dtype in enumerate(frame.dtypes) if getattr(dtype, "kind", "O") == "O" or str(dtype) == "str"
+    ]
+    if not missing_marks or not text_positions:
         return frame
-    clean = frame.copy(deep=False)
-    for i in texts:
+    cleaned = frame.copy(deep=False)
+    for i in text_positions:
         values = frame.iloc[:, i]
-        clean[frame.columns[i]] = values.mask(values.astype(str).str.strip().isin(wanted))
-    return clean
+        cleaned[frame.columns[i]] = values.mask(values.astype(str).str.strip().isin(missing_marks))
+    return cleaned
 
 
-def expected(features: Profile, use_case: UseCase | None, frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a comparison of features may see; others only where one is absent or all are features."""
+def comparable_columns(features: Profile, use_case: UseCase | None, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that take part in a comparison of features.
+
+    Without the target, the time, the key and ignored columns, unless they are features. Where the use case names its
+    features and all of them are there, other columns are left out too.
+    """
     layout = features.layout
-    wanted = {*(column.name for column in layout.columns), layout.time}
+    needed = {*(column.name for column in layout.columns), layout.time}
     if use_case is None:
         return frame
-    aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore} - wanted
-    if use_case.columns.features and wanted - {None} <= set(frame.columns):
-        aside |= set(frame.columns) - wanted
-    return frame[[name for name in frame.columns if name not in aside]]
+    left_out = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore} - needed
+    if use_case.columns.features and needed - {None} <= set(frame.columns):
+        left_out |= set(frame.columns) - needed
+    return frame[[name for name in frame.columns if name not in left_out]]
 
 
-def with_time(rows: pd.DataFrame, frame: pd.DataFrame, over: Profile) -> pd.DataFrame:
-    """Rows with the times that a frame has for them, where the profile knows a time column and the frame has it."""
-    time = over.layout.time
+def add_time(rows: pd.DataFrame, frame: pd.DataFrame, profiled: Profile) -> pd.DataFrame:
+    """Rows with the frame's time column, where the profile has a time column and the frame has it too."""
+    time = profiled.layout.time
     return rows if time is None or time not in frame.columns else rows.assign(**{time: frame[time].to_numpy()})
 
 
 def compare(reference: Reference, window: Reference, rate: float) -> DriftReport:
-    """Compare all that both windows have, under one false-alarm rate.
+    """Compare the profiles that both windows have, under one false-alarm rate.
 
-    The rate is shared out to features, predictions and outcomes (Bonferroni), and family-wise p-values are scaled so
-    that all of them are held against the whole rate.
+    The rate is shared out to features, predictions and outcomes (Bonferroni). Family-wise p-values are scaled, so that
+    each is compared with the whole rate.
 
     Raises:
         SchemaError: none of the reference's features is in the window.
         DataError: the window was measured over other bins.
     """
-    mine, theirs = reference.parts, window.parts
-    both = [name for name in mine if name in theirs and (name == "features" or theirs[name].rows)]
-    total = sum(RATE_SHARES[name] for name in both)
-    shares = {name: RATE_SHARES[name] / total for name in both}
-    reports = {name: compare_drift(mine[name], theirs[name], rate=rate * shares[name]) for name in both}
+    reference_parts, window_parts = reference.parts, window.parts
+    compared = [
+        name for name in reference_parts if name in window_parts and (name == "features" or window_parts[name].rows)
+    ]
+    total_share = sum(RATE_SHARES[name] for name in compared)
+    shares = {name: RATE_SHARES[name] / total_share for name in compared}
+    reports = {
+        name: compare_drift(reference_parts[name], window_parts[name], rate=rate * shares[name]) for name in compared
+    }
     if "predictions" in reports:
-        reports["predictions"] = _sound(reports["predictions"])
+        reports["predictions"] = _keep_kinds_of_predictions(reports["predictions"])
     features = reports["features"]
     columns = {
-        name: replace(column, findings=_scaled(column.findings, shares[part]))
+        name: replace(column, findings=_scale_familywise(column.findings, shares[part]))
         for part, report in reports.items()
         for name, column in report.columns.items()
     }
@@ -221,27 +238,31 @@ def compare(reference: Reference, window: Reference, rate: float) -> DriftReport
         features,
         rate=rate,
         columns={name: columns[name] for name in order},
-        relations=_scaled(features.relations, shares["features"]),
+        relations=_scale_familywise(features.relations, shares["features"]),
     )
 
 
 def distances(reference: Profile, window: Profile) -> dict[str, float]:
-    """How far a window lies from a reference, column by column: 0 is alike, 1 has nothing in common.
+    """How far a window lies from a reference, column by column: 0 is the same, 1 has nothing in common.
 
     The Jensen-Shannon distance (Lin 1991, base 2) of the shares of rows that are missing, below, in each of about 16
     groups of values, and above; of categories by name. Chance alone adds about sqrt(groups / (5.5 n)), so compare
     distances of the same n rows only. Columns without a row on either side are left out.
     """
-    measured = {}
-    for column, before, now in zip(reference.layout.columns, reference.counts, window.counts, strict=True):
-        shares = [_grouped(column.bins, counts.levels) for counts in (before, now)]
-        if all(part.sum() for part in shares):
-            measured[column.name] = _jensen_shannon(*(part / part.sum() for part in shares))
-    return measured
+    distance_of_column = {}
+    for column, reference_counts, window_counts in zip(
+        reference.layout.columns, reference.counts, window.counts, strict=True
+    ):
+        rows_by_group = [_rows_by_group(column.bins, counts.levels) for counts in (reference_counts, window_counts)]
+        if all(group_rows.sum() for group_rows in rows_by_group):
+            distance_of_column[column.name] = _jensen_shannon(
+                *(group_rows / group_rows.sum() for group_rows in rows_by_group)
+            )
+    return distance_of_column
 
 
-def _grouped(bins: Bins, levels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Rows by group: what is missing, below and above stays by itself."""
+def _rows_by_group(bins: Bins, levels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Rows by group of values; missing values and values below and above the range are groups of their own."""
     counts = np.asarray(levels, dtype=np.float64)
     if not isinstance(bins, NumberBins):
         return counts
@@ -249,19 +270,19 @@ def _grouped(bins: Bins, levels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.concatenate([counts[:2], inner, counts[-1:]])
 
 
-def _jensen_shannon(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> float:
-    middle = (one + two) / 2
-    parts = [np.sum(side[side > 0] * np.log2(side[side > 0] / middle[side > 0])) for side in (one, two)]
-    return float(np.sqrt(max(0.0, sum(parts) / 2)))
+def _jensen_shannon(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    middle = (first + second) / 2
+    divergences = [np.sum(side[side > 0] * np.log2(side[side > 0] / middle[side > 0])) for side in (first, second)]
+    return float(np.sqrt(max(0.0, sum(divergences) / 2)))
 
 
-def _sound(report: DriftReport) -> DriftReport:
+def _keep_kinds_of_predictions(report: DriftReport) -> DriftReport:
     columns = {
-        name: replace(column, findings=tuple(f for f in column.findings if f.kind in SOUND_OF_PREDICTIONS))
+        name: replace(column, findings=tuple(f for f in column.findings if f.kind in KINDS_OF_PREDICTIONS))
         for name, column in report.columns.items()
     }
     return replace(report, columns=columns)
 
 
-def _scaled(found: Iterable[Judged], share: float) -> tuple[Judged, ...]:
-    return tuple(replace(one, familywise=min(one.familywise / share, 1.0)) for one in found)
+def _scale_familywise(results: Iterable[Tested], share: float) -> tuple[Tested, ...]:
+    return tuple(replace(result, familywise=min(result.familywise / share, 1.0)) for result in results)

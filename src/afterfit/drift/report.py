@@ -1,4 +1,4 @@
-"""What a comparison finds: findings a column and kind of change, relations, and the report that holds them."""
+"""What a comparison finds: one finding for each column and kind of change, relations, and the report of them all."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -45,14 +45,15 @@ class DriftFinding:
         column: the column.
         kind: absent, kind, missing, new values, location, spread, shape, share, relation or
             combinations.
-        outcome: "alarm" where both the evidence and the effect are there; "not applicable" where it cannot be told.
+        outcome: "alarm" where both the evidence and the effect are strong enough; "not applicable" where it cannot be
+            tested.
         statistic: difference over its standard error; NaN where the test is not of that form.
-        pvalue: of this kind of change in this column, over all that was looked at for it.
-        familywise: p-value after all columns and kinds are accounted for; to be held against the rate.
-        effect: in `unit`; `smallest` is the smallest that is worth an alarm.
-        effective_rows: the independent rows that the window is worth here.
-        given_others: whether the change shows against what the other columns say, not in the column by itself.
-        words: the finding as a person would say it.
+        pvalue: of this kind of change in this column, over all its tests.
+        familywise: p-value after all columns and kinds are accounted for; to be compared with the rate.
+        effect: in `unit`; a smaller one than `smallest` makes no alarm.
+        effective_rows: how many independent rows the window's rows count as here.
+        given_others: whether the change is one against the prediction from the other columns, not of the column alone.
+        words: the finding in words.
     """
 
     column: str
@@ -75,13 +76,13 @@ class DriftFinding:
 
     @property
     def weight(self) -> float:
-        """How many times the smallest effect of interest it is."""
+        """The effect as a multiple of the smallest effect of interest."""
         return abs(self.effect) / self.smallest if self.smallest else math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Two columns and how strongly they hang together, as a correlation: in the reference and in the window.
+    """Two columns and how strongly they are related, as a correlation: in the reference and in the window.
 
     `blamed` names the columns that explain the change: those common to the broken relations.
     """
@@ -134,7 +135,7 @@ class DriftReport:
         rate: the false-alarm rate of the whole window, over all columns, kinds and relations together.
         rows, reference_rows: rows of the window and of the reference.
         design: how dependence between rows was accounted for, in words.
-        columns: a report a column of the reference, those with an alarm first.
+        columns: one report for each column of the reference, those with an alarm first.
         relations: pairs of columns that were tested, the broken first.
         unknown: columns of the window that the reference does not have.
         notes: what could not be compared, and why.
@@ -159,14 +160,14 @@ class DriftReport:
         return replace(
             self,
             columns={name: column for name, column in self.columns.items() if name not in names},
-            relations=tuple(one for one in self.relations if not set(names) & set(one.columns)),
+            relations=tuple(relation for relation in self.relations if not set(names) & set(relation.columns)),
         )
 
     @property
     def ranked(self) -> tuple[DriftFinding, ...]:
         """The findings that are alarms, the largest (in smallest effects of interest) first."""
-        found = [finding for column in self.columns.values() for finding in column.findings if finding.alarm]
-        return tuple(sorted(found, key=lambda f: (-f.weight, f.column, f.kind)))
+        alarms = [finding for column in self.columns.values() for finding in column.findings if finding.alarm]
+        return tuple(sorted(alarms, key=lambda f: (-f.weight, f.column, f.kind)))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON; what is not a finite number is null."""
@@ -181,7 +182,7 @@ class DriftReport:
             "unknown": list(self.unknown),
             "notes": list(self.notes),
         }
-        result: dict[str, Any] = _finite(plain)
+        result: dict[str, Any] = _finite_or_none(plain)
         return result
 
 
@@ -196,11 +197,11 @@ def _column_to_dict(column: ColumnReport) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _finite(held) for key, held in value.items()}
+        return {key: _finite_or_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(held) for held in value]
+        return [_finite_or_none(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

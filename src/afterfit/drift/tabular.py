@@ -1,6 +1,6 @@
-"""One column at a time out of any part of a table: its kind, and its values as plain arrays.
+"""Columns of any part of a table, one at a time: the kind of each, and its values as plain arrays.
 
-A part is a pandas frame, an Arrow table or an Arrow record batch; nothing above this module knows which.
+A part is a pandas frame, an Arrow table or an Arrow record batch; only this module knows which.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = ("number", "boolean", "category", "datetime")
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A column read as numbers: `floats` is float64 (rows,), missing is NaN; `invalid` counts what was no number."""
+    """A column read as numbers: `floats` is float64 (rows,), NaN missing; `invalid` counts values that are none."""
 
     floats: np.ndarray[Any, Any]
     invalid: int
@@ -33,17 +33,17 @@ class Names:
 
 
 def is_part(value: Any) -> bool:
-    """Whether a value is a table that can be read as it is."""
+    """Whether a value is a part of a table, as this module reads them."""
     return isinstance(value, pd.DataFrame) or (hasattr(value, "schema") and hasattr(value, "num_rows"))
 
 
 def column_names(part: Any) -> list[str]:
-    """The names of a part's columns, as text, in order; a name that comes twice is an error."""
+    """The names of a part's columns, as text, in order; a name that comes twice is a DataError."""
     names = [str(name) for name in (part.columns if isinstance(part, pd.DataFrame) else part.schema.names)]
     if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        duplicates = sorted({name for name in names if names.count(name) > 1})
         raise DataError(
-            f"Column names must be unique; these come more than once: {', '.join(twice[:10])}. Rename them."
+            f"Column names must be unique; these come more than once: {', '.join(duplicates[:10])}. Rename them."
         )
     return names
 
@@ -64,7 +64,7 @@ def series(part: Any, position: int) -> "pd.Series[Any]":
 
 
 def kind_of(values: "pd.Series[Any]") -> Kind:
-    """The kind that a column's type says it has; objects are looked into."""
+    """The kind of a column by its type, and of Python objects by their values."""
     kinds = pd.api.types
     if kinds.is_bool_dtype(values.dtype) and not isinstance(values.dtype, pd.CategoricalDtype):
         return "boolean"
@@ -89,7 +89,7 @@ def _kind_of_objects(values: "pd.Series[Any]") -> Kind:
 
 
 def as_numbers(values: "pd.Series[Any]") -> Numbers:
-    """Read a column as numbers; text is parsed, and what does not parse is missing and counted as invalid."""
+    """Read a column as numbers; text is parsed; values that do not parse are missing, and count as invalid."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
         return Numbers(values.to_numpy().astype(np.float64, copy=False), 0)
     if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_complex_dtype(values.dtype):
@@ -105,22 +105,22 @@ def as_names(values: "pd.Series[Any]") -> Names:
     """Read a column as names: text as it is, whole numbers without a point, booleans as true and false."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         codes = values.cat.codes.to_numpy().astype(np.int64)
-        return Names(codes, [_name(name) for name in values.cat.categories.tolist()])
+        return Names(codes, [_name_of(name) for name in values.cat.categories.tolist()])
     if values.dtype == object:
         values = _objects_as_text(values)
     codes, uniques = pd.factorize(values)
     names = uniques.tolist()
-    return Names(codes, names if isinstance(values.dtype, pd.StringDtype) else [_name(name) for name in names])
+    return Names(codes, names if isinstance(values.dtype, pd.StringDtype) else [_name_of(name) for name in names])
 
 
 def _objects_as_text(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Objects by their names, one by one: pandas takes True for 1, and cannot tell lists apart."""
+    """Objects by their names, one by one: pandas takes True for 1, and cannot compare lists."""
     if pd.api.types.infer_dtype(values, skipna=True) in {"string", "empty"}:
         return values
-    return values.map(_name, na_action="ignore").astype(object)
+    return values.map(_name_of, na_action="ignore").astype(object)
 
 
-def _name(value: Any) -> str:
+def _name_of(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, float | np.floating) and float(value).is_integer():
@@ -149,14 +149,16 @@ def _parsed_times(values: "pd.Series[Any]", column: str) -> "pd.Series[Any]":
         raise DataError(f"The time column '{column}' must hold dates or times in ISO 8601: {error}") from error
 
 
-def chosen_kinds(part: Any, skip: str | None, kinds: Mapping[str, Kind] | None) -> dict[str, Kind]:
-    """The kind of each column: what the caller says, else what its type says; the time column is left out."""
+def choose_kinds(part: Any, skip: str | None, kinds: Mapping[str, Kind] | None) -> dict[str, Kind]:
+    """The kind of each column: as the caller says, else by its type; the time column is left out."""
     names = column_names(part)
-    said = dict(kinds or {})
-    unknown = sorted(set(said) - set(names))
+    given = dict(kinds or {})
+    unknown = sorted(set(given) - set(names))
     if unknown:
         raise DataError(f"Kinds were given for columns that are not there: {', '.join(unknown)}.")
-    wrong = sorted({kind for kind in said.values() if kind not in KINDS})
+    wrong = sorted({kind for kind in given.values() if kind not in KINDS})
     if wrong:
         raise DataError(f"A kind must be one of {', '.join(KINDS)}, and came as {', '.join(map(str, wrong))}.")
-    return {n: said.get(n) or kind_of(series(part, i)) for i, n in enumerate(names) if n != skip}
+    return {
+        name: given.get(name) or kind_of(series(part, position)) for position, name in enumerate(names) if name != skip
+    }

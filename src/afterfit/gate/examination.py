@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from afterfit import data
-from afterfit.drift.reference import cleaned, distances
+from afterfit.drift.reference import clear_missing_marks, distances
 from afterfit.gate import comparison_checks, robustness, verdict, version_checks
 from afterfit.gate.inputs import GateInput, HeldOut
 from afterfit.gate.limits import SLICE_TOLERANCE
@@ -59,7 +59,7 @@ def _reference(case: GateInput) -> Iterator[Finding]:
     """How far the rows lie from what either was trained on."""
     if case.champion is None:
         return
-    frame = cleaned(case.held.frame, case.use_case.columns.missing_marks)
+    frame = clear_missing_marks(case.held.frame, case.use_case.columns.missing_marks)
     profiles = [one.bundle.profile for one in (case.candidate, case.champion)]
     ours, theirs = ({} if one is None else distances(one, one.measure(frame)) for one in profiles)
     yield version_checks.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))

@@ -18,8 +18,8 @@ from afterfit import prediction_log
 from afterfit.contract.contract import learn
 from afterfit.data import files, windows
 from afterfit.data.windows import NOTHING, RowCounts, WindowSplitter
-from afterfit.drift.profiles import empty, profile
-from afterfit.drift.reference import KINDS, Reference, cleaned, compare
+from afterfit.drift.profiles import empty_profile, profile
+from afterfit.drift.reference import KINDS, Reference, clear_missing_marks, compare
 from afterfit.drift.report import DriftReport
 from afterfit.drift.tabular import Kind
 from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
@@ -142,7 +142,7 @@ def of_table(frames: Iterator[pd.DataFrame], use_case: UseCase | None, time: str
     def parts() -> Iterator[pd.DataFrame]:
         for frame in chain([first], frames):
             for rows in splitter.cut(frame)[0].values():
-                yield cleaned(rows if chosen is None else rows[chosen], marks)
+                yield clear_missing_marks(rows if chosen is None else rows[chosen], marks)
 
     hidden = bool(use_case and use_case.columns.private)
     return Reference(profile(parts(), time, kinds=kinds, hide_categories=hidden))
@@ -227,7 +227,7 @@ def _measured(known: Known, use_case: UseCase | None, data: str, period: WindowS
             if len(measured) > windows.MOST:
                 raise SettingsError(f"--every gives more than {windows.MOST:,} windows: choose longer ones.")
     if not measured:
-        measured[0] = Reference(empty(known.profiles.features.layout))
+        measured[0] = Reference(empty_profile(known.profiles.features.layout))
         notes.append(f"No row of the {counts.seen:,} is in the window asked for.")
     if counts.untimed:
         notes.append(f"{counts.untimed:,} rows have no time in '{period.time}'.")

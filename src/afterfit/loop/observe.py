@@ -12,7 +12,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.contract.checks import Checked
-from afterfit.drift.reference import Reference, cleaned, compare, expected, predicted, renamed, with_time
+from afterfit.drift.reference import (
+    Reference,
+    add_time,
+    clear_missing_marks,
+    comparable_columns,
+    compare,
+    prediction_columns,
+    rename_columns,
+)
 from afterfit.drift.report import DriftReport
 from afterfit.loop.observation import DataQuality, Observation, ServiceHealth, SliceSeen
 from afterfit.model.bundle import Bundle
@@ -227,14 +235,16 @@ def profiled(
         outcomes: those that are known, as labels or numbers, or None.
     """
     marks = use_case.columns.missing_marks if use_case else ()
-    features = reference.features.measure(cleaned(expected(reference.features, use_case, frame), marks))
+    features = reference.features.measure(
+        clear_missing_marks(comparable_columns(reference.features, use_case, frame), marks)
+    )
     given = truth = None
     if reference.predictions is not None and answers is not None:
-        rows = renamed(predicted(answers.values), reference.predictions)
-        given = reference.predictions.measure(with_time(rows, frame[answers.rows], reference.predictions))
+        rows = rename_columns(prediction_columns(answers.values), reference.predictions)
+        given = reference.predictions.measure(add_time(rows, frame[answers.rows], reference.predictions))
     if reference.outcomes is not None and outcomes is not None and use_case is not None:
         rows = pd.DataFrame({use_case.target: outcomes.values})
-        truth = reference.outcomes.measure(with_time(rows, frame[outcomes.rows], reference.outcomes))
+        truth = reference.outcomes.measure(add_time(rows, frame[outcomes.rows], reference.outcomes))
     return Reference(features, given, truth)
 
 

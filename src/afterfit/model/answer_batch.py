@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import orjson
 
-from afterfit.contract.checks import Checked, Note, note
+from afterfit.contract.checks import Checked, Note, make_note
 from afterfit.model.answer import NOT_JSON, NUMBERS, Answer, answers_of, fresh_ids, listed, numbers_of, refused
 from afterfit.performance.predictions import Predictions
 
@@ -256,7 +256,7 @@ def _warnings(checked: Checked) -> Column:
     for bit, issue in enumerate(issues):
         marks[issue.rows] |= 1 << bit
         if issue.alike:
-            texts.append(_text(note(issue.column, issue.code, None, error=False)))
+            texts.append(_text(make_note(issue.column, issue.code, None, error=False)))
         else:
             single |= 1 << bit
             texts.append(dict(zip(issue.rows.tolist(), map(_text, issue.notes()), strict=True)))

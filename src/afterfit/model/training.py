@@ -13,8 +13,7 @@ from scipy import stats
 from afterfit.contract.contract import Contract, Kind, learn
 from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
 from afterfit.data.splits import ordered_folds, shuffled_folds
-from afterfit.drift.reference import Reference, cleaned
-from afterfit.drift.reference import learn as learn_reference
+from afterfit.drift.reference import Reference, clear_missing_marks, learn_reference
 from afterfit.errors import SchemaError, SettingsError, TrainingError
 from afterfit.model.builders import MatrixInfo, Task, build
 from afterfit.model.calibration import Calibration, conformal_offsets, fit_calibration
@@ -361,7 +360,7 @@ def reference(problem: TrainingData, trained: Trained) -> Reference:
     use_case, classes = problem.use_case, problem.classes
     outcomes = problem.y if classes is None else np.asarray(classes, dtype=object)[problem.y]
     return learn_reference(
-        cleaned(problem.frame, use_case.columns.missing_marks),
+        clear_missing_marks(problem.frame, use_case.columns.missing_marks),
         kinds={column.name: column.kind for column in problem.contract.columns},
         time=None if use_case.time is None or problem.times is None else (use_case.time, problem.times),
         outcomes=(use_case.target, outcomes),
