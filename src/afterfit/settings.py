@@ -1,4 +1,4 @@
-"""The sections of a settings file, each frozen and strict; what they mean and what they default to."""
+"""The sections of a settings file, each frozen and strict, with meanings and defaults."""
 
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -13,6 +13,14 @@ Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 Scalar = str | int | float | bool
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Margin = Annotated[Finite, Field(ge=0)] | Literal["auto"]
+Cause = Literal["quality", "service", "drift", "estimated", "realised"]
+PRESETS = ROOT / "policies.yaml"
+USUAL_TOLERANCE = 0.01
+"""Default of `gate.tolerance`, in the primary metric's unit. For AUC or accuracy it is one percentage point, a loss for
+which few would change production."""
+FALLS = 5.0
+"""Default of `gate.missing_fall`, in tolerances. It is several, because the damage is done to every row here, and in
+production only ever to some."""
 
 
 class Settings(BaseModel):
@@ -22,19 +30,19 @@ class Settings(BaseModel):
 
 
 def _moment(value: Any) -> Any:
-    """YAML reads 2013-01-01 as a date, which means its midnight, and 2013 as a number, which means nothing."""
+    """A date or time as text. YAML reads 2013-01-01 as a date, which means its midnight; 2013, a number, is refused."""
     if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("-").isdigit()):
         raise ValueError("must be a date or time such as 2013-01-31 or 2013-01-31T14:05")
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _utc(moment: datetime) -> datetime:
-    """A time with a zone in UTC without one, as data reads times; others as they are."""
+    """A time with a zone, converted to UTC and without the zone, as data reads times; other times unchanged."""
     return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 class Source(Settings):
-    """Where the rows are: one of `builtin`, `path` (a file, folder or s3:// address) and `sql` with `query`."""
+    """Where the rows are: one of `builtin`, `path` (a file, folder or s3:// address), or `sql` with `query`."""
 
     builtin: str | None = None
     path: str | None = None
@@ -43,16 +51,16 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
-        named = [key for key in ("builtin", "path", "sql") if getattr(self, key) is not None]
-        if len(named) != 1:
-            raise ValueError(f"name exactly one of builtin, path and sql, not {' and '.join(named) or 'none of them'}")
+        given = [key for key in ("builtin", "path", "sql") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"name exactly one of builtin, path and sql, not {' and '.join(given) or 'none of them'}")
         if (self.sql is None) != (self.query is None):
             raise ValueError("sql (the database's address) and query go together")
         return self
 
 
 class Columns(Settings):
-    """Which columns are features, and how they are read. `features` empty: all but target, key, time and `ignore`."""
+    """Which columns are features, and how they are read. Without `features`: all but target, key, time and `ignore`."""
 
     features: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -74,7 +82,7 @@ Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_utc)]
 
 
 def order_fault(start: datetime | None, end: datetime | None, names: tuple[str, str] = ("start", "end")) -> str:
-    """What is wrong where a start is not before its end, in words; empty where nothing is."""
+    """A sentence where the start is not before the end; empty where it is."""
     if start is None or end is None or start < end:
         return ""
     return f"{names[0]} ({start}) must be before {names[1]} ({end})"
@@ -95,10 +103,10 @@ class Period(Settings):
 
 
 class Split(Settings):
-    """What trains and what is held out. Windows need a time column; without them the last `share` is held out.
+    """Which rows train, and which are held out: windows of time, or without windows the last `share` of the rows.
 
-    Without a time column the held-out rows are those whose content hashes into the share, so that a row stays on
-    its side whatever is added to the table.
+    Windows need a time column. Without a time column a hash of a row's content decides whether the row is held out. So
+    a row stays on its side when rows are added to the table.
     """
 
     train: Period | None = None
@@ -127,7 +135,7 @@ class Range(Settings):
 
 
 class Candidate(Settings):
-    """A model builder by name (or any scikit-learn-compatible estimator by dotted name), its parameters and search."""
+    """A model builder by name (or a scikit-learn-compatible class by dotted name), its parameters and search space."""
 
     builder: str
     params: dict[str, Any] = {}
@@ -135,7 +143,7 @@ class Candidate(Settings):
 
 
 class Tuning(Settings):
-    """How long the search may go on: it ends at `trials` or `seconds`, whichever comes first."""
+    """How long the search may take: it ends at `trials` or `seconds`, whichever comes first."""
 
     trials: int = Field(default=20, ge=1)
     seconds: float = Field(default=120.0, gt=0)
@@ -157,7 +165,7 @@ class Value(Settings):
 
 
 class Metrics(Settings):
-    """The metric that decides, those beside it, the columns to slice by, and the value in money."""
+    """The metric that decides, further metrics, the columns to slice by, and the value in money."""
 
     primary: str | None = None
     also: tuple[str, ...] = ()
@@ -166,36 +174,28 @@ class Metrics(Settings):
     value: Value | None = None
 
 
-USUAL_TOLERANCE = 0.01
-"""The loss of the primary metric that is still not worse, where nobody says another: of AUC or accuracy, one point in a
-hundred, which few would change production for."""
-FALLS = 5.0
-"""How many tolerances a candidate may lose more than the champion when a column is damaged, where nobody says another
-limit: the damage is done to every row, and in use only ever to some."""
-
-
 class Gate(Settings):
     """Limits of promotion, in the primary metric's unit unless said otherwise.
 
     Attributes:
-        require: "better" asks production's candidates to be better than the champion by more than `margin`;
-            "not_worse" lets those in that are not worse by more than `tolerance`.
-        margin: smallest improvement that is worth a promotion; "auto" measures how far apart two equal models are.
-        tolerance: largest loss that is still not worse, for `not_worse` and for staging; "auto" as above.
-        confidence: of intervals; the first gate on some rows has all of it, later ones less.
-        guardrails: further metrics, each with the largest loss put up with, in its own unit.
+        require: what production needs. "better": a candidate must be better than the champion by more than `margin`;
+            "not_worse": it must not be worse by more than `tolerance`.
+        margin: smallest improvement that is worth a promotion; "auto" measures by how much two equal models differ.
+        tolerance: largest loss that counts as not worse, for `not_worse` and for staging; "auto" as above.
+        confidence: of intervals. The first gate on some rows uses this one; later gates on the same rows use a higher one.
+        guardrails: further metrics, each with its largest acceptable loss, in its own unit.
         slice_tolerance: largest loss in a slice of `metrics.slices`; twice the tolerance where None.
         value_tolerance: largest loss of `metrics.value`, in money a row.
-        smallest_holdout: complete outcomes below which a gate holds.
-        window: the outcomes that production's gate looks at; those of split.holdout where None.
-        label_delay_hours: outcomes of rows younger than this are not complete and not used.
-        calibration_error: largest mean distance of probabilities from shares (or of coverage from 90 %).
-        missing_fall: what the candidate may lose more than the champion when a column is missing or its most common
-            category unknown; five times the tolerance where None.
-        farther: how much farther from the gate's rows than the champion's the candidate's training rows may be, as the
-            mean Jensen-Shannon distance of the columns (0 alike, 1 nothing in common).
-        larger: how many times larger than the champion's a bundle may be.
-        slower: how many times longer than the champion it may take to load or to answer.
+        smallest_holdout: with fewer complete outcomes the gate decides nothing and holds the version back.
+        window: the period of outcomes for production's gate; the one of split.holdout where None.
+        label_delay_hours: outcomes of rows younger than this are incomplete and not used.
+        calibration_error: largest mean distance of probabilities from observed shares (or of coverage from 90 %).
+        missing_fall: how much more than the champion the candidate may lose when a column is missing, or its most
+            common category unknown; five times the tolerance where None.
+        farther: how much farther the candidate's training rows may be from the gate's rows than the champion's, as the
+            mean Jensen-Shannon distance of the columns (0: alike, 1: nothing in common).
+        larger: how many times larger than the champion's the bundle may be.
+        slower: how many times longer than the champion's it may take to load or to answer.
         approval: production needs a person's approval, given as a tag of the version.
     """
 
@@ -218,31 +218,32 @@ class Gate(Settings):
 
     @property
     def known_tolerance(self) -> float:
-        """The tolerance as a number, also where "auto" is to be measured and nobody has: then the default."""
+        """The tolerance as a number; the default where it is "auto" and was not measured."""
         return USUAL_TOLERANCE if self.tolerance == "auto" else self.tolerance
 
     @property
     def fall_allowed(self) -> float:
-        """What the candidate may lose more than the champion when a column is damaged, in the primary metric's unit."""
+        """How much more than the champion the candidate may lose from a damaged column, in the metric's unit."""
         return FALLS * self.known_tolerance if self.missing_fall is None else self.missing_fall
 
 
 class Registry(Settings):
-    """How versions are kept. `stages` mirrors promotions to MLflow's old stages, for tooling that still reads them."""
+    """How versions are kept. `stages` copies promotions to MLflow's old stages, for tools that still read them."""
 
     stages: bool = False
 
 
 class Log(Settings):
-    """The prediction log: every answer, and the outcomes that come later.
+    """The prediction log: every answer, and the outcomes that arrive later.
 
     Attributes:
-        folder: where it is: a folder, or an s3:// address for its sealed parts; no log is kept where None.
-        durability: "acknowledged" has an answer on disk before it leaves; "buffered" may lose the last moment of a
-            process that is killed.
+        folder: a folder, or an s3:// address for the sealed parts; no log is kept where None.
+        durability: "acknowledged" writes an answer to disk before it is sent; "buffered" may lose the last answers of
+            a process that is killed.
         keep_days: sealed days older than this are removed; all are kept where None.
         private: whether columns.private are hashed in the log, or left out of it.
-        spool: the local folder of what is not sealed yet; `folder` where None, so that an s3:// address needs one.
+        spool: the local folder for answers that are not sealed yet; `folder` where None. Required with an s3://
+            address.
     """
 
     folder: str | None = None
@@ -258,25 +259,21 @@ class Log(Settings):
         return self
 
 
-Cause = Literal["quality", "service", "drift", "estimated", "realised"]
-PRESETS = ROOT / "policies.yaml"
-
-
 @lru_cache
 def presets() -> dict[str, dict[str, Any]]:
     """The policies that come with the package, by name."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(PRESETS.read_text("utf-8"))
-    return found
+    presets_by_name: dict[str, dict[str, Any]] = yaml.safe_load(PRESETS.read_text("utf-8"))
+    return presets_by_name
 
 
 class TrainOn(Settings):
     """Which of the rows with known outcomes a retraining takes.
 
     Attributes:
-        rows: "all"; "days", the last so many; "change", those since drift or a fall was first seen (all, where there
-            was none or too few are left); "weighted", recent rows more often than old ones.
-        days: how many, for "days".
-        half_life_days: after so many days a row is taken half as often, for "weighted".
+        rows: "all"; "days", those of the last days; "change", those since drift or a fall was first observed (all,
+            where there was none or too few are left); "weighted", recent rows more often than old ones.
+        days: number of days, for "days".
+        half_life_days: the age in days at which a row is drawn half as often, for "weighted".
     """
 
     rows: Literal["all", "days", "change", "weighted"] = "all"
@@ -284,40 +281,41 @@ class TrainOn(Settings):
     half_life_days: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
-    def _told_how(self) -> "TrainOn":
-        for way, key in (("days", "days"), ("weighted", "half_life_days")):
-            if (self.rows == way) != (getattr(self, key) is not None):
-                raise ValueError(f"{key} and rows: {way} go together")
+    def _complete(self) -> "TrainOn":
+        for rows, key in (("days", "days"), ("weighted", "half_life_days")):
+            if (self.rows == rows) != (getattr(self, key) is not None):
+                raise ValueError(f"{key} and rows: {rows} go together")
         return self
 
 
 class Policy(Settings):
-    """What findings lead to. A preset gives what is not said here; see policies.yaml.
+    """What the loop does about its findings. A preset gives the values that are absent here; see policies.yaml.
 
     Attributes:
         preset: never, calendar, on-drift, on-performance or cautious.
         every: the length of a window: 6h, 1d, 1w, 1mo.
-        alarm: causes that are told, each once for as long as it lasts.
+        alarm: causes that raise an alarm, once for as long as the cause lasts.
         retrain: causes that lead to retraining.
-        calendar: retrain after so many windows whatever was seen; 0: not.
-        while_it_pays: retrain each window as long as the last retraining paid, by what production and the version that
-            it replaced did since on the same rows; and once to find out.
-        pays: the smallest gain that pays, as a share of what production is worth above the dummy.
-        again: retrain where the outcomes that came since are so many times the rows that production was trained on.
-        fall: how far below the promised mean the primary metric must surely be to have fallen, in its unit; "range":
-            below all that was promised for the next window.
-        sure: whether its whole interval must lie there, or the value alone.
-        refused: share of rows without an answer from which on quality is a cause.
-        errors: share of requests that failed from which on service is one.
-        roll_back: go back where production is surely worse than what it replaced.
+        calendar: retrain after so many windows, whatever was found; 0: never.
+        while_it_pays: retrain in each window as long as the last retraining paid, and once to find out. Whether it paid
+            is measured on the rows since then, between production and the version that it replaced.
+        pays: the smallest gain that pays, as a share of production's advantage over the dummy.
+        again: retrain when the number of new outcomes reaches this multiple of the rows that production was trained on.
+        fall: how far below its expected mean the primary metric counts as fallen, in its unit; "range": where it is
+            below the whole range expected for the next window.
+        sure: whether the whole interval of the metric must lie below, or its value alone.
+        refused: quality is a cause from this share of rows without an answer on.
+        errors: service is a cause from this share of failed requests on.
+        roll_back: go back where production is surely worse than the version that it replaced.
         worse: by how much at least, in the primary metric's unit.
-        trial: a version of the same recipe on newer rows, of which the gate knows nothing bad but cannot yet tell
-            whether it is better, goes to production on trial: the next windows compare it with what it replaced.
-        minimum_outcomes: outcomes below which nothing is concluded or trained.
-        cooldown: windows between two retrainings at least.
-        budget: retrainings in any 30 days at most; None: any number.
-        train_on: which rows.
-        tune: trials of a search around the last best parameters at each retraining; 0: the same parameters.
+        trial: let a version go to production on trial if it has the same recipe on newer rows, and the gate found
+            nothing against it but cannot tell yet whether it is better. The next windows compare it with the version
+            that it replaced.
+        minimum_outcomes: with fewer outcomes nothing is concluded and nothing is trained.
+        cooldown: smallest number of windows between two retrainings.
+        budget: largest number of retrainings in any 30 days; None: no limit.
+        train_on: the rows that a retraining takes.
+        tune: trials of a search around the best parameters so far, at each retraining; 0: the parameters stay.
         retraining_cost: of one retraining, in the value's unit.
         outcome_cost: of one known outcome, in the value's unit.
     """
@@ -357,13 +355,13 @@ class Policy(Settings):
 
 
 class Alarms(Settings):
-    """Where alarms go, besides the run and the page: `webhook` (an address), or `command` (words of a command line).
+    """Where alarms are sent, besides the run and the page: to `webhook`, an address, or to `command`, a command line.
 
     Attributes:
-        webhook: gets each alarm as JSON in a POST request; `${NAME}` is taken from the environment.
+        webhook: receives each alarm as JSON in a POST request; `${NAME}` is read from the environment.
         secret: the name of the environment variable with the key that signs the body (HMAC-SHA256).
-        command: is called with the alarm as JSON on its standard input.
-        tries: how often delivery is tried before the next step tries again.
+        command: the words of a command that gets the alarm as JSON on its standard input.
+        tries: how often delivery is tried; after that the next step tries again.
     """
 
     webhook: str | None = None
@@ -373,19 +371,19 @@ class Alarms(Settings):
 
 
 class Serving(Settings):
-    """What the server takes and how it behaves.
+    """Limits and intervals of the server.
 
     Attributes:
         body_bytes: largest request body.
         rows: most rows of a request.
-        requests: most requests a worker answers at once; further ones are turned away (429).
-        seconds: longest time a request may take, from its first byte to its answer.
+        requests: most requests that a worker answers at once; further ones are rejected (429).
+        seconds: longest time of a request, from its first byte to its answer.
         batch_rows: most rows of a micro-batch.
-        batch_milliseconds: longest wait for a micro-batch to fill under load; nothing waits where there is none.
-        reload_seconds: how often the registry is asked which version holds the alias.
-        last_rows: of the rows answered last, so many are tried on a new version before it serves.
-        stop_seconds: how long a stopping server finishes what it began.
-        seal_seconds: how often the prediction log is sealed in the background.
+        batch_milliseconds: longest wait for a micro-batch to fill under load; without load nothing waits.
+        reload_seconds: time between two checks which version the alias points to.
+        last_rows: number of recently answered rows on which a new version is tried before it serves.
+        stop_seconds: time that a stopping server has to finish open requests.
+        seal_seconds: time between two sealings of the prediction log in the background.
     """
 
     body_bytes: int = Field(default=4_194_304, ge=1_000, le=2**30)

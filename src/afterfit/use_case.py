@@ -1,4 +1,4 @@
-"""The settings file of a use case: frozen, strict, and every error names file and key."""
+"""The settings file of a use case: frozen and strict; every error names the file and the key."""
 
 import difflib
 import re
@@ -34,7 +34,7 @@ BUILTIN = ROOT / "usecases"
 
 
 class UseCase(Settings):
-    """One model's whole story in one file. Its name is the registered model's name."""
+    """All settings of one model. The use case's name is the name of the registered model."""
 
     name: str
     description: str = ""
@@ -89,17 +89,17 @@ class UseCase(Settings):
 
     @property
     def primary_metric(self) -> str:
-        """The metric that decides; by task where the file names none."""
+        """The metric that decides; a default for the task where the file names none."""
         return self.metrics.primary or {"classification": "log_loss", "regression": "mae"}[self.task]
 
 
 def load_use_case(name_or_path: str | Path) -> UseCase:
     """Read a use case: the name of a built-in one, or the path of a YAML file.
 
-    Relative paths inside the file are meant from the file's own folder.
+    Relative paths in the file start from the file's own folder.
 
     Raises:
-        SettingsError: no such file, no YAML, an unknown key, or a value that does not fit; every fault is listed.
+        SettingsError: no such file, invalid YAML, an unknown key, or an invalid value; every fault is listed.
     """
     path = settings_file(str(name_or_path))
     try:
@@ -109,7 +109,9 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise SettingsError(f"{path}: a settings file holds keys and values (name: …); this one is {_said(content)}")
+        raise SettingsError(
+            f"{path}: a settings file holds keys and values (name: …); this one is {_describe(content)}"
+        )
     if "root" in content:
         raise SettingsError(f"{path}: unknown key 'root'")
     try:
@@ -119,8 +121,35 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
         raise SettingsError("\n".join(faults)) from error
 
 
+@lru_cache
+def builtin_names() -> tuple[str, ...]:
+    """The names of the use cases that come with the package."""
+    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml")))
+
+
+def settings_file(text: str) -> Path:
+    """The settings file for the name of a built-in use case, or for a path.
+
+    Raises:
+        SettingsError: there is no such file.
+    """
+    if text in builtin_names():
+        return BUILTIN / f"{text}.yaml"
+    path = Path(text)
+    with suppress(RuntimeError):  # "~name" without such a user: taken as a plain file name
+        path = path.expanduser()
+    if path.is_file():
+        return path
+    if text and path.is_dir():
+        raise SettingsError(f"'{text}' is a folder: give the settings file in it.")
+    near = difflib.get_close_matches(text, builtin_names(), n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    known = ", ".join(builtin_names())
+    raise SettingsError(f"There is no settings file '{text}', and no built-in use case of that name ({known}).{hint}")
+
+
 class _Strict(yaml.SafeLoader):
-    """YAML in which no key stands twice: the first of the two would be lost without a word."""
+    """YAML that refuses a repeated key: plain YAML would silently drop the first of the two."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
         seen: set[str] = set()
@@ -134,58 +163,31 @@ class _Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-@lru_cache
-def builtin_names() -> tuple[str, ...]:
-    """The names of the use cases that come with the package."""
-    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml")))
-
-
-def settings_file(text: str) -> Path:
-    """The file of a built-in use case's name, or of a path.
-
-    Raises:
-        SettingsError: there is no such file.
-    """
-    if text in builtin_names():
-        return BUILTIN / f"{text}.yaml"
-    path = Path(text)
-    with suppress(RuntimeError):  # no such user: then it is a name that begins with ~
-        path = path.expanduser()
-    if path.is_file():
-        return path
-    if text and path.is_dir():
-        raise SettingsError(f"'{text}' is a folder: give the settings file in it.")
-    near = difflib.get_close_matches(text, builtin_names(), n=1, cutoff=0.4)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    known = ", ".join(builtin_names())
-    raise SettingsError(f"There is no settings file '{text}', and no built-in use case of that name ({known}).{hint}")
-
-
-def _said(content: Any) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false"}
-    return "empty" if content is None else names.get(type(content), "a single value")
+def _describe(content: Any) -> str:
+    descriptions = {list: "a list", str: "a text", bool: "true or false"}
+    return "empty" if content is None else descriptions.get(type(content), "a single value")
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
-    told: set[str] = set()
+    reported: set[str] = set()
     for fault in error.errors():
-        where = ".".join(str(part) for part in _place(fault["loc"])) or "the file"
+        key = ".".join(str(part) for part in _keys_of(fault["loc"])) or "the file"
         if fault["type"] == "extra_forbidden":
-            yield f"unknown key '{where}'{_nearest(fault['loc'])}"
+            yield f"unknown key '{key}'{_nearest(fault['loc'])}"
         elif fault["type"] == "missing":
-            yield f"the key '{where}' is required and absent"
-        elif where not in told:
-            told.add(where)  # a value that may be of several types has a fault for each
-            several = len(_place(fault["loc"])) < len(fault["loc"]) and fault["type"].endswith("_type")
-            message = "must be a single value" if several else fault["msg"].removeprefix("Value error, ")
+            yield f"the key '{key}' is required and absent"
+        elif key not in reported:
+            reported.add(key)  # a value that may have one of several types has a fault for each of them
+            has_several_types = len(_keys_of(fault["loc"])) < len(fault["loc"]) and fault["type"].endswith("_type")
+            message = "must be a single value" if has_several_types else fault["msg"].removeprefix("Value error, ")
             given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it says {fault['input']!r})"
-            yield f"{where}: {message}{given}"
+            yield f"{key}: {message}{given}"
 
 
-def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a fault is, without the type that was tried there."""
-    tried = {"str", "int", "float", "bool", "constrained-str", "constrained-float"}
-    return loc[:-1] if len(loc) > 1 and loc[-1] in tried else loc
+def _keys_of(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The keys that lead to a fault, without the type that pydantic tried there."""
+    types = {"str", "int", "float", "bool", "constrained-str", "constrained-float"}
+    return loc[:-1] if len(loc) > 1 and loc[-1] in types else loc
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

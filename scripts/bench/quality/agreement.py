@@ -158,7 +158,7 @@ def serve(use_case: Any, log: Any, rows: pd.DataFrame) -> None:
     """Answer rows with the version in production, and log them as a server does."""
     from afterfit import prediction_log
     from afterfit.mlflow_store import registry
-    from afterfit.model.packaging import plain
+    from afterfit.model.packaging import json_value
     from afterfit.prediction_log import from_bundle
 
     bundle = registry.load_bundle(registry.version(use_case.name, registry.PRODUCTION))
@@ -167,7 +167,7 @@ def serve(use_case: Any, log: Any, rows: pd.DataFrame) -> None:
     try:
         for first in range(0, len(rows), CHUNK):
             some = rows.iloc[first : first + CHUNK][names]
-            records = [{str(key): plain(value) for key, value in row.items()} for row in some.to_dict("records")]
+            records = [{str(key): json_value(value) for key, value in row.items()} for row in some.to_dict("records")]
             now = int(np.datetime64(rows[use_case.time].iloc[first], "us").astype(np.int64))
             spool.write(from_bundle.entries(bundle, records, bundle.answer_frame(some), now, 0.0))
         prediction_log.seal(log, [spool])

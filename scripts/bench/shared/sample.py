@@ -11,7 +11,7 @@ from afterfit.commands import train
 from afterfit.commands.console import settle
 from afterfit.data.flights import flights
 from afterfit.mlflow_store import registry
-from afterfit.model.packaging import plain
+from afterfit.model.packaging import json_value
 from afterfit.use_case import load_use_case
 
 NAME = "flights-sample"
@@ -48,7 +48,7 @@ def rows(folder, count):
 
     table = pd.read_parquet(folder / "flights.parquet")[[*load_use_case("flights-late").columns.features, "flight_id"]]
     some = table.iloc[:: max(len(table) // count, 1)].head(count)
-    return [{name: plain(value) for name, value in row.items()} for row in some.to_dict("records")]
+    return [{name: json_value(value) for name, value in row.items()} for row in some.to_dict("records")]
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from afterfit.lifecycle.smoke_test import serving
 from afterfit.lifecycle.training_run import load_table, requirements
 from afterfit.mlflow_store import tracking
 from afterfit.model.bundle import save
-from afterfit.model.packaging import example_of, manifest_of, plain
+from afterfit.model.packaging import example_of, json_value, manifest_of
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
@@ -79,7 +79,8 @@ def log_both(table, params, scratch):
 def _rows(frame, count=200):
     some = frame.iloc[:: max(len(frame) // count, 1)].head(count)
     return [
-        json.dumps({"dataframe_records": [{k: plain(v) for k, v in row.items()}]}) for row in some.to_dict("records")
+        json.dumps({"dataframe_records": [{k: json_value(v) for k, v in row.items()}]})
+        for row in some.to_dict("records")
     ]
 
 

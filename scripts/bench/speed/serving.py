@@ -29,7 +29,7 @@ from afterfit.lifecycle.smoke_test import serving as mlflow_serving
 from afterfit.lifecycle.training_run import load_table, requirements
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import save
-from afterfit.model.packaging import example_of, manifest_of, plain
+from afterfit.model.packaging import example_of, json_value, manifest_of
 from afterfit.model.safe_loading import TRUSTED
 from afterfit.model.training import train
 from afterfit.use_case import load_use_case
@@ -78,7 +78,7 @@ def register_ours(table, builder, params, alias, scratch):
 def rows_of(frame, count):
     """Rows as a client would send them."""
     some = frame.iloc[:: max(len(frame) // count, 1)].head(count)
-    return [{key: plain(value) for key, value in row.items()} for row in some.to_dict("records")]
+    return [{key: json_value(value) for key, value in row.items()} for row in some.to_dict("records")]
 
 
 def many(rows):

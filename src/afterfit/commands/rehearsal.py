@@ -25,7 +25,7 @@ from afterfit.lifecycle.smoke_test import free_port
 from afterfit.lifecycle.training_run import train_and_register
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
-from afterfit.model.packaging import Table, plain
+from afterfit.model.packaging import Table, json_value
 from afterfit.package import ROOT
 from afterfit.settings import Log
 from afterfit.use_case import UseCase
@@ -107,7 +107,7 @@ def _rows(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> list[dict[s
     names = dict.fromkeys([*bundle.scorer.contract.names, *([use_case.time] if use_case.time else []), *use_case.key])
     table = frame[[name for name in names if name in frame.columns]]
     records = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(name): plain(value) for name, value in row.items()} for row in records]
+    return [{str(name): json_value(value) for name, value in row.items()} for row in records]
 
 
 @contextmanager

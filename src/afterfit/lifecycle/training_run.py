@@ -101,7 +101,7 @@ def train_and_register(
         trained = train(table.problem, builder, params, progress)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        bundle = packaging.bundled(table, (builder, params), trained, folder, datetime.now(timezone.utc))
+        bundle = packaging.write_bundle(table, (builder, params), trained, folder, datetime.now(timezone.utc))
         result = TrainingResult(table, builder, params, trained, bundle, None)
         if register:
             return replace(result, version=log_and_register(result, folder))

@@ -309,4 +309,4 @@ def chosen(recipe: Recipe, times: npt.NDArray[Any], marks: npt.NDArray[np.uint64
 def made(ready: packaging.Table, recipe: Recipe, folder: Path, params: Mapping[str, Any]) -> tuple[Bundle, Trained]:
     """Train on a table and write the bundle; its manifest is dated with the time of deciding."""
     trained = train(ready.problem, recipe.builder, params)
-    return packaging.bundled(ready, (recipe.builder, params), trained, folder, recipe.until), trained
+    return packaging.write_bundle(ready, (recipe.builder, params), trained, folder, recipe.until), trained

@@ -32,7 +32,7 @@ from afterfit.loop.stepping import Recipe, WindowObservation
 from afterfit.loop.task_runner import TaskWorker, loaded
 from afterfit.model import packaging
 from afterfit.model.training import Trained, TrainingData
-from afterfit.model.tuning import Search, finished, nearby, search
+from afterfit.model.tuning import Search, load_search, narrow_search, search
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.evaluation import value_metric
 from afterfit.performance.paired_comparison import Comparison
@@ -111,7 +111,7 @@ def trained_of(model: Model) -> Trained:
 def search_of(model: Model) -> Search | None:
     """The search that a model's parameters come from; None where there was none."""
     store = model.folder.parent / STUDY
-    return finished(store, STUDY_NAME) if store.is_file() else None
+    return load_search(store, STUDY_NAME) if store.is_file() else None
 
 
 def give_back() -> None:
@@ -122,7 +122,7 @@ def give_back() -> None:
 
 def tuned(problem: TrainingData, recipe: Recipe, store: Path) -> dict[str, Any]:
     """The recipe's parameters, or the best of a search around them."""
-    near = nearby(problem.use_case, recipe.builder, recipe.params, recipe.tune)
+    near = narrow_search(problem.use_case, recipe.builder, recipe.params, recipe.tune)
     if near is None:
         return dict(recipe.params)
     return dict(search(replace(problem, use_case=near), store, STUDY_NAME).best.params)

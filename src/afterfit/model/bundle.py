@@ -19,7 +19,7 @@ from afterfit.errors import BundleError, DataError
 from afterfit.model.answer import Answer, answers_of, fresh_id, refused, task_of
 from afterfit.model.answer_batch import AnswerBatch, to_dicts
 from afterfit.model.calibration import Calibration
-from afterfit.model.safe_loading import dumped, read
+from afterfit.model.safe_loading import dump_estimator, read_estimator
 from afterfit.model.scorer import Scorer
 from afterfit.performance.error_map import ErrorMap
 from afterfit.performance.predictions import Predictions
@@ -198,7 +198,7 @@ def save(
         BundleError: the estimator holds a type outside the allow-list or cannot be written by skops, a value has no
             place in JSON, or the folder cannot be written.
     """
-    estimator = dumped(scorer.estimator)
+    estimator = dump_estimator(scorer.estimator)
     encoder = {key: value for key, value in scorer.encoder.to_dict().items() if key != "contract"}
     texts = {
         "contract.json": _json("contract.json", scorer.contract.to_dict()),
@@ -249,7 +249,7 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
         raise BundleError(
             f"The bundle in '{folder}' must have format {FORMAT}, which this release reads; got {came!r}."
         )
-    estimator = read(folder / "estimator.skops")
+    estimator = read_estimator(folder / "estimator.skops")
     try:
         scorer = _scorer(folder, manifest, estimator)
         known = {key: manifest[key] for key in Manifest.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and prediction intervals: learnt out of fold, kept as plain numbers."""
+"""Calibration of probabilities, and prediction intervals: learnt from out-of-fold predictions, kept as numbers."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One curve for two classes (of the second class); one a class, then normalised, for more."""
+    """With two classes one curve, of the second class; with more one for each class, and then normalised."""
 
     curves: tuple[Curve, ...]
 
@@ -62,9 +62,26 @@ def fit_calibration(raw: Floats, y: npt.NDArray[np.int64]) -> Calibration | None
     below. The isotonic steps are joined between their centres (Oron, Flournoy 2017), so that rows keep their order.
     None where a class has no rows to learn from.
     """
-    classes = [1] if raw.shape[1] == 2 else range(raw.shape[1])
-    curves = [_fit_curve(raw[:, k], y == k) for k in classes]
+    columns = [1] if raw.shape[1] == 2 else range(raw.shape[1])
+    curves = [_fit_curve(raw[:, k], y == k) for k in columns]
     return Calibration(tuple(curve for curve in curves if curve)) if all(curves) else None
+
+
+def conformal_offsets(y: Floats, predicted: Floats, coverage: float = 0.9) -> tuple[float, float]:
+    """Offsets (low, high) so that `predicted + low` to `predicted + high` covers `coverage` of new outcomes.
+
+    Split-conformal with signed residuals (Linusson, Johansson, Löfström 2014): each tail takes half of the rest.
+    Assumes that new rows are exchangeable with the out-of-fold rows. The offsets are in the unit of `y`. With too few
+    rows for a tail the largest residual is used, and coverage may differ. Where all residuals lie on one side, the
+    interval is extended to the prediction, so that a prediction never lies outside its own interval; coverage only
+    grows.
+    """
+    residuals = np.sort(np.asarray(y, dtype=float) - np.asarray(predicted, dtype=float))
+    n, tail = len(residuals), (1 - coverage) / 2
+    rank = int(np.floor(tail * (n + 1) + 1e-9))  # 0.05 times 40 is 2, also where 1 - 0.9 is a little less than 0.1
+    low = residuals[max(rank - 1, 0)]
+    high = residuals[min(n - rank, n - 1)]
+    return min(float(low), 0.0), max(float(high), 0.0)
 
 
 def _fit_curve(raw: Floats, hit: npt.NDArray[np.bool_]) -> Curve | None:
@@ -91,14 +108,14 @@ def _isotonic(raw: Floats, hit: npt.NDArray[np.bool_]) -> Curve:
     levels, level = np.unique(fitted, return_inverse=True)
     size = np.bincount(level)
     centre = np.clip(np.bincount(level, weights=raw) / size, 0.0, 1.0)
-    # drawn in from 0 and 1 as Platt draws in his targets: a class never gets probability 1 from rows that all agree
+    # kept away from 0 and 1, like Platt's targets: a class never gets probability 1 from rows that all agree
     positives, negatives = hit.sum(), (~hit).sum()
     floor, ceiling = 1 / (negatives + 2), (positives + 1) / (positives + 2)
-    middle = floor + (ceiling - floor) * levels
-    # the ends go on to 0 and 1, so that no two different scores share an answer at the edges
-    left = [(0.0, middle[0] / 2)] if centre[0] > 0 else []
-    right = [(1.0, (1 + middle[-1]) / 2)] if centre[-1] < 1 else []
-    points = [*left, *zip(centre.tolist(), middle.tolist(), strict=True), *right]
+    calibrated = floor + (ceiling - floor) * levels
+    # the ends continue to 0 and 1, so that different scores get different answers at the edges, too
+    left = [(0.0, calibrated[0] / 2)] if centre[0] > 0 else []
+    right = [(1.0, (1 + calibrated[-1]) / 2)] if centre[-1] < 1 else []
+    points = [*left, *zip(centre.tolist(), calibrated.tolist(), strict=True), *right]
     x, y = np.maximum.accumulate(np.array(points)).T
     return Curve("isotonic", tuple(x.tolist()), tuple(y.tolist()))
 
@@ -106,19 +123,3 @@ def _isotonic(raw: Floats, hit: npt.NDArray[np.bool_]) -> Curve:
 def _log_odds(p: Any) -> Floats:
     bounded = np.clip(p, 1e-9, 1 - 1e-9)
     return np.asarray(np.log(bounded / (1 - bounded)))
-
-
-def conformal_offsets(y: Floats, predicted: Floats, coverage: float = 0.9) -> tuple[float, float]:
-    """Offsets (low, high) so that `predicted + low` to `predicted + high` covers `coverage` of new outcomes.
-
-    Split-conformal with signed residuals (Linusson, Johansson, Löfström 2014): each tail takes half of the rest.
-    Assumes that new rows are exchangeable with the out-of-fold rows; in their units. With too few rows for a tail
-    the largest residual stands in, and coverage is what that gives. Where all residuals lie on one side the interval
-    is drawn out to the prediction, which then never lies outside its own interval; coverage only grows.
-    """
-    residuals = np.sort(np.asarray(y, dtype=float) - np.asarray(predicted, dtype=float))
-    n, tail = len(residuals), (1 - coverage) / 2
-    rank = int(np.floor(tail * (n + 1) + 1e-9))  # 0.05 times 40 is 2, also where 1 - 0.9 is a little less than 0.1
-    low = residuals[max(rank - 1, 0)]
-    high = residuals[min(n - rank, n - 1)]
-    return min(float(low), 0.0), max(float(high), 0.0)

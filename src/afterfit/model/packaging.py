@@ -1,4 +1,4 @@
-"""From training rows to a bundle: the table made ready, what a version says of itself, and the folder that holds it."""
+"""From training rows to a bundle: the prepared table, the manifest of a version, and the folder with its files."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ PACKAGES = (
     "boto3", "mlflow", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops",
     "threadpoolctl",
 )  # fmt: skip
-"""What the code that travels with a version imports."""
+"""Packages that the code that travels with a version imports."""
 EXAMPLE_ROWS = 3
 ANSWER_PARTS = ("prediction", "probabilities", "lower", "upper")
 """The arrays of `Predictions`."""
@@ -36,7 +36,7 @@ ANSWER_PARTS = ("prediction", "probabilities", "lower", "upper")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A use case's training table, ready to train on; where it is from, and what was left out on the way."""
+    """A use case's prepared training table, with its origin and the rows that were left out."""
 
     problem: TrainingData
     name: str
@@ -46,12 +46,12 @@ class Table:
 
 
 def table(use_case: UseCase, window: data.Window, rows: npt.NDArray[Any]) -> Table:
-    """Make some rows of a window ready to train on.
+    """Prepare some rows of a window for training.
 
     Args:
         use_case: its settings.
         window: rows with known targets.
-        rows: (m,) positions of those that train.
+        rows: (m,) positions of the training rows.
     """
     frame = window.frame.iloc[rows].reset_index(drop=True)
     classes = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else None
@@ -64,43 +64,44 @@ def table(use_case: UseCase, window: data.Window, rows: npt.NDArray[Any]) -> Tab
     return Table(problem, window.name, data.fingerprint(frame, use_case.time), left_out, marks)
 
 
-def bundled(
-    made: Table, recipe: tuple[str, Mapping[str, Any]], trained: Trained, folder: Path, created: datetime
+def write_bundle(
+    training_table: Table, recipe: tuple[str, Mapping[str, Any]], trained: Trained, folder: Path, created: datetime
 ) -> Bundle:
-    """Write a trained model with all that is known of it into a folder, and read it back.
+    """Write a trained model with everything that is known about it into a folder, and load it from there.
 
     Args:
-        made: what it was trained on.
+        training_table: what it was trained on.
         recipe: builder and parameters.
         trained: the model.
-        folder: where to.
-        created: when, for its manifest.
+        folder: where to write it.
+        created: its time of creation, for the manifest.
     """
-    manifest, profiles = manifest_of(made, *recipe, trained, created), reference(made.problem, trained)
+    manifest = manifest_of(training_table, *recipe, trained, created)
+    profiles = reference(training_table.problem, trained)
     return save(
         trained.scorer,
         manifest,
-        example_of(made),
+        example_of(training_table),
         folder,
-        rows=made.marks,
+        rows=training_table.marks,
         reference=profiles,
-        unseen=out_of_fold_of(made, trained),
-        errormap=errormap(made.problem, trained),
+        unseen=out_of_fold_of(training_table, trained),
+        errormap=errormap(training_table.problem, trained),
     )
 
 
-def out_of_fold_of(made: Table, trained: Trained) -> OutOfFold | None:
-    """What the last fold answered; None where not all rows have a fingerprint of their own here."""
+def out_of_fold_of(training_table: Table, trained: Trained) -> OutOfFold | None:
+    """The predictions of the last fold; None where not every row of the table has a fingerprint."""
     rows = trained.rows[len(trained.rows) - trained.last :]
-    if not len(rows) or len(made.marks) != len(made.problem.frame):
+    if not len(rows) or len(training_table.marks) != len(training_table.problem.frame):
         return None
     return OutOfFold(
-        made.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows)))
+        training_table.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows)))
     )
 
 
 def save_folds(trained: Trained, file: Path) -> None:
-    """Write what the folds showed, which a bundle does not hold, so that it can be logged later.
+    """Write the results of the folds, which a bundle does not contain, so that they can be logged later.
 
     Args:
         trained: the model.
@@ -117,33 +118,35 @@ def save_folds(trained: Trained, file: Path) -> None:
 
 
 def load_folds(file: Path, scorer: Scorer) -> Trained:
-    """A trained model again, from its scorer and the file that `save_folds` wrote."""
-    with np.load(file, allow_pickle=False) as kept:
-        names = [str(name) for name in kept["names"]]
+    """Restore a trained model from its scorer and the file that `save_folds` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        names = [str(name) for name in arrays["names"]]
         metrics, dummy = (
-            {name: CVScore.of(row.tolist(), metric(name).bounds) for name, row in zip(names, kept[key], strict=True)}
+            {name: CVScore.of(row.tolist(), metric(name).bounds) for name, row in zip(names, arrays[key], strict=True)}
             for key in ("metrics", "dummy")
         )
         out_of_fold, unseen = (
-            Predictions(**{part: kept.get(f"{key}_{part}") for part in ANSWER_PARTS}, classes=scorer.classes)
+            Predictions(**{part: arrays.get(f"{key}_{part}") for part in ANSWER_PARTS}, classes=scorer.classes)
             for key in ("out_of_fold", "unseen")
         )
-        return Trained(scorer, metrics, dummy, out_of_fold, kept["rows"], unseen, int(kept["last"]))
+        return Trained(scorer, metrics, dummy, out_of_fold, arrays["rows"], unseen, int(arrays["last"]))
 
 
-def manifest_of(made: Table, builder: str, params: Mapping[str, Any], trained: Trained, created: datetime) -> Manifest:
-    """What is known of a version besides its estimator."""
-    use_case = made.problem.use_case
+def manifest_of(
+    training_table: Table, builder: str, params: Mapping[str, Any], trained: Trained, created: datetime
+) -> Manifest:
+    """Everything known about a version besides its estimator."""
+    use_case = training_table.problem.use_case
     promise = {
-        name: {"mean": finite(s.mean), "sd": finite(s.sd), "low": finite(s.low), "high": finite(s.high)}
-        for name, s in trained.metrics.items()
+        name: {"mean": finite(score.mean), "sd": finite(score.sd), "low": finite(score.low), "high": finite(score.high)}
+        for name, score in trained.metrics.items()
     }
     window = {
-        "name": made.name,
-        "sha256": made.train.sha256,
-        "rows": made.train.rows,
-        "start": made.train.start,
-        "end": made.train.end,
+        "name": training_table.name,
+        "sha256": training_table.train.sha256,
+        "rows": training_table.train.rows,
+        "start": training_table.train.start,
+        "end": training_table.train.end,
     }
     return Manifest(
         name=use_case.name,
@@ -168,25 +171,28 @@ def finite(value: float) -> float | None:
 
 
 def settings_digest(use_case: UseCase) -> str:
-    """Sha256 of a use case's settings, whatever the order and comments of its file."""
+    """Sha256 of a use case's settings, independent of the order and comments of its file."""
     return hashlib.sha256(json.dumps(use_case.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def example_of(made: Table) -> list[dict[str, Any]]:
-    """A few training rows as a client would send them; private values left out, made up where one is required."""
-    rows = made.problem.frame.iloc[:: max(len(made.problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
-    hidden: dict[str, Any] = dict.fromkeys(made.problem.use_case.columns.private)
-    hidden |= {
-        one.name: PLACEHOLDERS[one.kind] for one in made.problem.contract.columns if one.private and one.required
+def example_of(training_table: Table) -> list[dict[str, Any]]:
+    """A few training rows as a client would send them; private values are null, or placeholders where required."""
+    problem = training_table.problem
+    rows = problem.frame.iloc[:: max(len(problem.frame) // EXAMPLE_ROWS, 1)].head(EXAMPLE_ROWS)
+    private: dict[str, Any] = dict.fromkeys(problem.use_case.columns.private)
+    private |= {
+        column.name: PLACEHOLDERS[column.kind]
+        for column in problem.contract.columns
+        if column.private and column.required
     }
     return [
-        {str(name): hidden[str(name)] if name in hidden else plain(value) for name, value in row.items()}
+        {str(name): private[str(name)] if name in private else json_value(value) for name, value in row.items()}
         for row in rows.to_dict(orient="records")
     ]
 
 
-def plain(value: Any) -> Any:
-    """A cell as JSON carries it: dates as ISO text, missing as None, NumPy scalars as Python's."""
+def json_value(value: Any) -> Any:
+    """A cell as a JSON value: dates as ISO text, missing as None, NumPy scalars as Python's."""
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return None
     if isinstance(value, pd.Timestamp | datetime):

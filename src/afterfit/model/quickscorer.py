@@ -1,10 +1,10 @@
-"""Small trees walked without branches: a row's leaf in every tree at once, from one table look-up a feature.
+"""Evaluate small trees without branches: a row's leaf in every tree at once, from one table look-up per feature.
 
-QuickScorer (Lucchese, Nardini, Orlando, Perego, Tonellotto, Venturini 2015): a tree's leaves are bits from left to
-right. A node whose test fails rules out the leaves below its left child; the lowest bit that is left over is the leaf
-that walking the tree finds, whatever the order in which the tests are looked at. So all tests on one feature become one
-table: for each interval between its thresholds, the bits that are left in each tree. A row costs one search and one AND
-a feature for all trees together, where walking costs a cache miss a node.
+QuickScorer (Lucchese, Nardini, Orlando, Perego, Tonellotto, Venturini 2015). A tree's leaves are bits of a word, from
+left to right. A node whose test fails rules out the leaves below its left child. The lowest bit that is left over is
+the leaf that walking the tree finds, in whatever order the tests are applied. So all tests on one feature become one
+table: for each interval between its thresholds, the bits that are left in each tree. For all trees together a row costs
+one search and one AND per feature; walking the trees costs a cache miss per node.
 """
 
 import math
@@ -21,17 +21,16 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Bits = npt.NDArray[Any]
 MOST_LEAVES = 64
-"""Leaves of a tree that the bits of one word can stand for."""
+"""Most leaves of a tree: one bit of a word for each."""
 MOST_BYTES = 2**25
-"""Of all tables together; larger ones would miss the caches that they are there to spare."""
+"""Most bytes of all tables together; larger ones would cause the cache misses that they are meant to avoid."""
 BLOCK = 2**18
-"""Bytes of the words of the rows that are worked on together, so that what is between stays in the processor's cache.
-"""
+"""Bytes of the words of rows that are evaluated together: intermediate results then stay in the processor's cache."""
 PAIRED = 2**18
-"""Bytes up to which two features' tables become one of all their pairs, which halves the look-ups."""
+"""Most bytes of a joint table of two features, with a row for each pair; it halves the look-ups."""
 EXPONENT = 23, 127, np.dtype(np.int32), np.dtype(np.float32)
 LONG_EXPONENT = 52, 1023, np.dtype(np.int64), np.dtype(np.float64)
-"""Where a float has its exponent, which of a power of two is the number of its bit."""
+"""Position and bias of a float's exponent, and integers and floats of that size. The exponent of 2**k is k."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,13 @@ class Tree:
 
     Attributes:
         left, right: children; -1 at a leaf.
-        feature: which one is tested.
-        threshold: at or below it a number goes left.
-        default_left: whether a missing value does.
+        feature: the feature that a node tests.
+        threshold: a number at or below it goes left.
+        default_left: whether a missing value goes left.
         categories: for nodes that test categories, the codes that go left; all others go right.
-        swapped: such nodes where the listed codes go right, and all others left.
-        value: what a leaf adds.
-        output: to which of the outputs.
+        swapped: nodes of this kind where the listed codes go right, and all others left.
+        value: what a leaf adds to the output.
+        output: index of the output to which the tree adds.
     """
 
     left: npt.NDArray[np.int32]
@@ -61,10 +60,26 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class _Feature:
-    """One feature's table: rows by interval or code, then those for codes beyond all listed, then for missing ones."""
+class _Test:
+    """A node's test; `kept` are the bits of its tree's word that are left where the test fails."""
 
-    at: int
+    feature: int
+    tree: int
+    threshold: float
+    missing_passes: bool
+    categories: frozenset[int] | None
+    swapped: bool
+    kept: int
+
+    def passes(self, code: int) -> bool:
+        return (code in (self.categories or ())) is not self.swapped
+
+
+@dataclass(frozen=True, slots=True)
+class _Feature:
+    """One feature's table: a row for each interval or code, then for unlisted codes, then for missing values."""
+
+    position: int
     thresholds: Floats | None
     table: Bits
     ranked: tuple[float, ...]
@@ -73,10 +88,10 @@ class _Feature:
     def places(self, values: Floats) -> npt.NDArray[np.intp]:
         """(n,) rows of the table for n values."""
         missing = np.isnan(values)
-        if self.thresholds is not None:  # NaN is searched beyond all thresholds: one further is its own row
-            found = np.searchsorted(self.thresholds, values)
-            found += missing
-            return found
+        if self.thresholds is not None:  # NaN sorts behind all thresholds; the next row is its own
+            rows = np.searchsorted(self.thresholds, values)
+            rows += missing
+            return rows
         most = len(self.table) - 2
         codes = np.where((values >= 0) & (values < most), values, most).astype(np.intp)
         codes[missing] = most + 1
@@ -85,36 +100,19 @@ class _Feature:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What one look-up finds: one feature's table, or two features' with a row for each pair of their rows."""
+    """One look-up: in one feature's table, or in a joint table with a row for each pair of two tables' rows."""
 
     table: Bits
-    one: _Feature
-    other: _Feature | None = None
+    first: _Feature
+    second: _Feature | None = None
 
     def take(self, rows: Floats, out: Bits) -> None:
         """The words (n, trees) of (n, p) rows of values."""
-        places = self.one.places(rows[:, self.one.at])
-        if self.other is not None:
-            places *= len(self.other.table)
-            places += self.other.places(rows[:, self.other.at])
+        places = self.first.places(rows[:, self.first.position])
+        if self.second is not None:
+            places *= len(self.second.table)
+            places += self.second.places(rows[:, self.second.position])
         np.take(self.table, places, axis=0, out=out, mode="clip")
-
-
-def _steps(features: Sequence[_Feature]) -> tuple[_Step, ...]:
-    """The look-ups of all features: small tables joined with large ones."""
-    ranked = sorted(features, key=lambda feature: len(feature.table))
-    steps: list[_Step] = []
-    while ranked:
-        one = ranked.pop(0)
-        fitting = [other for other in ranked if len(other.table) * one.table.nbytes <= PAIRED]
-        if not fitting:
-            steps.append(_Step(one.table, one))
-            continue
-        other = fitting[-1]
-        ranked = [feature for feature in ranked if feature is not other]
-        pairs = one.table[:, None] & other.table[None]
-        steps.append(_Step(pairs.reshape(-1, one.table.shape[1]), one, other))
-    return tuple(steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ class Bitvectors:
     Attributes:
         features: the tables.
         width: bits of a word, one word a tree.
-        base: (k,) what the outputs begin with.
+        base: (k,) start values of the outputs.
     """
 
     features: tuple[_Feature, ...]
@@ -139,76 +137,69 @@ class Bitvectors:
 
     @property
     def block(self) -> int:
-        """Most rows that are worked on together."""
+        """Most rows that are evaluated together."""
         return max(BLOCK * 8 // (self.width * len(self._offsets)), 1)
 
     def rows(self, matrix: Floats) -> Floats:
         """(n, p) rows, best stored by columns, to (n, k) outputs."""
         out = np.empty((len(matrix), len(self.base)))
         trees = len(self._offsets)
-        block = -(-len(matrix) // max(-(-len(matrix) // self.block), 1)) or 1  # blocks of one size, none larger
-        for first in range(0, len(matrix), block):
-            some = matrix[first : first + block]
-            left = np.empty((len(some), trees), dtype=_word(self.width))
-            taken = np.empty_like(left)
+        size = -(-len(matrix) // max(-(-len(matrix) // self.block), 1)) or 1  # blocks of one size, none larger
+        for start in range(0, len(matrix), size):
+            part = matrix[start : start + size]
+            words = np.empty((len(part), trees), dtype=_word(self.width))
+            scratch = np.empty_like(words)
             if self._steps:
-                self._steps[0].take(some, left)
+                self._steps[0].take(part, words)
             else:
-                left.fill(np.iinfo(left.dtype).max)
-            for one in self._steps[1:]:
-                one.take(some, taken)
-                np.bitwise_and(left, taken, out=left)
-            np.negative(left, out=taken)
-            np.bitwise_and(left, taken, out=left)
-            out[first : first + block] = self._summed(self._found(left))
+                words.fill(np.iinfo(words.dtype).max)
+            for step in self._steps[1:]:
+                step.take(part, scratch)
+                np.bitwise_and(words, scratch, out=words)
+            np.negative(words, out=scratch)
+            np.bitwise_and(words, scratch, out=words)
+            out[start : start + size] = self._sum_outputs(self._leaf_values(words))
         return out
 
     def row(self, values: Sequence[float]) -> list[float]:
-        """One row (p,) to k outputs. The words of all trees are one long integer: that is quicker than an array."""
-        left = self._all
-        for one in self.features:
-            value, words = values[one.at], one.words
+        """One row (p,) to k outputs. The words of all trees are one long integer, which is faster than an array."""
+        remaining = self._all
+        for feature in self.features:
+            value, words = values[feature.position], feature.words
             if value != value:  # noqa: PLR0124 - the definition of NaN
-                left &= words[-1]
-            elif one.ranked:
-                left &= words[bisect_left(one.ranked, value)]
+                remaining &= words[-1]
+            elif feature.ranked:
+                remaining &= words[bisect_left(feature.ranked, value)]
             else:
-                left &= words[int(value) if 0 <= value < len(words) - 2 else -2]
-        left &= (left ^ self._all) + self._ones  # the lowest bit of each word; none is 0, so that nothing is carried
+                remaining &= words[int(value) if 0 <= value < len(words) - 2 else -2]
+        # keeps the lowest bit of each word; no word is 0, so nothing is carried into the next word
+        remaining &= (remaining ^ self._all) + self._ones
         size = len(self._offsets) * self.width // 8
-        lowest = np.frombuffer(left.to_bytes(size, "little"), dtype=_little(self.width))
-        found = self._found(lowest)
-        return [b + float(np.add.reduce(found[part])) for b, part in zip(self.base, self._slices, strict=True)]
+        lowest = np.frombuffer(remaining.to_bytes(size, "little"), dtype=_little(self.width))
+        leaf_values = self._leaf_values(lowest)
+        return [
+            start + float(np.add.reduce(leaf_values[part])) for start, part in zip(self.base, self._slices, strict=True)
+        ]
 
-    def _found(self, lowest: Bits) -> Floats:
-        """What the leaves add, (..., trees), from words of one bit each."""
+    def _leaf_values(self, lowest: Bits) -> Floats:
+        """The values of the leaves, (..., trees), from words with one bit set."""
         shift, _, whole, real = LONG_EXPONENT if self.width == 64 else EXPONENT
         places = lowest.astype(real).view(whole)
         places >>= shift
         places += self._offsets
         return self._leaves.take(places)
 
-    def _summed(self, found: Floats) -> Floats:
-        sums = [b + found[:, part].sum(axis=1) for b, part in zip(self.base, self._slices, strict=True)]
+    def _sum_outputs(self, leaf_values: Floats) -> Floats:
+        sums = [start + leaf_values[:, part].sum(axis=1) for start, part in zip(self.base, self._slices, strict=True)]
         return np.column_stack(sums)
 
 
-@cache
-def _word(width: int) -> np.dtype[Any]:
-    return np.dtype(f"uint{width}")
-
-
-@cache
-def _little(width: int) -> np.dtype[Any]:
-    return _word(width).newbyteorder("<")
-
-
 def bitvectors(trees: Sequence[Tree], base: Sequence[float], *, inclusive: bool = True) -> Bitvectors | None:
-    """Make the tables.
+    """Turn trees into tables of bits.
 
     Args:
         trees: at least one.
-        base: (k,) what the outputs begin with.
+        base: (k,) start values of the outputs.
         inclusive: a number that equals the threshold goes left; else it goes right.
 
     Returns:
@@ -219,54 +210,41 @@ def bitvectors(trees: Sequence[Tree], base: Sequence[float], *, inclusive: bool 
     if leaves > MOST_LEAVES:
         return None
     width = next(bits for bits in (16, 32, 64) if leaves <= bits)
-    ranked = sorted(trees, key=lambda tree: tree.output)
-    values = np.zeros((len(ranked), width))
+    sorted_trees = sorted(trees, key=lambda tree: tree.output)
+    values = np.zeros((len(sorted_trees), width))
     tests: dict[int, list[_Test]] = {}
-    for number, tree in enumerate(ranked):
+    for number, tree in enumerate(sorted_trees):
         for test in _tests(tree, number, width, values[number]):
             tests.setdefault(test.feature, []).append(test)
-    if sum(map(len, tests.values())) * len(ranked) * width // 8 > MOST_BYTES:
+    if sum(map(len, tests.values())) * len(sorted_trees) * width // 8 > MOST_BYTES:
         return None
-    if any(len({test.categories is None for test in some}) > 1 for some in tests.values()):
+    if any(len({test.categories is None for test in feature_tests}) > 1 for feature_tests in tests.values()):
         return None
-    features = tuple(_feature(at, tests[at], len(ranked), width, inclusive=inclusive) for at in sorted(tests))
-    counts = [sum(tree.output == k for tree in ranked) for k in range(len(base))]
+    features = tuple(
+        _make_feature(position, tests[position], len(sorted_trees), width, inclusive=inclusive)
+        for position in sorted(tests)
+    )
+    counts = [sum(tree.output == k for tree in sorted_trees) for k in range(len(base))]
     ends = np.cumsum([0, *counts]).tolist()
     _, bias, whole, _ = LONG_EXPONENT if width == 64 else EXPONENT
-    offsets = np.arange(len(ranked), dtype=whole) * width - bias
-    ones = sum(1 << (width * number) for number in range(len(ranked)))
+    offsets = np.arange(len(sorted_trees), dtype=whole) * width - bias
+    ones = sum(1 << (width * number) for number in range(len(sorted_trees)))
     return Bitvectors(
         features,
         width,
-        tuple(float(one) for one in base),
-        _steps(features),
+        tuple(float(start) for start in base),
+        _plan_steps(features),
         values.ravel(),
         offsets,
-        tuple(slice(a, b) for a, b in pairwise(ends)),
+        tuple(slice(start, end) for start, end in pairwise(ends)),
         ones,
-        (1 << (width * len(ranked))) - 1,
+        (1 << (width * len(sorted_trees))) - 1,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
-    """A node's test: in its tree's word, the bits that are left where it fails."""
-
-    feature: int
-    tree: int
-    threshold: float
-    missing_passes: bool
-    categories: frozenset[int] | None
-    swapped: bool
-    kept: int
-
-    def passes(self, code: int) -> bool:
-        return (code in (self.categories or ())) is not self.swapped
-
-
 def _tests(tree: Tree, number: int, width: int, values: Floats) -> list[_Test]:
-    """A tree's tests; its leaves' values go into `values`, from left to right."""
-    found: list[_Test] = []
+    """A tree's tests. Also writes its leaves' values into `values`, from left to right."""
+    tests: list[_Test] = []
     whole = (1 << width) - 1
 
     def walk(node: int, first: int) -> int:
@@ -276,7 +254,7 @@ def _tests(tree: Tree, number: int, width: int, values: Floats) -> list[_Test]:
         middle = walk(int(tree.left[node]), first)
         listed = tree.categories.get(node)
         below = ((1 << middle) - 1) ^ ((1 << first) - 1)
-        found.append(
+        tests.append(
             _Test(
                 int(tree.feature[node]),
                 number,
@@ -290,39 +268,39 @@ def _tests(tree: Tree, number: int, width: int, values: Floats) -> list[_Test]:
         return walk(int(tree.right[node]), middle)
 
     walk(0, 0)
-    return found
+    return tests
 
 
-def _feature(at: int, tests: Sequence[_Test], trees: int, width: int, *, inclusive: bool) -> _Feature:
+def _make_feature(position: int, tests: Sequence[_Test], trees: int, width: int, *, inclusive: bool) -> _Feature:
     thresholds: Floats | None = None
     if tests[0].categories is None:
         thresholds = np.unique([test.threshold for test in tests])
         if not inclusive:  # x < t and x <= the float below t are one test
             thresholds = np.nextafter(thresholds, -math.inf)
-        table = _of_numbers(tests, np.unique([test.threshold for test in tests]), trees, width)
+        table = _number_table(tests, np.unique([test.threshold for test in tests]), trees, width)
     else:
-        table = _of_codes(tests, trees, width)
+        table = _code_table(tests, trees, width)
     for test in tests:
         if not test.missing_passes:
             table[-1, test.tree] &= test.kept
-    little = table.astype(_little(width))
-    words = tuple(int.from_bytes(row.tobytes(), "little") for row in little)
-    return _Feature(at, thresholds, table, () if thresholds is None else tuple(thresholds.tolist()), words)
+    little_endian = table.astype(_little(width))
+    words = tuple(int.from_bytes(row.tobytes(), "little") for row in little_endian)
+    return _Feature(position, thresholds, table, () if thresholds is None else tuple(thresholds.tolist()), words)
 
 
-def _of_numbers(tests: Sequence[_Test], thresholds: Floats, trees: int, width: int) -> Bits:
+def _number_table(tests: Sequence[_Test], thresholds: Floats, trees: int, width: int) -> Bits:
     """Rows by the number of thresholds below a value, and a last one for missing values."""
-    table = _full(len(thresholds) + 2, trees, width)
+    table = _all_bits(len(thresholds) + 2, trees, width)
     for test in tests:
         table[int(np.searchsorted(thresholds, test.threshold)) + 1, test.tree] &= test.kept
     table[:-1] = np.bitwise_and.accumulate(table[:-1], axis=0)
     return table
 
 
-def _of_codes(tests: Sequence[_Test], trees: int, width: int) -> Bits:
+def _code_table(tests: Sequence[_Test], trees: int, width: int) -> Bits:
     """Rows by code, then one for all that no test lists, and a last one for missing values."""
     codes = 1 + max((max(test.categories) for test in tests if test.categories), default=-1)
-    table = _full(codes + 2, trees, width)
+    table = _all_bits(codes + 2, trees, width)
     for test in tests:
         for code in range(codes + 1):
             if not test.passes(code):
@@ -330,5 +308,32 @@ def _of_codes(tests: Sequence[_Test], trees: int, width: int) -> Bits:
     return table
 
 
-def _full(rows: int, trees: int, width: int) -> Bits:
+def _all_bits(rows: int, trees: int, width: int) -> Bits:
     return np.full((rows, trees), np.iinfo(_word(width)).max, dtype=_word(width))
+
+
+def _plan_steps(features: Sequence[_Feature]) -> tuple[_Step, ...]:
+    """The look-ups of all features: small tables joined with large ones."""
+    remaining = sorted(features, key=lambda feature: len(feature.table))
+    steps: list[_Step] = []
+    while remaining:
+        first = remaining.pop(0)
+        partners = [second for second in remaining if len(second.table) * first.table.nbytes <= PAIRED]
+        if not partners:
+            steps.append(_Step(first.table, first))
+            continue
+        second = partners[-1]
+        remaining = [feature for feature in remaining if feature is not second]
+        pairs = first.table[:, None] & second.table[None]
+        steps.append(_Step(pairs.reshape(-1, first.table.shape[1]), first, second))
+    return tuple(steps)
+
+
+@cache
+def _word(width: int) -> np.dtype[Any]:
+    return np.dtype(f"uint{width}")
+
+
+@cache
+def _little(width: int) -> np.dtype[Any]:
+    return _word(width).newbyteorder("<")

@@ -1,6 +1,7 @@
-"""A fitted estimator on disk: written and read by skops, and only of types on a list that no file can add to.
+"""Load a model safely: its estimator only of types on a fixed list, its code only as it was logged.
 
-The code that travels with a model: its digest, and whether it is still the code that was logged.
+skops writes and reads the estimator, and no file can add to the list of types. The code that travels with a model is
+compared with the digest that was logged with it.
 """
 
 import hashlib
@@ -55,43 +56,43 @@ TRUSTED = frozenset(
         *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in _DISTANCES),
     }
 )
-"""Types beyond skops' own safe list that an estimator may hold. Fixed: a bundle cannot add to it.
+"""Types beyond skops' own safe list that an estimator may contain. Fixed: a bundle cannot add to it.
 
-These are what scikit-learn's own models hold after fit. Each is named in full, because a rule such as "all that
-begins with sklearn." would also let in every function that scikit-learn's modules import.
+scikit-learn's own models contain these types after fit. Each is named in full, because a rule such as "all that begins
+with sklearn." would also allow every function that scikit-learn's modules import.
 """
 NO_MODELS = frozenset({"tests", "externals", "setup", "conftest", "experimental", "estimator_checks"})
-"""Parts of scikit-learn that have no estimators for use, as its own `all_estimators` leaves them out."""
+"""Parts of scikit-learn without estimators for use; its own `all_estimators` leaves them out, too."""
 
 
-def dumped(estimator: Any) -> bytes:
-    """A fitted estimator as bytes.
+def dump_estimator(estimator: Any) -> bytes:
+    """Turn a fitted estimator into bytes.
 
     Raises:
-        BundleError: it holds a type outside the allow-list, or cannot be written by skops.
+        BundleError: it contains a type outside the allow-list, or cannot be written by skops.
     """
-    what = f"The estimator {type(estimator).__name__}"
+    description = f"The estimator {type(estimator).__name__}"
     try:
-        written: bytes = skops.io.dumps(estimator)
-        unknown = _unknown(skops.io.get_untrusted_types(data=written))
+        content: bytes = skops.io.dumps(estimator)
+        unknown = _unknown(skops.io.get_untrusted_types(data=content))
     except Exception as error:
-        raise BundleError(f"{what} cannot be written by skops: {error}") from error
+        raise BundleError(f"{description} cannot be written by skops: {error}") from error
     if unknown:
-        raise BundleError(f"{what} {_not_allowed(unknown)}")
-    return written
+        raise BundleError(f"{description} {_not_allowed(unknown)}")
+    return content
 
 
-def read(path: Path) -> Any:
-    """The estimator that a file holds; nothing of it is made before all its types are known to be allowed.
+def read_estimator(path: Path) -> Any:
+    """Read the estimator in a file; no object is created before all its types are known to be allowed.
 
     Raises:
-        BundleError: it cannot be read, or holds a type outside the allow-list.
+        BundleError: it cannot be read, or contains a type outside the allow-list.
     """
     try:
-        written = path.read_bytes()
-        types = skops.io.get_untrusted_types(data=written)
+        content = path.read_bytes()
+        types = skops.io.get_untrusted_types(data=content)
         unknown = _unknown(types)
-        estimator = None if unknown else skops.io.loads(written, trusted=[*TRUSTED, *types])
+        estimator = None if unknown else skops.io.loads(content, trusted=[*TRUSTED, *types])
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
     if unknown:
@@ -99,48 +100,37 @@ def read(path: Path) -> Any:
     return estimator
 
 
-def _unknown(types: Sequence[str]) -> list[str]:
-    """Those of a file's types that nobody trusts."""
-    packages, others = trusted_packages(), set(types) - TRUSTED
-    return sorted(name for name in others if name.split(".")[0] not in packages and not is_estimator(name))
-
-
 def is_estimator(name: str) -> bool:
-    """Whether a type is one of scikit-learn's public estimators, which skops trusts too.
+    """Whether a type is one of scikit-learn's public estimators, which skops trusts, too.
 
-    skops holds them all against a list for which it imports all of scikit-learn; a process that starts quickly does
-    without that list, and imports the one package that the estimator is in.
+    skops compares types with a list for which it imports all of scikit-learn. A process that must start quickly does
+    without that list: here only the one package of the estimator is imported.
     """
     parts = name.split(".")
     public = list(takewhile(lambda part: not part.startswith("_"), parts[:-1]))
     if parts[0] != "sklearn" or not public or parts[-1].startswith("_") or not NO_MODELS.isdisjoint(parts):
         return False
     try:
-        found = getattr(importlib.import_module(".".join(public)), parts[-1], None)
+        candidate = getattr(importlib.import_module(".".join(public)), parts[-1], None)
     except ImportError:
         return False
-    if not isinstance(found, type) or f"{found.__module__}.{found.__qualname__}" != name:
+    if not isinstance(candidate, type) or f"{candidate.__module__}.{candidate.__qualname__}" != name:
         return False
-    return issubclass(found, BaseEstimator) and not inspect.isabstract(found) and found is not BaseEstimator
-
-
-def _not_allowed(unknown: Sequence[str]) -> str:
-    trust = f"Set {TRUST} to the packages that you trust." if any(not n.startswith("sklearn.") for n in unknown) else ""
-    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}. {trust}".rstrip()
+    return issubclass(candidate, BaseEstimator) and not inspect.isabstract(candidate) and candidate is not BaseEstimator
 
 
 def code_digest(package: Path) -> str:
-    """Sha256 over the names and contents of a package's files; caches left aside."""
-    whole = hashlib.sha256()
+    """Sha256 over the names and contents of a package's files, without caches."""
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             name = path.relative_to(package).as_posix()
-            whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return whole.hexdigest()
+            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def check_code(home: Path, expected: str, loader: str) -> None:
-    """Hold the code that travels with a model against what was logged.
+    """Check that the code that travels with a model is the code that was logged.
 
     Args:
         home: the model's folder, with the package in `code/afterfit` and the file that MLflow runs beside MLmodel.
@@ -148,7 +138,7 @@ def check_code(home: Path, expected: str, loader: str) -> None:
         loader: the name of the file that MLflow runs, a copy of the one of that name in the package.
 
     Raises:
-        BundleError: a file is missing, or another one than was logged.
+        BundleError: a file is missing, or differs from the one that was logged.
     """
     package = home / "code" / "afterfit"
     try:
@@ -160,3 +150,14 @@ def check_code(home: Path, expected: str, loader: str) -> None:
             f"The code that travels with the model in '{home}' is not the code that it was logged with. "
             "Train and register it again, or find out who changed it."
         )
+
+
+def _unknown(types: Sequence[str]) -> list[str]:
+    """Those of a file's types that nobody trusts."""
+    packages, others = trusted_packages(), set(types) - TRUSTED
+    return sorted(name for name in others if name.split(".")[0] not in packages and not is_estimator(name))
+
+
+def _not_allowed(unknown: Sequence[str]) -> str:
+    hint = f"Set {TRUST} to the packages that you trust." if any(not n.startswith("sklearn.") for n in unknown) else ""
+    return f"holds types that are not on the allow-list of bundles: {', '.join(unknown)}. {hint}".rstrip()

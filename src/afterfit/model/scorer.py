@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """What turns rows into predictions.
+    """Turns rows into predictions.
 
     Attributes:
         contract: what a row must look like.
@@ -39,7 +39,7 @@ class Scorer:
     baseline: tuple[float, ...]
 
     def score(self, frame: pd.DataFrame) -> tuple[Checked, Predictions]:
-        """Check and predict all rows of a frame; what stands in rows with an error is arbitrary (see the errors)."""
+        """Check and predict all rows of a frame; predictions of rows with an error are arbitrary (see the errors)."""
         checked = self.contract.check_frame(frame)
         return checked, self.predict(self.encoder.encode_frame(checked))
 
@@ -48,7 +48,7 @@ class Scorer:
         return predict(self.estimator, matrix, self.classes, self.calibration, self.offsets)
 
     def constant(self, rows: int) -> Predictions:
-        """The dummy's predictions for so many rows."""
+        """The dummy's predictions for a number of rows."""
         if self.classes is None:
             return Predictions.of_values(np.full(rows, self.baseline[0]))
         return Predictions.of_probabilities(np.tile(np.asarray(self.baseline), (rows, 1)), self.classes)
@@ -64,7 +64,7 @@ def predict(
     """Predictions of a fitted estimator for a matrix (n, p); an empty matrix gives empty predictions."""
     if classes is None:
         values = np.asarray(estimator.predict(matrix), dtype=float) if len(matrix) else np.empty(0)
-        with np.errstate(over="ignore"):  # an end that is infinite is said to be no number where rows are answered
+        with np.errstate(over="ignore"):  # rows with an infinite end get an error where they are answered
             ends = (None, None) if offsets is None else (values + offsets[0], values + offsets[1])
         return Predictions.of_values(values, *ends)
     raw = raw_probabilities(estimator, matrix, len(classes))
@@ -81,14 +81,14 @@ def raw_probabilities(estimator: Any, matrix: Floats, k: int) -> Floats:
         return np.empty((0, k))
     columns = np.asarray(estimator.classes_, dtype=int)
     if hasattr(estimator, "predict_proba"):
-        known = np.asarray(estimator.predict_proba(matrix), dtype=float)
+        probabilities = np.asarray(estimator.predict_proba(matrix), dtype=float)
     elif hasattr(estimator, "decision_function") and len(columns) == 2:
         positive = 1 / (1 + np.exp(-np.clip(estimator.decision_function(matrix), -50, 50)))
-        known = np.column_stack([1 - positive, positive])
+        probabilities = np.column_stack([1 - positive, positive])
     else:
-        known = (np.asarray(estimator.predict(matrix))[:, None] == columns).astype(float)
+        probabilities = (np.asarray(estimator.predict(matrix))[:, None] == columns).astype(float)
     if len(columns) == k:
-        return known
+        return probabilities
     full = np.zeros((len(matrix), k))
-    full[:, columns] = known
+    full[:, columns] = probabilities
     return full

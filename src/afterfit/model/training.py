@@ -1,4 +1,4 @@
-"""Fit a model the way production will judge it: folds in time, out-of-fold calibration, then all rows."""
+"""Train a model as production will evaluate it: folds in time, out-of-fold calibration, then a fit on all rows."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ SMALLEST_TABLE = 20
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """A training table made ready once: target encoded, kinds fixed, rows that the contract refuses left out.
+    """A training table, prepared once: target encoded, kinds of columns fixed, rows that the contract refuses dropped.
 
     Attributes:
         use_case: its settings.
@@ -60,7 +60,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """One fold, encoded by what its own training rows taught: nothing of the validation rows leaks into it."""
+    """One fold, encoded as learnt from its own training rows: nothing leaks into it from the validation rows."""
 
     train: Floats
     y_train: npt.NDArray[Any]
@@ -99,17 +99,17 @@ class CVScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """A model and what its folds promise.
+    """A model, and the performance that its folds lead one to expect.
 
     Attributes:
         scorer: fitted on all rows.
-        metrics: each metric's spread over folds, from predictions that no fold had seen, calibrated by other folds.
-        dummy: the same of the dummy, on the same folds.
-        out_of_fold: predictions for `rows`, calibrated by other folds.
-        rows: (m,) positions in the problem's rows of the out-of-fold predictions.
-        unseen: the folds' predictions for `rows` under the final calibration: the nearest that a training window has
-            to what the scorer will answer for new rows.
-        last: how many of `rows`, at their end, are those of the last fold.
+        metrics: each metric over the folds, from out-of-fold predictions calibrated by other folds.
+        dummy: the same for the dummy, on the same folds.
+        out_of_fold: out-of-fold predictions for `rows`, calibrated by other folds: they measure the model.
+        rows: (m,) positions of these rows in the training data.
+        unseen: out-of-fold predictions for `rows` under the final calibration: of all that a training window has, the
+            nearest to what the scorer will answer for new rows.
+        last: how many of `rows`, at their end, belong to the last fold.
     """
 
     scorer: Scorer
@@ -124,7 +124,7 @@ class Trained:
 def prepare(
     use_case: UseCase, frame: pd.DataFrame, y: npt.NDArray[Any], classes: tuple[Any, ...] | None
 ) -> TrainingData:
-    """Make a training table ready: learn the contract, and leave out and count the rows that it refuses.
+    """Prepare a training table: learn the contract, and drop and count the rows that it refuses.
 
     Args:
         use_case: which columns are features and how they are read.
@@ -133,59 +133,59 @@ def prepare(
         classes: the k labels, or None in regression.
 
     Raises:
-        SettingsError: there is no such metric, or it is for another kind of model.
-        SchemaError: a feature that the settings name is absent.
+        SettingsError: a metric is unknown, or for another kind of model.
+        SchemaError: a feature of the settings is absent from the table.
         TrainingError: fewer than `SMALLEST_TABLE` rows are left.
     """
     _check_metrics(use_case, classes)
     features = frame[list(feature_columns(use_case, frame.columns))]
     contract = _contract(use_case, features)
-    keep = ~contract.check_frame(features).bad
+    is_usable = ~contract.check_frame(features).bad
     times = frame[use_case.time].to_numpy() if use_case.time else None
-    if keep.sum() < SMALLEST_TABLE:
-        refused = "; ".join(f"{column}: {code}" for column, code in _errors(contract, features))
+    if is_usable.sum() < SMALLEST_TABLE:
+        refused = "; ".join(f"{column}: {code}" for column, code in _error_codes(contract, features))
         raise TrainingError(
-            f"Training needs at least {SMALLEST_TABLE} usable rows; of {len(frame)} rows {keep.sum()} are usable"
+            f"Training needs at least {SMALLEST_TABLE} usable rows; of {len(frame)} rows {is_usable.sum()} are usable"
             + (f" (the others are refused for {refused})." if refused else ".")
         )
     return TrainingData(
         use_case,
-        (features if keep.all() else features.loc[keep]).reset_index(drop=True),
-        y[keep],
+        (features if is_usable.all() else features.loc[is_usable]).reset_index(drop=True),
+        y[is_usable],
         classes,
-        None if times is None else times[keep],
+        None if times is None else times[is_usable],
         contract,
-        int((~keep).sum()),
+        int((~is_usable).sum()),
     )
 
 
-def _errors(contract: Contract, features: pd.DataFrame) -> list[tuple[str, str]]:
+def _error_codes(contract: Contract, features: pd.DataFrame) -> list[tuple[str, str]]:
     issues = contract.check_frame(features).issues
     return list(dict.fromkeys((issue.column.name, issue.code) for issue in issues if issue.error))
 
 
 def _check_metrics(use_case: UseCase, classes: tuple[Any, ...] | None) -> None:
     kind = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
-    for one in map(metric, _metrics_of(use_case)):
-        if kind not in one.tasks:
-            fitting = ", ".join(name for name, other in METRICS.items() if kind in other.tasks)
-            raise SettingsError(f"The metric {one.name} does not measure a {kind} model; these do: {fitting}.")
+    for measure in map(metric, _metrics_of(use_case)):
+        if kind not in measure.tasks:
+            suitable = ", ".join(name for name, other in METRICS.items() if kind in other.tasks)
+            raise SettingsError(f"The metric {measure.name} does not measure a {kind} model; these do: {suitable}.")
 
 
 def feature_columns(use_case: UseCase, columns: Iterable[str]) -> tuple[str, ...]:
     """The feature columns of a table with these columns, in the settings' order, or in the table's.
 
     Raises:
-        SchemaError: a column that the settings name is absent (the nearest one is named), or no feature is left.
+        SchemaError: a column of the settings is absent (the message names the nearest one), or no feature is left.
     """
-    present, named = list(columns), use_case.columns.features
-    where, wanted = ("columns.features", named) if named else ("columns.ignore", use_case.columns.ignore)
-    absent = [name for name in wanted if name not in present]
+    present, listed = list(columns), use_case.columns.features
+    setting, expected = ("columns.features", listed) if listed else ("columns.ignore", use_case.columns.ignore)
+    absent = [name for name in expected if name not in present]
     if absent:
         lines = [f"'{name}' is absent{_nearest(name, present)}" for name in absent]
-        raise SchemaError(f"The table lacks columns that {where} names: " + "; ".join(lines) + ".")
-    aside = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore}
-    chosen = named or tuple(name for name in present if name not in aside)
+        raise SchemaError(f"The table lacks columns that {setting} names: " + "; ".join(lines) + ".")
+    excluded = {use_case.target, use_case.time, *use_case.key, *use_case.columns.ignore}
+    chosen = listed or tuple(name for name in present if name not in excluded)
     if not chosen:
         raise SchemaError(f"No feature is left: the table has the columns {present}, and all of them are set aside.")
     return chosen
@@ -211,13 +211,13 @@ def _contract(use_case: UseCase, features: pd.DataFrame, kinds: Mapping[str, Kin
 def folds(problem: TrainingData, count: int) -> list[Fold]:
     """Cut a problem into folds, each encoded by its own training rows.
 
-    In time where the use case has a time column: each fold is trained on all that lies before it, as production
-    will be. Shuffled (by class, where there are classes) otherwise.
+    With a time column the folds follow time: each fold is trained on all rows before it, as in production. Without one
+    they are shuffled (by class, where there are classes).
 
     Raises:
-        TrainingError: too few rows or times for so many folds, or a fold that lacks a class.
+        TrainingError: too few rows or times for so many folds, or a fold without one of the classes.
     """
-    return [_fold(problem, train, valid) for train, valid in _cuts(problem, count)]
+    return [_encode_fold(problem, train, valid) for train, valid in _cuts(problem, count)]
 
 
 def _cuts(problem: TrainingData, count: int) -> list[tuple[Rows, Rows]]:
@@ -227,15 +227,15 @@ def _cuts(problem: TrainingData, count: int) -> list[tuple[Rows, Rows]]:
     return ordered_folds(problem.times, count, labels=problem.y if problem.classes is not None else None)
 
 
-def _fold(problem: TrainingData, train: Rows, valid: Rows) -> Fold:
-    contract = _known_from(problem, train)
+def _encode_fold(problem: TrainingData, train: Rows, valid: Rows) -> Fold:
+    contract = _contract_of(problem, train)
     encoder, matrix = encode(problem, train, problem.use_case.seed, contract)
     checked = contract.check_frame(problem.frame.iloc[valid])
     return Fold(matrix, problem.y[train], encoder.encode_frame(checked), problem.y[valid], valid, layout(encoder))
 
 
-def _known_from(problem: TrainingData, rows: Rows) -> Contract:
-    """The contract as some rows alone would teach it; only the kinds of columns and formats of dates stay."""
+def _contract_of(problem: TrainingData, rows: Rows) -> Contract:
+    """The contract as learnt from some rows alone; only kinds of columns and formats of dates come from all rows."""
     whole = problem.contract.columns
     learnt = _contract(problem.use_case, problem.frame.iloc[rows], {column.name: column.kind for column in whole})
     formats = {column.name: column.datetime_format for column in whole}
@@ -243,16 +243,16 @@ def _known_from(problem: TrainingData, rows: Rows) -> Contract:
 
 
 def encode(problem: TrainingData, rows: Rows, seed: int, contract: Contract | None = None) -> tuple[Encoder, Floats]:
-    """Fit the encoder on some rows and encode them, some values masked so that "other" and "missing" mean something.
+    """Fit the encoder on some rows and encode them; some values are masked, so that "other" and "missing" occur.
 
-    In a small table a category needs no more than a twentieth of the rows to keep a code of its own (and at least
-    2), whatever `columns.min_category_rows` says: else no category of 60 rows would ever have one.
+    In a small table a category gets a code of its own from a twentieth of the rows on (and at least 2 rows), even
+    where `columns.min_category_rows` is larger: otherwise no category in a table of 60 rows would get one.
 
     Args:
         problem: the training table.
         rows: (m,) positions of the rows to learn from.
         seed: of the masking.
-        contract: checks the rows; the problem's own where None.
+        contract: checks the rows; the one of `problem` where None.
     """
     settings = problem.use_case.columns
     contract = problem.contract if contract is None else contract
@@ -276,11 +276,11 @@ def fit(
 ) -> Any:
     """Build and fit one estimator on an encoded matrix.
 
-    It may fit in several threads and answers in one: threads add up a forest's votes in any order, and then the same
-    row would not get the same answer to the bit.
+    It may fit in several threads, but answers in one: threads sum a forest's votes in varying order, and the same row
+    would then not always get the same answer to the bit.
 
     Raises:
-        SettingsError: no such builder, or no such parameter of it.
+        SettingsError: the builder does not exist, or has no such parameter.
         TrainingError: the estimator refused the parameters' values or the data.
     """
     estimator = build(name, form, use_case.task, params, use_case.seed)
@@ -288,8 +288,8 @@ def fit(
         fitted = estimator.fit(matrix, y)
         return fitted.set_params(**{key: 1 for key in fitted.get_params() if key.split("__")[-1] == "n_jobs"})
     except (ValueError, TypeError, FloatingPointError) as error:
-        said = " ".join(str(error).split())
-        raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {said}") from error
+        message = " ".join(str(error).split())
+        raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {message}") from error
 
 
 def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: TrainingData) -> Predictions:
@@ -299,7 +299,7 @@ def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: 
 
 
 def metric_names(problem: TrainingData) -> list[str]:
-    """The primary metric and those beside it, each once."""
+    """The primary metric and the further ones, each once."""
     return _metrics_of(problem.use_case)
 
 
@@ -307,55 +307,56 @@ def _metrics_of(use_case: UseCase) -> list[str]:
     return list(dict.fromkeys([use_case.primary_metric, *use_case.metrics.also]))
 
 
-def measured(names: Sequence[str], y: npt.NDArray[Any], answer: Predictions) -> dict[str, float]:
+def metric_values(names: Sequence[str], y: npt.NDArray[Any], answer: Predictions) -> dict[str, float]:
     """Each metric's value; nan for one that needs an interval where there is none (the first fold, the dummy)."""
-    bare = answer.lower is None or answer.upper is None
-    able = [name for name in names if not (bare and metric(name).needs == "interval")]
-    found = evaluate(able, y, answer)
-    return {name: found.get(name, float("nan")) for name in names}
+    has_no_interval = answer.lower is None or answer.upper is None
+    measurable = [name for name in names if not (has_no_interval and metric(name).needs == "interval")]
+    values = evaluate(measurable, y, answer)
+    return {name: values.get(name, float("nan")) for name in names}
 
 
 def train(problem: TrainingData, name: str, params: Mapping[str, Any], progress: Progress = lambda _: None) -> Trained:
     """Train one builder with one set of parameters.
 
-    The folds' predictions give the metrics, the calibration and the interval; the final fit uses all rows. A fold's
-    metrics use a calibration learnt from the other folds; where time orders them from the earlier ones, so that the
-    first fold is measured as it is.
+    The folds' predictions give the metrics, the calibration and the interval; the final fit uses all rows. For its
+    metrics, a fold is calibrated by the other folds; with a time column by the earlier ones only, so the first fold is
+    measured without calibration.
 
     Args:
-        problem: the training table, made ready by `prepare`.
+        problem: the training table, from `prepare`.
         name: the builder.
         params: its parameters.
-        progress: called with a few words before each fit.
+        progress: called with a short text before each fit.
     """
     cuts = _cuts(problem, problem.use_case.split.folds)
-    raw, base = [], []
+    raw, dummy = [], []
     for number, cut in enumerate(cuts, start=1):
         progress(f"fold {number} of {len(cuts)}")
-        fold = _fold(problem, *cut)  # one at a time: together their matrices are three times the table
+        # one at a time: the matrices of all folds together are three times as large as the table
+        fold = _encode_fold(problem, *cut)
         raw.append(fold_predictions(name, params, fold, problem))
-        base.append(fold_predictions("dummy", {}, fold, problem))
+        dummy.append(fold_predictions("dummy", {}, fold, problem))
         del fold
     truth = [problem.y[valid] for _, valid in cuts]
     calibrated = _calibrated_by_others(raw, truth, problem)
     progress("all rows")
-    scorer = _final(problem, name, params, raw, truth)
+    scorer = _fit_final(problem, name, params, raw, truth)
     names = metric_names(problem)
     return Trained(
         scorer,
-        _spreads(names, truth, calibrated),
-        _spreads(names, truth, base),
+        _cv_scores(names, truth, calibrated),
+        _cv_scores(names, truth, dummy),
         Predictions.joined(calibrated),
         np.concatenate([valid for _, valid in cuts]),
-        Predictions.joined([_apply(answer, scorer.calibration, scorer.offsets) for answer in raw]),
+        Predictions.joined([_recalibrate(answer, scorer.calibration, scorer.offsets) for answer in raw]),
         len(cuts[-1][1]),
     )
 
 
 def reference(problem: TrainingData, trained: Trained) -> Reference:
-    """Profiles of the training rows, of the answers that no fold had seen, and of the outcomes.
+    """Profiles of the training rows, the out-of-fold predictions and the outcomes.
 
-    Where a column is private, no category is named in them.
+    Where any column is private, the profiles name no category.
     """
     use_case, classes = problem.use_case, problem.classes
     outcomes = problem.y if classes is None else np.asarray(classes, dtype=object)[problem.y]
@@ -371,7 +372,7 @@ def reference(problem: TrainingData, trained: Trained) -> Reference:
 
 
 def errormap(problem: TrainingData, trained: Trained) -> ErrorMap | None:
-    """What the folds' models showed on rows that they were not fitted on, in order of time where there is one."""
+    """The error map of the out-of-fold predictions, in order of time where there is a time column."""
     order = np.argsort(trained.rows, kind="stable") if problem.times is not None else np.arange(len(trained.rows))
     rows, scorer = trained.rows[order], trained.scorer
     return learn_errormap(
@@ -384,14 +385,14 @@ def errormap(problem: TrainingData, trained: Trained) -> ErrorMap | None:
     )
 
 
-def _spreads(
+def _cv_scores(
     names: Sequence[str], truth: Sequence[npt.NDArray[Any]], answers: Sequence[Predictions]
 ) -> dict[str, CVScore]:
-    by_fold = [measured(names, y, answer) for y, answer in zip(truth, answers, strict=True)]
+    by_fold = [metric_values(names, y, answer) for y, answer in zip(truth, answers, strict=True)]
     return {name: CVScore.of([scores[name] for scores in by_fold], metric(name).bounds) for name in names}
 
 
-def _final(
+def _fit_final(
     problem: TrainingData,
     name: str,
     params: Mapping[str, Any],
@@ -401,44 +402,50 @@ def _final(
     encoder, matrix = encode(problem, np.arange(len(problem.frame)), problem.use_case.seed)
     form = layout(encoder)
     estimator = fit(name, params, matrix, problem.y, form=form, use_case=problem.use_case)
-    plain = fit("dummy", {}, matrix[:, :1], problem.y, form=form, use_case=problem.use_case)
+    dummy = fit("dummy", {}, matrix[:, :1], problem.y, form=form, use_case=problem.use_case)
     calibration, offsets = _learn_calibration(raw, truth, problem)
     if problem.classes is None:
-        baseline = (float(plain.predict(matrix[:1, :1])[0]),)
+        baseline = (float(dummy.predict(matrix[:1, :1])[0]),)
     else:
-        baseline = tuple(raw_probabilities(plain, matrix[:1, :1], len(problem.classes))[0].tolist())
+        baseline = tuple(raw_probabilities(dummy, matrix[:1, :1], len(problem.classes))[0].tolist())
     return Scorer(problem.contract, encoder, estimator, problem.classes, calibration, offsets, baseline)
 
 
 def _learn_calibration(
     raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: TrainingData
 ) -> tuple[Calibration | None, tuple[float, float] | None]:
-    """What the given folds teach: calibration for classes, interval offsets for numbers."""
+    """What is learnt from some folds: calibration for classes, interval offsets for numbers."""
     if not raw:
         return None, None
     y = np.concatenate(truth)
     if problem.classes is None:
         return None, conformal_offsets(y, np.concatenate([answer.prediction for answer in raw]))
-    return fit_calibration(np.concatenate([_table(answer) for answer in raw]), y), None
+    return fit_calibration(np.concatenate([_probability_table(answer) for answer in raw]), y), None
 
 
 def _calibrated_by_others(
     raw: Sequence[Predictions], truth: Sequence[npt.NDArray[Any]], problem: TrainingData
 ) -> list[Predictions]:
-    """Each fold's predictions under what the other folds teach; under the earlier ones only, where time orders them."""
+    """Each fold's predictions, calibrated by the other folds; with a time column by the earlier folds only."""
     answers = []
     for k, answer in enumerate(raw):
         others = [j for j in range(len(raw)) if (j < k if problem.times is not None else j != k)]
         calibration, offsets = _learn_calibration([raw[j] for j in others], [truth[j] for j in others], problem)
-        answers.append(_apply(answer, calibration, offsets))
+        answers.append(_recalibrate(answer, calibration, offsets))
     return answers
 
 
-def _apply(answer: Predictions, calibration: Calibration | None, offsets: tuple[float, float] | None) -> Predictions:
+def _recalibrate(
+    answer: Predictions, calibration: Calibration | None, offsets: tuple[float, float] | None
+) -> Predictions:
     if offsets is not None:
         return Predictions.of_values(answer.prediction, answer.prediction + offsets[0], answer.prediction + offsets[1])
-    return answer if calibration is None else Predictions.of_probabilities(calibration(_table(answer)), answer.classes)
+    return (
+        answer
+        if calibration is None
+        else Predictions.of_probabilities(calibration(_probability_table(answer)), answer.classes)
+    )
 
 
-def _table(answer: Predictions) -> Floats:
+def _probability_table(answer: Predictions) -> Floats:
     return np.asarray(answer.probabilities)

@@ -253,17 +253,17 @@ def interval_of(
 
     The percentiles are those that make the interval of a mean as wide as Student's t with `effective` - 1 degrees of
     freedom would ("expanded percentile", Hesterberg 2015); plain percentiles are too narrow by 10 % at 10 blocks. An
-    end with fewer than ten draws beyond it is too rough to be read off, and is the value plus or minus the same
-    multiple of the draws' standard deviation.
+    end with fewer than ten draws beyond it is too uncertain as a percentile; it is the value plus or minus the same
+    multiple of the draws' standard deviation instead.
 
-    Assumes that blocks are independent, or hang together as `inflation` says. Undefined draws (a resample with one
-    class only) are left out.
+    Assumes that blocks are independent, or correlated as `inflation` says. Undefined draws (a resample with one class
+    only) are left out.
 
     Args:
         value: the metric, or the difference, over the rows as they are.
         draws: (r,) the same under each resample.
         effective: `Blocks.effective`.
-        confidence: share of such intervals that hold the truth, 0.95 for instance.
+        confidence: share of such intervals that contain the true value, 0.95 for instance.
         inflation: `Blocks.inflation`; the draws are spread around the value by its square root.
 
     Returns:
