@@ -182,7 +182,7 @@ class Gate(Settings):
             "not_worse": it must not be worse by more than `tolerance`.
         margin: smallest improvement that is worth a promotion; "auto" measures by how much two equal models differ.
         tolerance: largest loss that counts as not worse, for `not_worse` and for staging; "auto" as above.
-        confidence: of intervals. The first gate on some rows uses this one; later gates on the same rows use a higher one.
+        confidence: of intervals. The first gate on some rows uses this one; later gates on the same rows a higher one.
         guardrails: further metrics, each with its largest acceptable loss, in its own unit.
         slice_tolerance: largest loss in a slice of `metrics.slices`; twice the tolerance where None.
         value_tolerance: largest loss of `metrics.value`, in money a row.
