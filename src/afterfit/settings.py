@@ -165,7 +165,20 @@ class Value(Settings):
 
 
 class Metrics(Settings):
-    """The metric that decides, further metrics, the columns to slice by, and the value in money."""
+    """The metric that decides, further metrics, the columns to slice by, and the value in money.
+
+    The metrics are those of `performance.metrics.METRICS`: for classes `roc_auc`, `log_loss`, `accuracy`,
+    `balanced_accuracy`, `macro_f1`; for two classes also `average_precision`, `brier`, `f1`, `precision`, `recall`; for
+    numbers `mae`, `mse`, `rmse`, `r2`, `median_absolute_error`, `pinball`, `interval_coverage`.
+
+    Attributes:
+        primary: the metric that decides in search, gate and policy; where None, log_loss for classes and mae for
+            numbers.
+        also: further metrics that are measured and logged.
+        slices: columns by whose values the rows are cut; each part is measured and compared on its own.
+        smallest_slice: rows that a part needs; smaller ones are put together.
+        value: how an answer and its outcome turn into money; None where nobody says it.
+    """
 
     primary: str | None = None
     also: tuple[str, ...] = ()

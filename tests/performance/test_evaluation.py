@@ -99,7 +99,7 @@ def test_every_metric_is_held_against_an_oracle_for_every_kind_of_model_that_it_
 
 @pytest.mark.parametrize(("name", "make", "oracle"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
 @pytest.mark.parametrize("seed", range(3))
-def test_a_metric_equals_scikit_learn_with_and_without_weights(name, make, oracle, seed):
+def test_a_metric_equals_its_oracle_with_and_without_weights(name, make, oracle, seed):
     y, predictions = make(seed=seed)
     weight = np.random.default_rng(seed + 100).integers(0, 4, len(y)).astype(float)
     assert evaluate([name], y, predictions)[name] == pytest.approx(oracle(y, predictions, np.ones(len(y))), rel=1e-9)
@@ -189,7 +189,7 @@ def test_a_metric_of_ones_own_is_a_function_and_a_direction():
     def miss(y, predictions, weight):
         return np.average(predictions.prediction != y, weights=weight)
 
-    own = Metric("miss", False, frozenset({"binary"}), "prediction", of_function(miss))
+    own = Metric("miss", frozenset({"binary"}), "prediction", of_function(miss), greater_is_better=False)
     y, predictions = binary()
     assert evaluate([own], y, predictions)["miss"] == pytest.approx(
         1 - evaluate(["accuracy"], y, predictions)["accuracy"]

@@ -11,6 +11,8 @@ import yaml
 from packaging.requirements import Requirement
 
 import conda_pins
+from afterfit.performance.evaluation import metrics_for
+from afterfit.settings import Metrics
 from made import ROOT
 
 if sys.version_info >= (3, 11):
@@ -75,6 +77,15 @@ def test_the_readmes_examples_use_entry_points_and_parameters_that_exist():
         if entry.isupper():
             continue  # a place-holder
         assert set(re.findall(r" -P (\w+)=", command)) <= set(PROJECT[entry]["parameters"]), command
+
+
+def test_readme_and_settings_name_every_metric_under_the_tasks_that_it_measures():
+    row = README[README.index("| `metrics` |") :].split("by name:")[1].split("Then")[0]
+    for text in (row, Metrics.__doc__.split("Attributes:")[0]):
+        parts = [re.findall(r"`([a-z]\w*)`", part) for part in re.split(r"for two classes also|for\s+numbers", text)]
+        classes, two_classes, numbers = map(set, parts)
+        named = {"multiclass": classes, "binary": classes | two_classes, "regression": numbers}
+        assert named == {task: set(metrics_for(task, intervals=True)) for task in named}
 
 
 def test_every_benchmark_is_listed_and_those_that_the_readme_names_are_there():

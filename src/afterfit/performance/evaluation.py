@@ -18,7 +18,7 @@ import pandas as pd
 
 from afterfit.errors import DataError, SettingsError
 from afterfit.performance.bootstrap import Blocks, Weighted, bootstrap, interval_of, resolve
-from afterfit.performance.metrics import METRICS, Metric, metric, of_rows, outcomes_of, require
+from afterfit.performance.metrics import METRICS, Metric, mean_over_rows, metric, outcomes_of, require
 from afterfit.performance.predictions import FloatArray, Predictions, Task
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def interval(
     statistic = prepare(row_blocks)
     point = float(statistic(np.ones((1, row_blocks.count)))[0])
     draws = bootstrap([statistic], row_blocks, resamples, seed)[0]
-    by_class = measure.by_class and predictions.classes is not None
-    effective = row_blocks.effective(outcomes if by_class else None)
+    effective = row_blocks.effective(outcomes if measure.is_limited_by_rarest_class(predictions) else None)
     return point, *interval_of(point, draws, effective, confidence, row_blocks.inflation)
 
 
@@ -231,7 +230,7 @@ def cost_metric(costs: Mapping[Any, Mapping[Any, float]], classes: Sequence[Any]
         gains: FloatArray = -table[y.astype(np.intp), predictions.prediction.astype(np.intp)]
         return gains
 
-    return Metric(name, True, frozenset({"binary", "multiclass"}), "prediction", of_rows(values), values)
+    return mean_over_rows(name, values, frozenset({"binary", "multiclass"}), "prediction", greater_is_better=True)
 
 
 def outcome_metric(function: str | Callable[..., Any], *, name: str = "value") -> Metric:
@@ -257,7 +256,7 @@ def outcome_metric(function: str | Callable[..., Any], *, name: str = "value") -
         return gains
 
     all_tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
-    return Metric(name, True, all_tasks, "prediction", of_rows(values), values)
+    return mean_over_rows(name, values, all_tasks, "prediction", greater_is_better=True)
 
 
 def value_metric(settings: ValueSettings | None, classes: Sequence[Any] | None) -> Metric | None:

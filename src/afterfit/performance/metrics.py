@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -25,10 +25,21 @@ from afterfit.performance.predictions import FloatArray, Predictions, Task
 IntArray = npt.NDArray[np.intp]
 Needs = Literal["score", "probability", "prediction", "interval"]
 INTERVAL_LEVEL = 0.9  # of the `lower` and `upper` that a regression answers
+RowLosses = Callable[[npt.NDArray[Any], Predictions], FloatArray]
+"""A loss, or a gain, for each row: from outcomes (n,) and predictions to (n,)."""
 Weighted = Callable[[FloatArray], FloatArray]
-"""Function from weights of g groups of rows, (r, g), to the metric under each set, (r,); nan where undefined."""
+"""A metric that is prepared for some rows, which lie in g groups.
+
+It takes r sets of weights, (r, g): one weight for each group, which all rows of the group have. It gives the metric
+under each set, (r,); nan where it is undefined.
+"""
 Formula = Callable[[npt.NDArray[Any], Predictions, IntArray, int], Weighted]
-"""Function from outcomes (n,), predictions, the group of each row (n,) and the number of groups to a `Weighted`."""
+"""Prepares a metric for n rows: what does not depend on weights, such as sorting, is done here, once.
+
+Its arguments are the outcomes (n,), the predictions for them, `groups` and `count`. `groups` (n,) says in which group
+each row lies, 0..count-1. Rows of one group always have the same weight: a group is a block of the bootstrap, which is
+drawn as a whole, or a single row where each has a weight of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +48,28 @@ class Metric:
 
     Attributes:
         name: what it is called in settings and results.
-        greater_is_better: its direction.
         tasks: the kinds of model that it measures.
         needs: "probability" (calibrated), "score" (any number that ranks), "prediction" or "interval".
         formula: see `Formula`. `of_rows`, `of_sums` and `of_function` make one.
-        row_losses: each row's part, (n,), where the metric is a mean over rows; else None.
+        greater_is_better: its direction.
+        row_losses: each row's part, (n,), where the metric is a mean over rows (see `mean_over_rows`); else None.
         bounds: the least and the largest value that it can have.
     """
 
     name: str
-    greater_is_better: bool
     tasks: frozenset[Task]
     needs: Needs
     formula: Formula
-    row_losses: Callable[[npt.NDArray[Any], Predictions], FloatArray] | None = None
+    greater_is_better: bool = field(kw_only=True)
+    row_losses: RowLosses | None = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
-    @property
-    def by_class(self) -> bool:
-        """Whether it compares classes, so that its precision depends on the number of rows of the rarest class."""
-        return self.row_losses is None
+    def is_limited_by_rarest_class(self, predictions: Predictions) -> bool:
+        """Whether its precision depends on the number of rows of the rarest class.
+
+        So it is for classes, unless the metric is a mean over rows: then every row counts alike.
+        """
+        return predictions.classes is not None and self.row_losses is None
 
     def __call__(self, y: npt.NDArray[Any], predictions: Predictions, weight: FloatArray | None = None) -> float:
         """The metric over these rows, each with its weight (n,) where given; nan where it is undefined."""
@@ -101,6 +114,20 @@ def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
     return out
 
 
+def mean_over_rows(
+    name: str,
+    losses: RowLosses,
+    tasks: frozenset[Task],
+    needs: Needs,
+    *,
+    greater_is_better: bool,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Metric:
+    """The metric that is the mean of a loss, or of a gain, over rows; arguments as `Metric` has them."""
+    formula = of_rows(losses)
+    return Metric(name, tasks, needs, formula, greater_is_better=greater_is_better, row_losses=losses, bounds=bounds)
+
+
 def of_sums(
     terms: Callable[[npt.NDArray[Any], Predictions], FloatArray], combine: Callable[[FloatArray], FloatArray]
 ) -> Formula:
@@ -114,11 +141,8 @@ def of_sums(
     return formula
 
 
-def of_rows(
-    losses: Callable[[npt.NDArray[Any], Predictions], FloatArray],
-    finish: Callable[[FloatArray], FloatArray] = np.asarray,
-) -> Formula:
-    """A formula for `finish` of a mean over rows."""
+def of_rows(losses: RowLosses, finish: Callable[[FloatArray], FloatArray] = np.asarray) -> Formula:
+    """A formula for a mean over rows, passed through `finish` (such as a root)."""
 
     def terms(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
         return np.column_stack([losses(y, predictions), np.ones(len(y))])
@@ -167,21 +191,22 @@ def _absolute_errors(y: npt.NDArray[Any], predictions: Predictions) -> FloatArra
     return errors
 
 
-def _ends(predictions: Predictions) -> tuple[FloatArray, FloatArray]:
+def _interval_ends(predictions: Predictions) -> tuple[FloatArray, FloatArray]:
     if predictions.lower is None or predictions.upper is None:
         raise DataError("This metric needs the lower and upper ends of intervals; the model answered numbers only.")
     return predictions.lower, predictions.upper
 
 
 def _covered(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
-    lower, upper = _ends(predictions)
+    lower, upper = _interval_ends(predictions)
     return ((lower <= y) & (y <= upper)).astype(np.float64)
 
 
 def _pinball_losses(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
     """Mean of the quantile losses of both ends (Koenker and Bassett 1978), at 5 % and 95 %."""
     tail = (1.0 - INTERVAL_LEVEL) / 2.0
-    below, above = y - _ends(predictions)[0], y - _ends(predictions)[1]
+    lower_end, upper_end = _interval_ends(predictions)
+    below, above = y - lower_end, y - upper_end
     lower = np.maximum(tail * below, (tail - 1.0) * below)
     upper = np.maximum((1.0 - tail) * above, -tail * above)
     losses: FloatArray = (lower + upper) / 2.0
@@ -197,13 +222,14 @@ def _confusion(y: npt.NDArray[Any], predictions: Predictions) -> FloatArray:
     return table
 
 
-def _square(sums: FloatArray) -> FloatArray:
+def _as_table(sums: FloatArray) -> FloatArray:
+    """(k, k, r) true class, predicted class and set of weights, from the sums (k * k, r) of `_confusion`."""
     k = round(len(sums) ** 0.5)
     return sums.reshape(k, k, -1)
 
 
 def _f1_by_class(sums: FloatArray) -> FloatArray:
-    table = _square(sums)
+    table = _as_table(sums)
     hits = np.einsum("iir->ir", table)
     return _ratio(2.0 * hits, table.sum(axis=0) + table.sum(axis=1))
 
@@ -215,12 +241,12 @@ def _mean_of_defined(values: FloatArray) -> FloatArray:
 
 
 def _precision(sums: FloatArray) -> FloatArray:
-    table = _square(sums)
+    table = _as_table(sums)
     return _ratio(table[1, 1], table[:, 1].sum(axis=0))
 
 
 def _recall_by_class(sums: FloatArray) -> FloatArray:
-    table = _square(sums)
+    table = _as_table(sums)
     return _ratio(np.einsum("iir->ir", table), table.sum(axis=1))
 
 
@@ -263,11 +289,11 @@ def _auc(positive: npt.NDArray[np.bool_], score: FloatArray, groups: IntArray) -
     def weighted(weights: FloatArray) -> FloatArray:
         cumulative = np.zeros((len(weights), len(many) + 1))
         np.cumsum(np.take(weights, groups_many, axis=1), axis=1, out=cumulative[:, 1:])
-        mass = np.take(weights, groups_few, axis=1)
-        wins = np.einsum("ri,ri->r", mass, np.take(cumulative, below, axis=1))
+        few_weights = np.take(weights, groups_few, axis=1)
+        wins = np.einsum("ri,ri->r", few_weights, np.take(cumulative, below, axis=1))
         if tied:
-            wins = (wins + np.einsum("ri,ri->r", mass, np.take(cumulative, up_to, axis=1))) / 2.0
-        area = _ratio(wins, mass.sum(axis=1) * cumulative[:, -1])
+            wins = (wins + np.einsum("ri,ri->r", few_weights, np.take(cumulative, up_to, axis=1))) / 2.0
+        area = _ratio(wins, few_weights.sum(axis=1) * cumulative[:, -1])
         return 1.0 - area if swapped else area
 
     return weighted
@@ -287,12 +313,12 @@ def _average_precision(y: npt.NDArray[Any], predictions: Predictions, groups: In
     score = predictions.probability
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-    codes, positive = groups[order], (y[order] == 1).astype(np.float64)
+    ordered_groups, positive = groups[order], (y[order] == 1).astype(np.float64)
 
     def weighted(weights: FloatArray) -> FloatArray:
-        mass = np.take(weights, codes, axis=1)
-        true_positives = np.cumsum(mass * positive, axis=1)[:, ends]
-        selected = np.cumsum(mass, axis=1)[:, ends]
+        ordered_weights = np.take(weights, ordered_groups, axis=1)
+        true_positives = np.cumsum(ordered_weights * positive, axis=1)[:, ends]
+        selected = np.cumsum(ordered_weights, axis=1)[:, ends]
         steps = np.diff(true_positives, axis=1, prepend=0.0)
         precision = np.divide(true_positives, selected, out=np.zeros_like(true_positives), where=selected > 0)
         return _ratio(np.einsum("ri,ri->r", steps, precision), true_positives[:, -1])
@@ -304,10 +330,10 @@ def _median_error(y: npt.NDArray[Any], predictions: Predictions, groups: IntArra
     """Weighted median of the absolute errors; between two middle rows, their mean."""
     errors = _absolute_errors(y, predictions)
     order = np.argsort(errors, kind="stable")
-    errors, codes = errors[order], groups[order]
+    errors, ordered_groups = errors[order], groups[order]
 
     def weighted(weights: FloatArray) -> FloatArray:
-        cumulative = np.cumsum(np.take(weights, codes, axis=1), axis=1)
+        cumulative = np.cumsum(np.take(weights, ordered_groups, axis=1), axis=1)
         half = cumulative[:, -1:] / 2.0
         low, high = np.argmax(cumulative >= half, axis=1), np.argmax(cumulative > half, axis=1)
         middle: FloatArray = (errors[low] + errors[high]) / 2.0
@@ -317,62 +343,53 @@ def _median_error(y: npt.NDArray[Any], predictions: Predictions, groups: IntArra
     return weighted
 
 
+def _f1(sums: FloatArray) -> FloatArray:
+    value: FloatArray = _f1_by_class(sums)[1]
+    return value
+
+
+def _macro_f1(sums: FloatArray) -> FloatArray:
+    return _mean_of_defined(_f1_by_class(sums))
+
+
+def _recall(sums: FloatArray) -> FloatArray:
+    value: FloatArray = _recall_by_class(sums)[1]
+    return value
+
+
 _BINARY: frozenset[Task] = frozenset({"binary"})
 _CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 _NUMBERS: frozenset[Task] = frozenset({"regression"})
-_SHARE, _LOSS = (0.0, 1.0), (0.0, math.inf)
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        metric.name: metric
-        for metric in (
-            Metric("roc_auc", True, _CLASSES, "score", _roc_auc, bounds=_SHARE),
-            Metric("average_precision", True, _BINARY, "score", _average_precision, bounds=_SHARE),
-            Metric("log_loss", False, _CLASSES, "probability", of_rows(_log_losses), _log_losses, bounds=_LOSS),
-            Metric("brier", False, _BINARY, "probability", of_rows(_brier_losses), _brier_losses, bounds=_SHARE),
-            Metric("accuracy", True, _CLASSES, "prediction", of_rows(_hits), _hits, bounds=_SHARE),
-            Metric(
-                "balanced_accuracy",
-                True,
-                _CLASSES,
-                "prediction",
-                of_sums(_confusion, _balanced_accuracy),
-                bounds=_SHARE,
-            ),
-            Metric(
-                "f1",
-                True,
-                _BINARY,
-                "prediction",
-                of_sums(_confusion, lambda sums: _f1_by_class(sums)[1]),
-                bounds=_SHARE,
-            ),
-            Metric(
-                "macro_f1",
-                True,
-                _CLASSES,
-                "prediction",
-                of_sums(_confusion, lambda sums: _mean_of_defined(_f1_by_class(sums))),
-                bounds=_SHARE,
-            ),
-            Metric("precision", True, _BINARY, "prediction", of_sums(_confusion, _precision), bounds=_SHARE),
-            Metric(
-                "recall",
-                True,
-                _BINARY,
-                "prediction",
-                of_sums(_confusion, lambda sums: _recall_by_class(sums)[1]),
-                bounds=_SHARE,
-            ),
-            Metric("mae", False, _NUMBERS, "prediction", of_rows(_absolute_errors), _absolute_errors, bounds=_LOSS),
-            Metric("mse", False, _NUMBERS, "prediction", of_rows(_squared_errors), _squared_errors, bounds=_LOSS),
-            Metric("rmse", False, _NUMBERS, "prediction", of_rows(_squared_errors, np.sqrt), bounds=_LOSS),
-            Metric("r2", True, _NUMBERS, "prediction", of_sums(_r2_terms, _r2), bounds=(-math.inf, 1.0)),
-            Metric("median_absolute_error", False, _NUMBERS, "prediction", _median_error, bounds=_LOSS),
-            Metric("pinball", False, _NUMBERS, "interval", of_rows(_pinball_losses), _pinball_losses, bounds=_LOSS),
-            Metric("interval_coverage", True, _NUMBERS, "interval", of_rows(_covered), _covered, bounds=_SHARE),
+_ZERO_TO_ONE, _FROM_ZERO = (0.0, 1.0), (0.0, math.inf)
+_OF_CLASSES = (
+    Metric("roc_auc", _CLASSES, "score", _roc_auc, greater_is_better=True, bounds=_ZERO_TO_ONE),
+    Metric("average_precision", _BINARY, "score", _average_precision, greater_is_better=True, bounds=_ZERO_TO_ONE),
+    mean_over_rows("log_loss", _log_losses, _CLASSES, "probability", greater_is_better=False, bounds=_FROM_ZERO),
+    mean_over_rows("brier", _brier_losses, _BINARY, "probability", greater_is_better=False, bounds=_ZERO_TO_ONE),
+    mean_over_rows("accuracy", _hits, _CLASSES, "prediction", greater_is_better=True, bounds=_ZERO_TO_ONE),
+    *(
+        Metric(name, tasks, "prediction", of_sums(_confusion, combine), greater_is_better=True, bounds=_ZERO_TO_ONE)
+        for name, tasks, combine in (
+            ("balanced_accuracy", _CLASSES, _balanced_accuracy),
+            ("f1", _BINARY, _f1),
+            ("macro_f1", _CLASSES, _macro_f1),
+            ("precision", _BINARY, _precision),
+            ("recall", _BINARY, _recall),
         )
-    }
+    ),
 )
+_OF_NUMBERS = (
+    mean_over_rows("mae", _absolute_errors, _NUMBERS, "prediction", greater_is_better=False, bounds=_FROM_ZERO),
+    mean_over_rows("mse", _squared_errors, _NUMBERS, "prediction", greater_is_better=False, bounds=_FROM_ZERO),
+    Metric(
+        "rmse", _NUMBERS, "prediction", of_rows(_squared_errors, np.sqrt), greater_is_better=False, bounds=_FROM_ZERO
+    ),
+    Metric("r2", _NUMBERS, "prediction", of_sums(_r2_terms, _r2), greater_is_better=True, bounds=(-math.inf, 1.0)),
+    Metric("median_absolute_error", _NUMBERS, "prediction", _median_error, greater_is_better=False, bounds=_FROM_ZERO),
+    mean_over_rows("pinball", _pinball_losses, _NUMBERS, "interval", greater_is_better=False, bounds=_FROM_ZERO),
+    mean_over_rows("interval_coverage", _covered, _NUMBERS, "interval", greater_is_better=True, bounds=_ZERO_TO_ONE),
+)
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (*_OF_CLASSES, *_OF_NUMBERS)})
 
 
 def metric(name: str | Metric) -> Metric:
@@ -445,7 +462,7 @@ def require(measure: Metric, y: npt.NDArray[Any], predictions: Predictions, who:
 def used_values(measure: Metric, predictions: Predictions) -> list[npt.NDArray[Any]]:
     """The arrays of the predictions that this metric looks at."""
     if measure.needs == "interval":
-        return list(_ends(predictions))
+        return list(_interval_ends(predictions))
     if measure.needs == "prediction":
         return [predictions.prediction]
     return [_probabilities(predictions)]

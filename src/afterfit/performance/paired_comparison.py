@@ -168,36 +168,11 @@ def compare_performance(
     tolerance = margin if tolerance is None else tolerance
     _check_settings(margin, tolerance, resamples, confidence)
     outcomes, sides = _inputs(measure, y, champion, candidate)
-    row_blocks = resolve(
-        blocks, len(outcomes), lambda some: _difference(measure, _prepare(measure, outcomes, sides, some))
-    )
-    prepared = _prepare(measure, outcomes, sides, row_blocks)
-    values = [float(statistic(np.ones((1, row_blocks.count)))[0]) for statistic in prepared]
-    result = Comparison(
-        metric=measure.name,
-        greater_is_better=measure.greater_is_better,
-        outcome="inconclusive",
-        reason="",
-        champion=values[0],
-        candidate=values[1],
-        difference=float(measure.improvement(*values)),
-        interval=(-math.inf, math.inf),
-        confidence=confidence,
-        margin=margin,
-        tolerance=tolerance,
-        labels_needed=None,
-        n=len(outcomes),
-        blocks=row_blocks.count,
-        effective_blocks=row_blocks.effective(outcomes if measure.by_class and sides[0].classes is not None else None),
-        block_length=row_blocks.length,
-        resamples=resamples,
-        identical=_same_answers(measure, sides),
-    )
+    pair = _prepare_pair(measure, outcomes, sides, blocks)
+    result = _measure(pair, margin=margin, tolerance=tolerance, confidence=confidence, resamples=resamples)
     if result.identical or not math.isfinite(result.difference):
         return _without_interval(result)
-    draws = measure.improvement(*bootstrap(prepared, row_blocks, resamples, seed))
-    interval = interval_of(result.difference, draws, result.effective_blocks, confidence, row_blocks.inflation)
-    return _decide(replace(result, interval=interval))
+    return _decide(replace(result, interval=_interval(pair, result, seed)))
 
 
 def compare_slices(
@@ -276,12 +251,70 @@ def labels_needed(result: Comparison) -> int | None:
     return max(1, math.ceil(result.n / shrink**2) - result.n)
 
 
-def _prepare(metric: Metric, y: npt.NDArray[Any], sides: Sides, blocks: Blocks) -> list[Weighted]:
-    return [metric.formula(y, side, blocks.ids, blocks.count) for side in sides]
+@dataclass(frozen=True, slots=True, eq=False)
+class _PreparedPair:
+    """One metric of two models on the same n rows, prepared for weights of blocks.
+
+    Attributes:
+        metric: the metric.
+        y: (n,) outcomes.
+        sides: the champion's answers and the candidate's.
+        blocks: which rows go together.
+        statistics: the metric of the champion and of the candidate, from weights of the blocks.
+    """
+
+    metric: Metric
+    y: npt.NDArray[Any]
+    sides: Sides
+    blocks: Blocks
+    statistics: list[Weighted]
 
 
-def _difference(metric: Metric, prepared: list[Weighted]) -> Weighted:
-    return lambda weights: np.asarray(metric.improvement(*(statistic(weights) for statistic in prepared)))
+def _prepare_pair(metric: Metric, y: npt.NDArray[Any], sides: Sides, blocks: Any) -> _PreparedPair:
+    """Cut the rows into blocks and prepare both models' metric; times are cut by how the difference hangs together."""
+
+    def statistics(row_blocks: Blocks) -> list[Weighted]:
+        return [metric.formula(y, side, row_blocks.ids, row_blocks.count) for side in sides]
+
+    def difference(row_blocks: Blocks) -> Weighted:
+        prepared = statistics(row_blocks)
+        return lambda weights: np.asarray(metric.improvement(*(statistic(weights) for statistic in prepared)))
+
+    row_blocks = resolve(blocks, len(y), difference)
+    return _PreparedPair(metric, y, sides, row_blocks, statistics(row_blocks))
+
+
+def _measure(pair: _PreparedPair, *, margin: float, tolerance: float, confidence: float, resamples: int) -> Comparison:
+    """Both values and their difference, without interval or conclusion yet."""
+    metric, blocks = pair.metric, pair.blocks
+    champion, candidate = (float(statistic(np.ones((1, blocks.count)))[0]) for statistic in pair.statistics)
+    by_class = metric.is_limited_by_rarest_class(pair.sides[0])
+    return Comparison(
+        metric=metric.name,
+        greater_is_better=metric.greater_is_better,
+        outcome="inconclusive",
+        reason="",
+        champion=champion,
+        candidate=candidate,
+        difference=float(metric.improvement(champion, candidate)),
+        interval=(-math.inf, math.inf),
+        confidence=confidence,
+        margin=margin,
+        tolerance=tolerance,
+        labels_needed=None,
+        n=len(pair.y),
+        blocks=blocks.count,
+        effective_blocks=blocks.effective(pair.y if by_class else None),
+        block_length=blocks.length,
+        resamples=resamples,
+        identical=_same_answers(metric, pair.sides),
+    )
+
+
+def _interval(pair: _PreparedPair, result: Comparison, seed: int) -> tuple[float, float]:
+    """(low, high) of the difference, from a bootstrap in which both models see the same draws."""
+    draws = pair.metric.improvement(*bootstrap(pair.statistics, pair.blocks, result.resamples, seed))
+    return interval_of(result.difference, draws, result.effective_blocks, result.confidence, pair.blocks.inflation)
 
 
 def _same_answers(metric: Metric, sides: Sides) -> bool:
