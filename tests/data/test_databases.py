@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from afterfit.data.databases import masked
+from afterfit.data.databases import mask_secrets
 from afterfit.data.loading import describe, read, stream
 from afterfit.errors import DataError, SettingsError, SourceError
 from afterfit.settings import Source
@@ -80,6 +80,6 @@ def test_a_database_that_is_not_there_is_named_without_its_password(tmp_path, ur
 
 
 def test_no_secret_of_an_address_is_shown():
-    shown = masked("postgresql://me:hunter2@db:5432/sales?sslpassword=hunter2&connect_timeout=3")
+    shown = mask_secrets("postgresql://me:hunter2@db:5432/sales?sslpassword=hunter2&connect_timeout=3")
     assert shown == "postgresql://me:***@db:5432/sales?connect_timeout=3&sslpassword=***"
-    assert masked("me:hunter2 no url") == "the database"
+    assert mask_secrets("me:hunter2 no url") == "the database"

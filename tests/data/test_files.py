@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterfit.data.column_names import clean_names
-from afterfit.data.files import writable
+from afterfit.data.files import check_writable
 from afterfit.data.loading import read, stream
 from afterfit.errors import DataError, SourceError
 from afterfit.settings import Source
@@ -220,8 +220,8 @@ def test_clean_names_are_unique_or_an_error(names):
 
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
     (tmp_path / "kept.txt").write_text("kept")
-    assert writable(tmp_path / "kept.txt").read_text() == "kept"
-    writable(tmp_path / "new" / "file.parquet")
+    assert check_writable(tmp_path / "kept.txt").read_text() == "kept"
+    check_writable(tmp_path / "new" / "file.parquet")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -229,7 +229,7 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, place):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SourceError, match=r"cannot be written here|is a folder"):
-        writable(tmp_path / place)
+        check_writable(tmp_path / place)
 
 
 def test_a_folder_without_permission_is_refused(tmp_path):
@@ -237,4 +237,4 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     if place.parent == tmp_path:
         place.mkdir(mode=0o500)
     with pytest.raises(SourceError, match="cannot be written here"):
-        writable(place / "out.parquet")
+        check_writable(place / "out.parquet")

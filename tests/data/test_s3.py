@@ -50,13 +50,13 @@ def test_parquet_on_s3_is_read_in_ranges_not_whole(bucket, account, tmp_path, mo
     monkeypatch.setattr(s3.RangeFile, "readinto", counted)
     first = next(stream(Source(path="s3://sales/wide.parquet"), tmp_path, columns=["a"], rows=500))
     assert first["a"].tolist() == wide["a"].tolist()[:500]
-    assert 0 < sum(asked) < s3.listed("s3://sales/wide.parquet")[0].size / 10
+    assert 0 < sum(asked) < s3.list_objects("s3://sales/wide.parquet")[0].size / 10
 
 
 @pytest.mark.usefixtures("bucket")
 def test_an_object_that_changes_while_it_is_read_is_an_error(account):
     account.put_object(Bucket="sales", Key="changing.csv", Body=b"a\n1\n")
-    file = s3.RangeFile(s3.listed("s3://sales/changing.csv")[0])
+    file = s3.RangeFile(s3.list_objects("s3://sales/changing.csv")[0])
     account.put_object(Bucket="sales", Key="changing.csv", Body=b"a\n2\n")
     with pytest.raises(SourceError, match="changed while it was read"):
         file.read(4)

@@ -13,7 +13,7 @@ from afterfit.data.flights import flights
 from afterfit.data.leakage import strength
 from afterfit.data.loading import classes, encode_target, load, read, split
 from afterfit.data.scaffold import draft
-from afterfit.data.settings_yaml import scalar
+from afterfit.data.settings_yaml import yaml_scalar
 from afterfit.errors import DataError
 from afterfit.use_case import Source, load_use_case
 
@@ -285,7 +285,7 @@ def test_settings_come_back_unchanged_whatever_the_columns_are_called(tmp_path_f
     )
 )
 def test_a_value_written_as_yaml_is_read_back_on_one_line(value):
-    text = scalar(value)
+    text = yaml_scalar(value)
     assert "\n" not in text
     assert yaml.safe_load(f"key: [{text}]") == {"key": [value]}
 

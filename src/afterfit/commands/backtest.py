@@ -24,6 +24,6 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     use_case = delayed(load_use_case(config), delay)
     chosen = chosen_policies(policies, use_case)
     length = window_length(every, use_case)
-    place = files.writable(Path(page)) if page else None
+    place = files.check_writable(Path(page)) if page else None
     ends = (start, end)
     return backtest_policies(use_case, chosen, length, ends, folder=Path(folder), processes=processes, page=place)

@@ -27,7 +27,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     use_case = load_use_case(config) if config else None
     if use_case is None and not data:
         raise SettingsError("Without --config there is no source of its own: name the table with --data.")
-    places = [files.writable(Path(path)) if path else None for path in (page, save)]
+    places = [files.check_writable(Path(path)) if path else None for path in (page, save)]
     period = WindowSplitter(
         WindowLength.parse(every),
         time or (use_case.time if use_case else None),

@@ -29,7 +29,7 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     remote = "://" in data
     path = data if remote else os.path.relpath(Path(data).expanduser().resolve(), place.resolve().parent)
     written = draft(table, name=named, path=path, target=target, time=time or None)
-    files.writable(place).write_text(written.text, "utf-8")
+    files.check_writable(place).write_text(written.text, "utf-8")
     lines = [f"Wrote {place} for {len(table):,} rows and {len(table.columns)} columns of {data}."]
     lines += [f"  {note.column or 'the table'}: {note.decision} ({note.reason})" for note in written.notes]
     then = f"mlflow run . --env-manager local --experiment-name {named} -P config={place}"

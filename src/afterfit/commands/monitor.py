@@ -23,7 +23,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
 ) -> CommandResult:
     """Look at windows; see scripts/monitor.py for the options."""
     use_case = load_use_case(config)
-    place = files.writable(Path(page)) if page else None
+    place = files.check_writable(Path(page)) if page else None
     if refresh < 0 or (refresh and (start or end or every)):
         raise SettingsError(
             "--refresh is a number of windows that were recorded; it goes without --start, --end and --every."

@@ -1,4 +1,4 @@
-"""Tables from any database that SQLAlchemy speaks to, streamed; no message holds a password."""
+"""Tables from any database that SQLAlchemy knows, as a stream of frames; no message contains a password."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ResourceClosedError, SQLAlchemyError
 
-from afterfit.data.column_names import chosen_columns, clean_names
+from afterfit.data.column_names import choose_columns, clean_names
 from afterfit.errors import DataError, SettingsError, SourceError
 
 ROWS = 65_536
@@ -20,32 +20,32 @@ _SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 
 
 def frames(address: str, query: str, columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pd.DataFrame]:
-    """The query's rows through a cursor on the server where the driver has one, in frames of at most `rows` rows.
+    """The rows of a query in frames of at most `rows` rows, by a cursor on the server where the driver has one.
 
     Args:
         address: a SQLAlchemy URL, or `${NAME}` for the URL in an environment variable.
         query: one SELECT; colons and percent signs in it stand for themselves.
-        columns: those wanted, in that order; all where None.
+        columns: the columns to return, in that order; all where None.
         rows: the most rows of one frame.
 
     Raises:
-        SettingsError: the address cannot be understood, or needs a driver that is not installed.
+        SettingsError: the address is no database address, or needs a driver that is not installed.
         SourceError: the database does not answer or refuses, or the query fails.
-        DataError: no rows, duplicate column names, or a column that is not there.
+        DataError: no rows, duplicate column names, or an absent column.
     """
-    url = _url(address)
-    with _translated(url):
+    url = _parse_url(address)
+    with _translate_errors(url):
         engine = sa.create_engine(url)
     try:
-        with _translated(url), engine.connect() as connection:
-            yield from _rows(connection, query, columns, rows, masked(address))
+        with _translate_errors(url), engine.connect() as connection:
+            yield from _rows(connection, query, columns, rows, mask_secrets(address))
     finally:
         engine.dispose()
 
 
-def masked(address: str) -> str:
+def mask_secrets(address: str) -> str:
     """The address without its password and without any secret in its options; a variable's name stays as it is."""
-    if _variable(address):
+    if _variable_name(address):
         return address
     try:
         url = sa.make_url(address)
@@ -61,13 +61,13 @@ def _rows(
     statement = sa.text(re.sub(r"(?<!\\):(?=\w)", r"\\:", query))
     result = connection.execution_options(stream_results=True, yield_per=rows).execute(statement)
     names = clean_names(result.keys(), where)
-    chosen = chosen_columns(names, columns, where)
+    chosen = choose_columns(names, columns, where)
     empty = True
     for part in result.partitions(rows):
         empty = False
         yield _frame(part, names)[chosen]
     if empty:
-        raise DataError(f"{where}: the query gives no row: {_short(query)}")
+        raise DataError(f"{where}: the query gives no row: {_shorten(query)}")
 
 
 def _frame(part: Sequence[Any], names: list[str]) -> pd.DataFrame:
@@ -78,32 +78,32 @@ def _frame(part: Sequence[Any], names: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _variable(address: str) -> str | None:
-    named = re.fullmatch(r"\$\{?(\w+)\}?", address)
-    return named.group(1) if named else None
+def _variable_name(address: str) -> str | None:
+    match = re.fullmatch(r"\$\{?(\w+)\}?", address)
+    return match.group(1) if match else None
 
 
-def _url(address: str) -> sa.URL:
-    name = _variable(address)
+def _parse_url(address: str) -> sa.URL:
+    name = _variable_name(address)
     if name is not None and name not in os.environ:
         raise SettingsError(f"source.sql is the environment variable {name}, and that is not set")
     try:
         return sa.make_url(os.environ[name] if name else address)
     except (ArgumentError, ValueError):
-        said = f"what stands in the variable {name}" if name else "source.sql"
+        subject = f"the value of the variable {name}" if name else "source.sql"
         raise SettingsError(
-            f"{said} is no database address: write dialect://user:password@host/database, or ${{NAME}} for an "
+            f"{subject} is no database address: write dialect://user:password@host/database, or ${{NAME}} for an "
             "environment variable that holds one"
         ) from None
 
 
 @contextmanager
-def _translated(url: sa.URL) -> Iterator[None]:
-    """SQLAlchemy's and the drivers' errors as one sentence each, without the password.
+def _translate_errors(url: sa.URL) -> Iterator[None]:
+    """Raise the errors of SQLAlchemy and of drivers as one sentence each, without the password.
 
-    The cause is left out of the chain, since drivers repeat their whole address in it.
+    The original error is not chained, since drivers repeat the whole address in it.
     """
-    where = masked(url.render_as_string(hide_password=False))
+    where = mask_secrets(url.render_as_string(hide_password=False))
     try:
         yield
     except NoSuchModuleError:
@@ -116,18 +116,18 @@ def _translated(url: sa.URL) -> Iterator[None]:
     except ResourceClosedError:
         raise SourceError(f"{where}: the query returns no table: it must be a SELECT") from None
     except OperationalError as error:
-        raise SourceError(f"{where}: the database is not reachable or refuses: {_said(error, url)}") from None
+        raise SourceError(f"{where}: the database is not reachable or refuses: {_error_text(error, url)}") from None
     except SQLAlchemyError as error:
-        raise SourceError(f"{where}: the query fails: {_said(error, url)}") from None
+        raise SourceError(f"{where}: the query fails: {_error_text(error, url)}") from None
 
 
-def _said(error: SQLAlchemyError, url: sa.URL) -> str:
-    message = _short(str(getattr(error, "orig", None) or error))
+def _error_text(error: SQLAlchemyError, url: sa.URL) -> str:
+    message = _shorten(str(getattr(error, "orig", None) or error))
     secrets = [str(url.password or "")] + [str(value) for key, value in url.query.items() if _SECRET.search(key)]
     for secret in filter(None, secrets):
         message = message.replace(secret, "***")
     return message
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return " ".join(text.split())[:300]

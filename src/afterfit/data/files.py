@@ -1,9 +1,9 @@
 """Files, folders and S3 objects, CSV or Parquet, as a stream of frames: memory does not grow with their rows.
 
-A CSV file is scanned once for the types of its columns, so that every part of it is read alike: a column is
-numeric where all its values are; text such as "007" and whole numbers of 17 digits and more, which a float would
-change, stay text; an empty field is missing. The words below
-count as missing where everything else in the column is a number or a boolean; in a text column they are text.
+A CSV file is scanned once for the types of its columns, so that every part of it is read in the same way. A column is
+numeric where all its values are. Text such as "007" and whole numbers of 17 digits or more, which a float would change,
+stay text. An empty field is missing. `MISSING_WORDS` count as missing where everything else in the column is a number
+or a boolean; in a text column they are text.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from afterfit.data import s3
-from afterfit.data.column_names import chosen_columns, clean_names, listed
+from afterfit.data.column_names import choose_columns, clean_names, list_names
 from afterfit.errors import DataError, SourceError
 
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 ENDINGS = (*CSV, *PARQUET)
 MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "none", "<NA>")
-FIRST = pa.array([b"0", b"+", b"-", b" ", b"\t"])  # what may stand before a leading zero, and the zero itself
+FIRST = pa.array([b"0", b"+", b"-", b" ", b"\t"])  # first bytes of numbers with a leading zero: it, a sign, a space
 BLOCK = 2**21
 ROWS = 65_536
 Type = Literal["integer", "number", "boolean", "text"]
@@ -40,26 +40,26 @@ Type = Literal["integer", "number", "boolean", "text"]
 class Item:
     """One file of a source: a path on disk or an S3 object."""
 
-    place: Path | s3.Stored
+    place: Path | s3.S3Object
 
     @property
     def text(self) -> str:
-        """What a message calls it."""
-        return self.place.address if isinstance(self.place, s3.Stored) else str(self.place)
+        """The file's name in messages."""
+        return self.place.address if isinstance(self.place, s3.S3Object) else str(self.place)
 
     @property
     def is_parquet(self) -> bool:
-        """Whether it is Parquet by its ending; CSV otherwise."""
+        """Whether the file is Parquet, by its ending; otherwise it is CSV."""
         return self.text.lower().endswith(PARQUET)
 
     def open(self) -> io.BufferedReader:
-        """The bytes, seekable.
+        """The file's bytes, seekable.
 
         Raises:
             SourceError: the file cannot be opened.
         """
-        if isinstance(self.place, s3.Stored):
-            return s3.opened(self.place)
+        if isinstance(self.place, s3.S3Object):
+            return s3.open_object(self.place)
         try:
             return self.place.open("rb")
         except OSError as error:
@@ -67,84 +67,86 @@ class Item:
 
 
 def items(path: str, root: Path) -> list[Item]:
-    """The files that a path or s3:// address stands for, in the order of their names.
+    """The files at a path or s3:// address, in the order of their names.
 
-    A folder stands for all CSV and Parquet files in it and below it; names that begin with '.' or '_' are left out.
+    Of a folder these are all CSV and Parquet files in it and below it, except those with a name, or in a folder with a
+    name, that begins with '.' or '_'.
 
     Raises:
-        SourceError: nothing is there, or nothing that can be read.
+        SourceError: nothing is there, or no file that can be read.
     """
     if path.startswith("s3://"):
-        listing: list[Item] = [Item(stored) for stored in s3.listed(path)]
-        single = len(listing) == 1 and listing[0].text == path
-        inside = path if path.endswith("/") else f"{path}/"
+        listing: list[Item] = [Item(stored) for stored in s3.list_objects(path)]
+        is_file = len(listing) == 1 and listing[0].text == path
+        prefix = path if path.endswith("/") else f"{path}/"
     else:
         place = root / Path(path).expanduser()
-        single, inside = not place.is_dir(), f"{place}{os.sep}"
-        listing = [Item(place)] if single else [Item(file) for file in sorted(place.rglob("*")) if file.is_file()]
-        if single and not place.exists():
-            raise SourceError(f"There is no file or folder {place}{_near(place)}")
-    if single and not listing[0].text.lower().endswith(ENDINGS):
+        is_file, prefix = not place.is_dir(), f"{place}{os.sep}"
+        listing = [Item(place)] if is_file else [Item(file) for file in sorted(place.rglob("*")) if file.is_file()]
+        if is_file and not place.exists():
+            raise SourceError(f"There is no file or folder {place}{_similar_name_hint(place)}")
+    if is_file and not listing[0].text.lower().endswith(ENDINGS):
         name = listing[0].text
-        raise SourceError(f"{name}: cannot tell how to read this file: its name must end in {listed(ENDINGS)}")
+        raise SourceError(f"{name}: cannot tell how to read this file: its name must end in {list_names(ENDINGS)}")
     readable = [item for item in listing if item.text.lower().endswith(ENDINGS)]
-    plain = [item for item in readable if single or not _hidden(item.text.removeprefix(inside))]
-    if not plain:
-        raise SourceError(f"{path}: the folder has no file that ends in {listed(ENDINGS)}")
-    return plain
+    visible = [item for item in readable if is_file or not _hidden(item.text.removeprefix(prefix))]
+    if not visible:
+        raise SourceError(f"{path}: the folder has no file that ends in {list_names(ENDINGS)}")
+    return visible
 
 
 def frames(listing: Sequence[Item], columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pd.DataFrame]:
     """The files' rows in order, in frames of at most `rows` rows, with the columns in the first file's order.
 
     Raises:
-        DataError: a file is empty, has duplicate columns, lacks one that was asked for, or files differ in columns.
-        SourceError: a file is broken; the message names the row where that is known.
+        DataError: a file is empty, has duplicate columns, lacks a requested one, or files differ in columns.
+        SourceError: a file is broken; the message names the row where it is known.
     """
     names = header(listing)
-    chosen = chosen_columns(names, columns, listing[0].text)
-    texts = [item for item in listing if not item.is_parquet]
-    types = _scanned(texts, chosen) if texts else {}
+    chosen = choose_columns(names, columns, listing[0].text)
+    csv_items = [item for item in listing if not item.is_parquet]
+    types = _scan_types(csv_items, chosen) if csv_items else {}
     empty = True
     for item in listing:
         for table in _parquet(item, chosen, rows) if item.is_parquet else _csv(item, chosen):
-            converted = table if item.is_parquet else _typed(table, types)
+            converted = table if item.is_parquet else _convert(table, types)
             for start in range(0, converted.num_rows, rows):
                 empty = False
                 yield to_frame(converted.slice(start, rows))
     if empty:
-        raise DataError(f"{listing[0].text}: there is a header ({listed(names)}) and no row below it")
+        raise DataError(f"{listing[0].text}: there is a header ({list_names(names)}) and no row below it")
 
 
 def header(listing: Sequence[Item]) -> list[str]:
     """The column names that all the files share.
 
     Raises:
-        DataError: duplicates, or files that differ.
+        DataError: a name comes twice, or the files differ.
     """
     first = names_of(listing[0])
     for item in listing[1:]:
         names = names_of(item)
         absent, added = [n for n in first if n not in names], [n for n in names if n not in first]
         if absent or added:
-            said = [f"lacks {listed(absent)}"] * bool(absent) + [f"has {listed(added)} more"] * bool(added)
+            differences = [f"lacks {list_names(absent)}"] * bool(absent)
+            differences += [f"has {list_names(added)} more"] * bool(added)
             raise DataError(
-                f"{item.text}: its columns are not those of {listing[0].text}: it {' and '.join(said)}. "
+                f"{item.text}: its columns are not those of {listing[0].text}: it {' and '.join(differences)}. "
                 "Keep tables of one kind in one folder"
             )
     return first
 
 
 def names_of(item: Item) -> list[str]:
-    """The column names of one file, as `clean_names` has them."""
-    with _readable(item), item.open() as file:
+    """The column names of one file, as `clean_names` returns them."""
+    with _translate_errors(item), item.open() as file:
         if item.is_parquet:
             return clean_names(_parquet_file(item, file).schema_arrow.names, item.text)
         return clean_names(_csv_header(item, file)[0], item.text)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Arrow to pandas, alike for every part of a table: dates as times, decimals as floats, booleans nullable."""
+    """Arrow to pandas, the same for every part of a table: dates as times, decimals as floats, booleans nullable."""
     for i, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type):
             table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
@@ -156,10 +158,10 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def writable(path: Path) -> Path:
-    """The path, once it is sure that it can be written: called before long work whose result goes there.
+def check_writable(path: Path) -> Path:
+    """The path, after a check that it can be written: to be called before long work whose result goes there.
 
-    Folders on the way are made. An existing file is left as it is.
+    Missing folders are made. An existing file is left as it is.
 
     Raises:
         SourceError: the folder cannot be made or written, or the path is a folder.
@@ -186,26 +188,26 @@ def _parquet_file(item: Item, file: io.BufferedReader) -> pq.ParquetFile:
 
 
 def _parquet(item: Item, columns: list[str], rows: int) -> Iterator[pa.Table]:
-    with _readable(item), item.open() as file:
+    with _translate_errors(item), item.open() as file:
         parquet = _parquet_file(item, file)
-        raw = parquet.schema_arrow.names
-        of_clean = dict(zip(clean_names(raw, item.text), raw, strict=True))
-        wanted = [of_clean[column] for column in columns]
-        for batch in parquet.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
-            yield pa.Table.from_batches([batch]).select(wanted).rename_columns(columns)
+        all_raw_names = parquet.schema_arrow.names
+        raw_name_of = dict(zip(clean_names(all_raw_names, item.text), all_raw_names, strict=True))
+        raw_names = [raw_name_of[column] for column in columns]
+        for batch in parquet.iter_batches(batch_size=rows, columns=raw_names, use_threads=False):
+            yield pa.Table.from_batches([batch]).select(raw_names).rename_columns(columns)
 
 
 def _csv_header(item: Item, file: io.BufferedReader) -> tuple[list[str], str]:
-    """Names as they stand in the first row, and the delimiter: the one that the first row has most of."""
-    text = io.TextIOWrapper(_inflated(item, file), encoding="utf-8-sig", newline="")
+    """The names in the first row as they are, and the delimiter: the one that comes most often in that row."""
+    text = io.TextIOWrapper(_decompress(item, file), encoding="utf-8-sig", newline="")
     try:
         line = next((line for line in text if line.strip()), "")
         if not line:
             raise DataError(f"{item.text}: the file is empty")
         delimiter = max(",;\t|", key=lambda mark: (_outside_quotes(line).count(mark), mark == ","))
-        names = next(csv.reader(_again(line, text), delimiter=delimiter))
+        names = next(csv.reader(_prepend(line, text), delimiter=delimiter))
     except UnicodeDecodeError as error:
-        raise _not_utf8(item) from error
+        raise _encoding_error(item) from error
     except csv.Error as error:
         raise SourceError(f"{item.text}: the header cannot be read as CSV: {error}") from error
     finally:
@@ -213,7 +215,7 @@ def _csv_header(item: Item, file: io.BufferedReader) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _again(line: str, rest: Iterable[str]) -> Iterator[str]:
+def _prepend(line: str, rest: Iterable[str]) -> Iterator[str]:
     yield line
     yield from rest
 
@@ -222,24 +224,24 @@ def _outside_quotes(line: str) -> str:
     return "".join(line.split('"')[::2])
 
 
-def _inflated(item: Item, file: Any) -> Any:
+def _decompress(item: Item, file: Any) -> Any:
     return io.BufferedReader(pa.input_stream(file, compression="gzip")) if item.text.lower().endswith(".gz") else file
 
 
 def _csv(item: Item, columns: Sequence[str]) -> Iterator[pa.Table]:
     """The chosen columns as text; an empty field is missing."""
     with item.open() as file:
-        raw, delimiter = _csv_header(item, file)
-    of_clean = dict(zip(clean_names(raw, item.text), raw, strict=True))
-    wanted = [of_clean[column] for column in columns]
-    with _readable(item), item.open() as file:
+        all_raw_names, delimiter = _csv_header(item, file)
+    raw_name_of = dict(zip(clean_names(all_raw_names, item.text), all_raw_names, strict=True))
+    raw_names = [raw_name_of[column] for column in columns]
+    with _translate_errors(item), item.open() as file:
         reader = pyarrow.csv.open_csv(
-            _inflated(item, file),
+            _decompress(item, file),
             read_options=pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=False),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=wanted,
-                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=raw_names,
+                column_types=dict.fromkeys(raw_names, pa.string()),
                 strings_can_be_null=True,
                 null_values=[""],
             ),
@@ -248,18 +250,18 @@ def _csv(item: Item, columns: Sequence[str]) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch]).rename_columns(list(columns))
 
 
-def _scanned(texts: Sequence[Item], columns: Sequence[str]) -> dict[str, Type]:
+def _scan_types(csv_items: Sequence[Item], columns: Sequence[str]) -> dict[str, Type]:
     """The narrowest type that all values of a column have, over all the files."""
     possible: dict[str, list[Type]] = {column: ["integer", "number", "boolean", "text"] for column in columns}
-    filled: set[str] = set()
-    for item in texts:
+    columns_with_values: set[str] = set()
+    for item in csv_items:
         for table in _csv(item, columns):
             for column in columns:
                 values = table.column(column)
-                filled.update([column] if values.null_count < len(values) else [])
+                columns_with_values.update([column] if values.null_count < len(values) else [])
                 while not _fits(values, possible[column][0]):
                     possible[column].pop(0)
-    return {column: kinds[0] if column in filled else "number" for column, kinds in possible.items()}
+    return {column: kinds[0] if column in columns_with_values else "number" for column, kinds in possible.items()}
 
 
 def _fits(values: pa.ChunkedArray, kind: Type) -> bool:
@@ -267,11 +269,11 @@ def _fits(values: pa.ChunkedArray, kind: Type) -> bool:
         _cast(values, kind)
     except pa.ArrowInvalid:
         return False
-    return kind not in {"integer", "number"} or not _named_by_digits(values)
+    return kind not in {"integer", "number"} or not _is_name_of_digits(values)
 
 
-def _named_by_digits(values: pa.ChunkedArray) -> bool:
-    """Whether a text of digits is a name: it has leading zeros, or more digits than a float holds."""
+def _is_name_of_digits(values: pa.ChunkedArray) -> bool:
+    """Whether any text of digits is a name, not a number: leading zeros, or more digits than a float holds."""
     longest = pc.max(pc.binary_length(values)).as_py() or 0
     suspects = (
         values if longest > 16 else values.filter(pc.is_in(pc.binary_slice(values.cast(pa.binary()), 0, 1), FIRST))
@@ -279,7 +281,7 @@ def _named_by_digits(values: pa.ChunkedArray) -> bool:
     return bool(pc.any(pc.match_substring_regex(suspects, r"^\s*[+-]?(0[0-9]|[0-9]{17,}\s*$)")).as_py())
 
 
-def _typed(table: pa.Table, types: dict[str, Type]) -> pa.Table:
+def _convert(table: pa.Table, types: dict[str, Type]) -> pa.Table:
     return pa.table({name: _cast(table.column(name), types[name]) for name in table.column_names})
 
 
@@ -287,46 +289,46 @@ def _cast(values: pa.ChunkedArray, kind: Type) -> pa.ChunkedArray:
     if kind == "text":
         return values
     if kind == "boolean":
-        lower = pc.utf8_lower(_bare(values))
+        lower = pc.utf8_lower(_clear_missing_words(values))
         if not pc.all(pc.is_in(lower.drop_null(), pa.array(["true", "false"]))).as_py():
             raise pa.ArrowInvalid("neither true nor false")
         return pc.equal(lower, "true")
-    type_ = pa.int64() if kind == "integer" else pa.float64()
+    arrow_type = pa.int64() if kind == "integer" else pa.float64()
     try:
-        return values.cast(type_)
+        return values.cast(arrow_type)
     except pa.ArrowInvalid:
-        return _bare(values).cast(type_)
+        return _clear_missing_words(values).cast(arrow_type)
 
 
-def _bare(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    bare = pc.utf8_trim_whitespace(values)
-    return pc.if_else(pc.is_in(bare, pa.array([*MISSING_WORDS, ""])), pa.scalar(None, pa.string()), bare)
+def _clear_missing_words(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    stripped = pc.utf8_trim_whitespace(values)
+    return pc.if_else(pc.is_in(stripped, pa.array([*MISSING_WORDS, ""])), pa.scalar(None, pa.string()), stripped)
 
 
 @contextmanager
-def _readable(item: Item) -> Iterator[None]:
-    """Arrow's and the system's errors as one sentence each."""
+def _translate_errors(item: Item) -> Iterator[None]:
+    """Raise the errors of Arrow and of the system as one sentence each."""
     try:
         yield
     except pa.ArrowInvalid as error:
-        said = " ".join(str(error).split())
-        if "UTF8" in said:
-            raise _not_utf8(item) from error
+        message = " ".join(str(error).split())
+        if "UTF8" in message:
+            raise _encoding_error(item) from error
         if item.is_parquet:
-            raise SourceError(f"{item.text}: cannot be read as Parquet: {said}") from error
-        raise SourceError(f"{item.text}: broken CSV (row 1 is the header): {said}") from error
+            raise SourceError(f"{item.text}: cannot be read as Parquet: {message}") from error
+        raise SourceError(f"{item.text}: broken CSV (row 1 is the header): {message}") from error
     except (OSError, EOFError, pa.ArrowException) as error:
         raise SourceError(f"{item.text}: cannot be read to its end: {error}") from error
 
 
-def _not_utf8(item: Item) -> SourceError:
+def _encoding_error(item: Item) -> SourceError:
     where = ""
     with contextlib.suppress(OSError, pa.ArrowException), item.open() as file:
-        for number, line in enumerate(_inflated(item, file), start=1):
+        for number, line in enumerate(_decompress(item, file), start=1):
             text = line.decode("utf-8", "surrogateescape")
-            odd = next((char for char in text if "\udc80" <= char <= "\udcff"), None)
-            if odd is not None:
-                where = f" in line {number} (byte {ord(odd) - 0xDC00:#04x})"
+            invalid = next((char for char in text if "\udc80" <= char <= "\udcff"), None)
+            if invalid is not None:
+                where = f" in line {number} (byte {ord(invalid) - 0xDC00:#04x})"
                 break
     return SourceError(
         f"{item.text}: the text is not UTF-8{where}. No other encoding is guessed, as a wrong guess changes "
@@ -338,8 +340,8 @@ def _hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.replace(os.sep, "/").split("/"))
 
 
-def _near(place: Path) -> str:
+def _similar_name_hint(place: Path) -> str:
     if not place.parent.is_dir():
         return f": there is no folder {place.parent} either"
-    near = difflib.get_close_matches(place.name, [other.name for other in place.parent.iterdir()], n=1, cutoff=0.6)
-    return f": did you mean '{near[0]}'?" if near else ""
+    similar = difflib.get_close_matches(place.name, [other.name for other in place.parent.iterdir()], n=1, cutoff=0.6)
+    return f": did you mean '{similar[0]}'?" if similar else ""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from afterfit.contract.contract import parse_datetimes
 from afterfit.data import databases, files
-from afterfit.data.column_names import absent_column, chosen_columns
+from afterfit.data.column_names import absent_column_message, choose_columns
 from afterfit.data.flights import flights
 from afterfit.data.splits import Rows, row_hashes
 from afterfit.errors import DataError, SettingsError
@@ -74,7 +74,7 @@ def stream(
     """
     if source.builtin is not None:
         whole = _builtin(source.builtin)
-        chosen = chosen_columns(list(whole.columns), columns, describe(source))
+        chosen = choose_columns(list(whole.columns), columns, describe(source))
         for start in range(0, len(whole), rows):
             yield whole[chosen].iloc[start : start + rows].reset_index(drop=True)
     elif source.path is not None:
@@ -96,7 +96,7 @@ def describe(source: Source) -> str:
     """The source in one line, without passwords."""
     if source.builtin is not None:
         return f"builtin {source.builtin}"
-    return source.path if source.path is not None else f"{databases.masked(source.sql or '')}: {source.query}"
+    return source.path if source.path is not None else f"{databases.mask_secrets(source.sql or '')}: {source.query}"
 
 
 def load(
@@ -133,7 +133,7 @@ def window(
         DataError: as `load`.
     """
     if use_case.target not in frame.columns:
-        raise DataError(f"{name}: {absent_column(use_case.target, list(frame.columns))}")
+        raise DataError(f"{name}: {absent_column_message(use_case.target, list(frame.columns))}")
     dropped: dict[str, int] = {}
     if use_case.time is not None:
         frame = _timed(frame, use_case, name, dropped)
@@ -288,7 +288,7 @@ def _timed(frame: pd.DataFrame, use_case: UseCase, name: str, dropped: dict[str,
     """The frame with its time column parsed, in order of time."""
     column = str(use_case.time)
     if column not in frame.columns:
-        raise DataError(f"{name}: {absent_column(column, list(frame.columns))}")
+        raise DataError(f"{name}: {absent_column_message(column, list(frame.columns))}")
     parsed = parse_datetimes(frame[column], frozenset(use_case.columns.missing_marks))
     if parsed.bad.any():
         said = f"{name}: the time column '{column}' has values that are no dates or times"

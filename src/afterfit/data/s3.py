@@ -1,4 +1,4 @@
-"""Objects on S3 as files: listing, and seekable reading in ranges. Credentials and endpoint are boto3's own."""
+"""Objects on S3 as files: listing, and seekable reading by ranges. Credentials and endpoint are those of boto3."""
 
 import io
 import os
@@ -28,8 +28,8 @@ _CHANGED = {"412", "PreconditionFailed"}
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """One object: where it is, how large (bytes), and which state of it was seen."""
+class S3Object:
+    """One object: where it is, its size in bytes, and the etag of the content that was listed."""
 
     bucket: str
     key: str
@@ -43,20 +43,20 @@ class Stored:
 
 
 def client() -> Any:
-    """A boto3 client for the environment as it is now; it gives up after three attempts."""
+    """A boto3 client for the present environment variables; it gives up after three attempts."""
     return _client(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
 
 
 @lru_cache(maxsize=4)
 def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
-    # a client has no state of ours, is slow to make, and may be shared by threads: one for each set of credentials;
-    # the default session would keep the credentials that it saw first
+    # a client is slow to make and may be shared by threads, so there is one for each set of credentials;
+    # the default session would keep the credentials that it had first
     retries = {"mode": "standard", "total_max_attempts": 3}
-    with translated("s3://", ""):
+    with translate_errors("s3://", ""):
         return boto3.session.Session().client("s3", config=Config(connect_timeout=5, read_timeout=60, retries=retries))
 
 
-def parts(address: str) -> tuple[str, str]:
+def bucket_and_key(address: str) -> tuple[str, str]:
     """Bucket and key (or prefix) of an s3:// address.
 
     Raises:
@@ -68,14 +68,14 @@ def parts(address: str) -> tuple[str, str]:
     return bucket, key
 
 
-def listed(address: str) -> list[Stored]:
-    """The object of that name, or else all objects in the folder of that name, by key.
+def list_objects(address: str) -> list[S3Object]:
+    """The object at the address, or else all objects in the folder at the address, by key.
 
     Raises:
-        SourceError: bucket or key absent, refused, no credentials, or the endpoint does not answer.
+        SourceError: bucket or key absent, access refused, no credentials, or the endpoint does not answer.
     """
-    bucket, key = parts(address)
-    objects = below(address)
+    bucket, key = bucket_and_key(address)
+    objects = objects_below(address)
     exact = [stored for stored in objects if stored.key == key]
     folder = key if key.endswith("/") or not key else f"{key}/"
     inside = [stored for stored in objects if stored.key.startswith(folder) and not stored.key.endswith("/")]
@@ -84,63 +84,66 @@ def listed(address: str) -> list[Stored]:
     return exact or inside
 
 
-def below(address: str) -> list[Stored]:
-    """All objects whose key begins with that of the address, by key; none where there is none.
+def objects_below(address: str) -> list[S3Object]:
+    """All objects whose key begins with that of the address, by key; there may be none.
 
     Raises:
-        SourceError: no such bucket, refused, no credentials, or the endpoint does not answer.
+        SourceError: no such bucket, access refused, no credentials, or the endpoint does not answer.
     """
-    bucket, key = parts(address)
-    with translated(address, bucket):
+    bucket, key = bucket_and_key(address)
+    with translate_errors(address, bucket):
         pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         return [
-            Stored(bucket, item["Key"], item["Size"], item["ETag"])
+            S3Object(bucket, item["Key"], item["Size"], item["ETag"])
             for page in pages
             for item in page.get("Contents", ())
         ]
 
 
 def put(address: str, content: bytes) -> None:
-    """Write an object in one request: it is there whole, or as it was before.
+    """Write an object in one request: afterwards it is complete, or as it was before.
 
     Raises:
-        SourceError: as in `below`.
+        SourceError: as in `objects_below`.
     """
-    bucket, key = parts(address)
-    with translated(address, bucket):
+    bucket, key = bucket_and_key(address)
+    with translate_errors(address, bucket):
         client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
 def delete(address: str) -> None:
-    """Remove an object; one that is not there is no error.
+    """Remove an object; it is no error if there is none.
 
     Raises:
-        SourceError: as in `below`.
+        SourceError: as in `objects_below`.
     """
-    bucket, key = parts(address)
-    with translated(address, bucket):
+    bucket, key = bucket_and_key(address)
+    with translate_errors(address, bucket):
         client().delete_object(Bucket=bucket, Key=key)
 
 
-def modified(address: str) -> float:
+def modified_at(address: str) -> float:
     """When an object was last written, in seconds since 1970 UTC.
 
     Raises:
-        SourceError: there is no such object; otherwise as in `below`.
+        SourceError: there is no such object; otherwise as in `objects_below`.
     """
-    bucket, key = parts(address)
-    with translated(address, bucket):
+    bucket, key = bucket_and_key(address)
+    with translate_errors(address, bucket):
         return float(client().head_object(Bucket=bucket, Key=key)["LastModified"].timestamp())
 
 
 class RangeFile(io.RawIOBase):
-    """An object as a seekable file; every read is one ranged request, and an object that changes is an error."""
+    """An object as a seekable file.
 
-    def __init__(self, stored: Stored) -> None:
+    Every read is one request for a range of bytes; it is an error if the object changed after it was listed.
+    """
+
+    def __init__(self, stored: S3Object) -> None:
         super().__init__()
         self._stored = stored
         self._client = client()
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         """Always."""
@@ -152,44 +155,44 @@ class RangeFile(io.RawIOBase):
 
     def tell(self) -> int:
         """The position in bytes."""
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; nothing is requested."""
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stored.size}[whence]
-        self._at = max(0, origin + offset)
-        return self._at
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stored.size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer from the position on.
 
         Raises:
-            SourceError: the object is gone, changed meanwhile, or cannot be read.
+            SourceError: the object is gone, was changed, or cannot be read.
         """
-        wanted = min(len(buffer), self._stored.size - self._at)
-        if wanted <= 0:
+        size = min(len(buffer), self._stored.size - self._position)
+        if size <= 0:
             return 0
-        with translated(self._stored.address, self._stored.bucket):
-            answer = self._client.get_object(
+        with translate_errors(self._stored.address, self._stored.bucket):
+            response = self._client.get_object(
                 Bucket=self._stored.bucket,
                 Key=self._stored.key,
-                Range=f"bytes={self._at}-{self._at + wanted - 1}",
+                Range=f"bytes={self._position}-{self._position + size - 1}",
                 IfMatch=self._stored.etag,
             )
-            content = answer["Body"].read()
+            content = response["Body"].read()
         buffer[: len(content)] = content
-        self._at += len(content)
+        self._position += len(content)
         return len(content)
 
 
-def opened(stored: Stored) -> io.BufferedReader:
+def open_object(stored: S3Object) -> io.BufferedReader:
     """The object as a buffered binary file of at most a few MiB in memory."""
     return io.BufferedReader(RangeFile(stored), BLOCK)
 
 
 @contextmanager
-def translated(address: str, bucket: str) -> Iterator[None]:
-    """boto3's errors as one sentence each."""
+def translate_errors(address: str, bucket: str) -> Iterator[None]:
+    """Raise the errors of boto3 as one sentence each."""
     try:
         yield
     except NoCredentialsError as error:
@@ -198,7 +201,7 @@ def translated(address: str, bucket: str) -> Iterator[None]:
             "or a profile in ~/.aws"
         ) from error
     except ClientError as error:
-        raise SourceError(f"{address}: {_answered(error, bucket)}") from error
+        raise SourceError(f"{address}: {_describe_error(error, bucket)}") from error
     except (EndpointError, HTTPClientError) as error:
         raise SourceError(
             f"{address}: the S3 endpoint does not answer ({error}): look at AWS_ENDPOINT_URL and the network"
@@ -207,7 +210,7 @@ def translated(address: str, bucket: str) -> Iterator[None]:
         raise SourceError(f"{address}: S3 cannot be used as it is set up: {error}") from error
 
 
-def _answered(error: ClientError, bucket: str) -> str:
+def _describe_error(error: ClientError, bucket: str) -> str:
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code == "NoSuchBucket":
         return f"there is no bucket '{bucket}' at this endpoint"

@@ -1,4 +1,4 @@
-"""The text of a settings file: YAML that reads back unchanged, whatever the columns are called, with comments."""
+"""The text of a settings file: YAML with comments, which is read back unchanged whatever the columns' names are."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import Any
 
 import yaml
 
-LONGEST_KEY = 100  # YAML wants a question mark before long keys
-SHOWN = 110
+LONGEST_KEY = 100  # YAML needs a question mark before longer keys
+LONGEST_COMMENT = 110
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnEntry:
-    """One column: its kind, why it is left out (None: it is a feature), and what is worth knowing about it."""
+    """One column: its kind, why it is left out (None: it is a feature), and a remark about it."""
 
     name: str
     kind: str
@@ -22,7 +22,7 @@ class ColumnEntry:
 
 @dataclass(frozen=True, slots=True)
 class SettingsPlan:
-    """All that the file says. `spread` is the standard deviation of a regression's target, in its unit."""
+    """Everything that goes into the file. `spread` is the standard deviation of a regression's target, in its unit."""
 
     name: str
     path: str
@@ -39,41 +39,45 @@ class SettingsPlan:
     slices: tuple[str, ...]
 
 
-def written(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) -> str:
-    """The file; `decisions` about the target, the time and the whole stand at its top as comments."""
+def render_settings(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) -> str:
+    """The text of the file.
+
+    `decisions` about the target, the time column and the whole file are (column, decision, reason); they stand at the
+    top as comments.
+    """
     parts = [_head(plan, decisions), _columns(plan), _split(plan), _candidates(plan), _metrics(plan)]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def scalar(value: Any) -> str:
-    """A value as YAML on one line, in quotes where it needs them."""
+def yaml_scalar(value: Any) -> str:
+    """A value as YAML on one line, with quotes where it needs them."""
     style = '"' if isinstance(value, str) and not value.isprintable() else None
-    listed = yaml.safe_dump([value], default_flow_style=True, default_style=style, width=2**31, allow_unicode=True)
-    return listed.strip().removeprefix("[").removesuffix("]")
+    as_list = yaml.safe_dump([value], default_flow_style=True, default_style=style, width=2**31, allow_unicode=True)
+    return as_list.strip().removeprefix("[").removesuffix("]")
 
 
 def comment(text: str) -> str:
     """Text for a comment: one line, printable, not too long."""
-    plain = "".join(char if char.isprintable() else " " for char in text)
-    return plain if len(plain) <= SHOWN else f"{plain[: SHOWN - 1]}…"
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return printable if len(printable) <= LONGEST_COMMENT else f"{printable[: LONGEST_COMMENT - 1]}…"
 
 
 def _head(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) -> Iterator[str]:
     yield f"# Drafted from {comment(plan.path)} ({plan.rows:,} rows). Read it, change what is wrong, then train."
     for column, decision, reason in decisions:
         yield f"# - {comment(f'{column}: ' if column else '')}{comment(f'{decision}, since {reason}')}"
-    yield f"name: {scalar(plan.name)}"
+    yield f"name: {yaml_scalar(plan.name)}"
     yield f"task: {plan.task}"
-    yield f"target: {scalar(plan.target)}"
+    yield f"target: {yaml_scalar(plan.target)}"
     if plan.positive is not None:
-        yield f"positive: {scalar(plan.positive)}"
+        yield f"positive: {yaml_scalar(plan.positive)}"
     if plan.time is not None:
-        yield f"time: {scalar(plan.time)}"
+        yield f"time: {yaml_scalar(plan.time)}"
     if plan.key is not None:
-        yield f"key: [{scalar(plan.key)}]  # different in every row: outcomes join predictions by it"
+        yield f"key: [{yaml_scalar(plan.key)}]  # different in every row: outcomes join predictions by it"
     yield ""
     yield "source:"
-    yield f"  path: {scalar(plan.path)}"
+    yield f"  path: {yaml_scalar(plan.path)}"
     yield ""
 
 
@@ -85,19 +89,19 @@ def _columns(plan: SettingsPlan) -> Iterator[str]:
     yield "columns:"
     if left_out:
         yield "  ignore:  # everything else but target, time and key is a feature"
-        yield from (f"    - {scalar(entry.name)}  # {comment(entry.left_out or '')}" for entry in left_out)
+        yield from (f"    - {yaml_scalar(entry.name)}  # {comment(entry.left_out or '')}" for entry in left_out)
     if features:
         yield "  kinds:"
         for entry in features:
             remark = f"  # {comment(entry.remark)}" if entry.remark else ""
-            yield from _mapped(entry.name, entry.kind + remark)
+            yield from _kind_lines(entry.name, entry.kind + remark)
     if plan.marks:
-        yield f"  missing_marks: [{', '.join(map(scalar, plan.marks))}]"
+        yield f"  missing_marks: [{', '.join(map(yaml_scalar, plan.marks))}]"
     yield ""
 
 
-def _mapped(key: str, value: str) -> Iterator[str]:
-    text = scalar(key)
+def _kind_lines(key: str, value: str) -> Iterator[str]:
+    text = yaml_scalar(key)
     if len(text) <= LONGEST_KEY:
         yield f"    {text}: {value}"
     else:
@@ -107,8 +111,8 @@ def _mapped(key: str, value: str) -> Iterator[str]:
 
 def _split(plan: SettingsPlan) -> Iterator[str]:
     yield "split:"
-    how = "the last by time" if plan.time is not None else "chosen by a hash of the key or of the row's content"
-    yield f"  share: 0.2  # held out: {how}"
+    rule = "the last by time" if plan.time is not None else "chosen by a hash of the key or of the row's content"
+    yield f"  share: 0.2  # held out: {rule}"
     yield f"  folds: {5 if plan.rows >= 500 else 3}"
     yield ""
 
@@ -141,9 +145,9 @@ def _metrics(plan: SettingsPlan) -> Iterator[str]:
     yield f"  primary: {primary}"
     yield f"  also: [{also}]"
     if plan.slices:
-        yield f"  slices: [{', '.join(map(scalar, plan.slices))}]"
+        yield f"  slices: [{', '.join(map(yaml_scalar, plan.slices))}]"
     if plan.task == "regression" and plan.spread > 0:
         yield ""
         yield "gate:"
         yield "  # a loss up to this is still not worse: 1 % of the target's spread"
-        yield f"  tolerance: {scalar(float(f'{plan.spread / 100:.2g}'))}"
+        yield f"  tolerance: {yaml_scalar(float(f'{plan.spread / 100:.2g}'))}"

@@ -91,7 +91,7 @@ def score_source(use_case: UseCase, version: str, data: str, out: Path) -> Comma
         out: the file.
     """
     chosen = registry.version(use_case.name, version)
-    bundle, place = registry.load_bundle(chosen), files.writable(out)
+    bundle, place = registry.load_bundle(chosen), files.check_writable(out)
     source, root = (Source(path=data), Path.cwd()) if data else (use_case.source, use_case.root)
     log = prediction_log.log_at(os.environ.get(prediction_log.VARIABLE, ""), use_case.name)
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:

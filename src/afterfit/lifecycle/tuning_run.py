@@ -53,7 +53,7 @@ def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
     """Search inside the active run; finished trials are kept whatever happens."""
     tracking.dataset(table.name, use_case.name, table.train, "training")
     name = f"{use_case.name}-{table.train.sha256[:12]}-{settings_digest(_what_is_searched(use_case))}"
-    store = files.writable(studies / f"{name}.journal")
+    store = files.check_writable(studies / f"{name}.journal")
     with tqdm(total=use_case.tuning.trials, desc="tune", leave=False, disable=None) as bar:
 
         def report_trial(trial: Trial) -> None:

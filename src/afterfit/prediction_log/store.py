@@ -114,8 +114,8 @@ class Bucket:
     def parts(self, kind: Kind) -> list[Part]:
         """All parts of a kind, by day and name."""
         prefix = f"{self.address}/{kind}/"
-        inside = len(s3.parts(f"{self.address}/")[1])
-        parts = [_part(stored.key[inside:]) for stored in s3.below(prefix)]
+        inside = len(s3.bucket_and_key(f"{self.address}/")[1])
+        parts = [_part(stored.key[inside:]) for stored in s3.objects_below(prefix)]
         return sorted((part for part in parts if part), key=lambda part: (part.day, part.file))
 
     def put(self, part: Part, content: bytes) -> None:
@@ -129,7 +129,7 @@ class Bucket:
             FileNotFoundError: there is no such part (any more).
         """
         try:
-            return s3.opened(s3.listed(f"{self.address}/{part.name}")[0])
+            return s3.open_object(s3.list_objects(f"{self.address}/{part.name}")[0])
         except SourceError as error:
             if "no object of this name" in str(error):
                 raise FileNotFoundError(f"{self.address}/{part.name}") from error
@@ -141,7 +141,7 @@ class Bucket:
 
     def age(self, part: Part, now: float) -> float:
         """Seconds since the part was written, by the endpoint's clock."""
-        return now - s3.modified(f"{self.address}/{part.name}")
+        return now - s3.modified_at(f"{self.address}/{part.name}")
 
 
 Store = Folder | Bucket
@@ -150,7 +150,7 @@ Store = Folder | Bucket
 def store(root: str, use_case: str) -> Store:
     """The store of a use case's parts below a folder or an s3:// address."""
     if root.startswith("s3://"):
-        s3.parts(root)
+        s3.bucket_and_key(root)
         return Bucket(f"{root.rstrip('/')}/{use_case}")
     return Folder(Path(root) / use_case)
 
