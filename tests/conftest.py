@@ -14,15 +14,12 @@ import base64
 import shutil
 import signal
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-import yaml
 
-from kept_store import know_folder
+import made_sizes
+from kept_store import know_folder, working_in
 from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: F401 - fixtures for every test
 
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
@@ -42,37 +39,17 @@ def empty_store(tmp_path_factory):
     return file
 
 
-@contextmanager
-def _working_in(folder):
-    """This process in that folder with the store there, as a user's would be."""
-    import mlflow
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.delenv("MLFLOW_RUN_ID", raising=False)
-        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-        try:
-            yield folder
-        finally:
-            while mlflow.active_run() is not None:
-                mlflow.end_run()
-
-
 @pytest.fixture
 def store(tmp_path, empty_store):
     """The test's folder, which is the working folder and holds an empty store."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    with _working_in(tmp_path) as folder:
+    with working_in(tmp_path, empty_store) as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory, empty_store):
     """The same for all tests of a module; they must use different use cases."""
-    folder = tmp_path_factory.mktemp("shared")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    with _working_in(folder):
+    with working_in(tmp_path_factory.mktemp("shared"), empty_store) as folder:
         yield folder
 
 
@@ -81,9 +58,7 @@ def first_version(tmp_path_factory, empty_store):
     """A folder with a store in which version 1 of the changing world is in production, trained once."""
     import made_loop
 
-    folder = tmp_path_factory.mktemp("changing")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    with _working_in(folder):
+    with working_in(tmp_path_factory.mktemp("changing"), empty_store) as folder:
         made_loop.in_production(made_loop.settings(folder))
     return folder
 
@@ -93,13 +68,8 @@ def begun(tmp_path, first_version):
     """The test's folder, which is the working folder, with that store in it; `made_loop.settings` come after it."""
     shutil.copytree(first_version, tmp_path, dirs_exist_ok=True)
     know_folder(tmp_path, first_version)
-    with _working_in(tmp_path) as folder:
+    with working_in(tmp_path) as folder:
         yield folder
-
-
-@pytest.fixture(scope="session")
-def working_in():
-    return _working_in
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -147,57 +117,14 @@ def command_line(monkeypatch, capsys):
 # --- tables and use cases ------------------------------------------------------------------------------------------
 
 
-def made_table(rows=400, seed=0, task="binary"):
-    """Hours, a number, a count and a colour of which the outcome depends on the first and the last."""
-    rng = np.random.default_rng(seed)
-    size, colour = rng.normal(size=rows), rng.choice(["red", "green", "blue"], rows)
-    hidden = 2 * size + (colour == "red") + rng.normal(scale=0.8, size=rows)
-    outcome = {
-        "binary": np.where(hidden > 0, "yes", "no"),
-        "multiclass": np.select([hidden < -1, hidden < 1], ["low", "middle"], "high"),
-        "regression": hidden.round(3),
-    }[task]
-    hours = pd.date_range("2024-01-01", periods=rows, freq="h").strftime("%Y-%m-%d %H:%M")
-    return pd.DataFrame(
-        {"hour": hours, "size": size.round(4), "count": rng.integers(0, 50, rows), "colour": colour, "outcome": outcome}
-    )
-
-
 @pytest.fixture
 def write_use_case():
-    return _write_use_case
+    return made_sizes.write_use_case
 
 
 @pytest.fixture(scope="session")
 def write_use_case_in():
-    return _write_use_case
-
-
-def _write_use_case(folder, name="sizes", *, task="binary", time=True, table=None, **changes):
-    """A table and a small settings file over it; gives the file."""
-    frame = made_table(task=task) if table is None else table
-    frame.to_csv(folder / f"{name}.csv", index=False)
-    quick = {"max_iter": 15, "min_samples_leaf": 10}
-    settings = {
-        "name": name,
-        "task": "regression" if task == "regression" else "classification",
-        "target": "outcome",
-        "source": {"path": f"{name}.csv"},
-        "columns": {"features": ["size", "count", "colour"]},
-        "split": {"share": 0.3, "folds": 3},
-        "candidates": [
-            {
-                "builder": "hist_gradient_boosting",
-                "params": quick,
-                "space": {"learning_rate": {"low": 0.05, "high": 0.3}},
-            }
-        ],
-        "tuning": {"trials": 3, "seconds": 60, "folds": 2},
-        "gate": {"tolerance": 0.05, "smallest_holdout": 50, "missing_fall": 10},
-    }
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({**settings, **({"time": "hour"} if time else {}), **changes}))
-    return file
+    return made_sizes.write_use_case
 
 
 # --- S3 ------------------------------------------------------------------------------------------------------------

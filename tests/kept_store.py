@@ -1,6 +1,29 @@
-"""A store that was made elsewhere and is used where it lies now."""
+"""MLflow stores of the tests' own: made from a template, or elsewhere and used where they lie now."""
 
+import shutil
 import sqlite3
+from contextlib import contextmanager
+
+import pytest
+
+
+@contextmanager
+def working_in(folder, database=None):
+    """This process in that folder with the store there, as a user's would be; a database that is given is copied."""
+    import mlflow
+
+    if database is not None:
+        shutil.copy(database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+        try:
+            yield folder
+        finally:
+            while mlflow.active_run() is not None:
+                mlflow.end_run()
 
 
 def know_folder(folder, before):

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 
-from conftest import made_table
+from made_sizes import made_table
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from afterfit.lifecycle import result
 from afterfit.mlflow_store import registry
 from afterfit.performance.evaluation import metric
 from afterfit.use_case import load_use_case
-from conftest import made_table
+from made_sizes import made_table
 from waiting import PATIENCE
 
 CASES = [("binary", True), ("binary", False), ("multiclass", False), ("regression", True)]

@@ -15,7 +15,7 @@ from afterfit.errors import BundleError
 from afterfit.mlflow_store import registry
 from afterfit.model.bundle import FILES, PROFILE, load
 from afterfit.use_case import load_use_case
-from conftest import made_table
+from made_sizes import made_table
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from afterfit.gate.verdict import Verdict
 from afterfit.lifecycle import promotion, result
 from afterfit.lifecycle.promotion import GateResult
 from afterfit.mlflow_store import ledger, registry
-from conftest import _working_in, made_table
+from kept_store import working_in
+from made_sizes import made_table
 
 STUMP = {"max_iter": 1, "max_leaf_nodes": 2, "min_samples_leaf": 10}
 BOOSTER = {"max_iter": 40, "min_samples_leaf": 10}
@@ -25,7 +26,7 @@ def trained(tmp_path_factory, empty_store, write_use_case_in):
     from afterfit.commands import promote, train
 
     folder = tmp_path_factory.mktemp("trained")
-    with _working_in(folder, empty_store):
+    with working_in(folder, empty_store):
         table, metrics = made_table(rows=900), {"primary": "roc_auc", "slices": ["colour"]}
         file = write_use_case_in(folder, table=table, gate=GATE, metrics=metrics)
         for number, params in enumerate((STUMP, BOOSTER), start=1):
@@ -41,7 +42,7 @@ def sizes(tmp_path, trained):
     """The settings file in the test's own folder, over a store of its own; model files are shared."""
     for name in ("sizes.yaml", "sizes.csv"):
         shutil.copy(trained / name, tmp_path / name)
-    with _working_in(tmp_path, trained / "mlflow.db"):
+    with working_in(tmp_path, trained / "mlflow.db"):
         yield tmp_path / "sizes.yaml"
 
 

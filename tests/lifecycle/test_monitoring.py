@@ -19,7 +19,7 @@ from afterfit.performance.metrics import metric
 from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.engine import Engine
 from afterfit.use_case import load_use_case
-from conftest import made_table
+from made_sizes import made_table
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from afterfit.mlflow_store import registry
 from afterfit.model.answer_table import answer_table
 from afterfit.prediction_log import from_bundle
 from afterfit.prediction_log.from_bundle import ServedLog
-from conftest import made_table as small_table
 from made import made_table
 from made_log import NOON, entry, ids, read
+from made_sizes import made_table as small_table
 
 
 @pytest.fixture
