@@ -15,9 +15,10 @@ from afterfit.model.answer import Answer, fresh_ids, keys
 from afterfit.model.answer_batch import AnswerBatch, ids_of, json_list, json_of_single, to_dicts, with_ids
 from afterfit.model.answer_table import answer_table
 from afterfit.performance.predictions import Predictions
-from afterfit.prediction_log.entries import BatchRecord, LogEntry, loaded, record_of, together, unbatch
+from afterfit.prediction_log.entries import BatchRecord, LogEntry, batch_record_of, loaded, record_of, unbatch
 from made_answers import CONTRACT, HALF, VALUES, batches
 
+ANSWER_COLUMNS = [name for name in LogEntry._fields if name in Answer._fields and name != "prediction_id"]
 TEXTS = ("prediction", "probabilities", "warnings", "error")
 HALVES = {**VALUES, "colour": ["red", HALF, None], HALF: [1]}
 
@@ -49,14 +50,14 @@ def test_what_orjson_cannot_write_is_written_alike_for_many_and_for_each(batch):
 
 def in_the_log(answer):
     """What the log must keep of an answer: its numbers as they are, all else as JSON."""
-    content, numbers = loaded(answer.to_json()), LogEntry._fields[6:14]
+    content, numbers = loaded(answer.to_json()), ANSWER_COLUMNS
     kept = {name: content.get(name) for name in numbers}
     return kept | {"warnings": kept["warnings"] or None}
 
 
 def read_back(record):
     entry = LogEntry._make(record)._asdict()
-    return {name: loaded(entry[name]) if name in TEXTS and entry[name] else entry[name] for name in list(entry)[6:14]}
+    return {name: loaded(entry[name]) if name in TEXTS and entry[name] else entry[name] for name in ANSWER_COLUMNS}
 
 
 @settings(max_examples=80, deadline=None)
@@ -70,7 +71,7 @@ def test_the_log_gives_each_answer_back_however_it_was_written(batch):
     expected = [in_the_log(answer) for answer in batch]
     assert [read_back(record) for record in alone] == expected
     assert [read_back(record) for record in unbatch(many.record())] == expected
-    assert [read_back(record) for record in unbatch(together(alone).record())] == expected
+    assert [read_back(record) for record in unbatch(batch_record_of(alone).record())] == expected
     assert [record[0] for record in unbatch(many.record())] == list(batch.ids)
 
 

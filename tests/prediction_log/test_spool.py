@@ -36,7 +36,7 @@ def largest_file(size):
 
 
 def rows(connection, table, some):
-    return [row for piece in spool_file.pieces(connection, table, some, 1_000) for row in piece]
+    return [row for chunk in spool_file.read_in_chunks(connection, table, some, 1_000) for row in chunk]
 
 
 def written(spool):
@@ -326,6 +326,22 @@ def test_rows_come_back_as_they_came_whatever_they_hold(tmp_path):
     assert first[5] == b'{"x": NaN, "y": "\\ud800"}'
     assert (second[4], second[5]) == (None, b'{"x": 12345678901234567890123, "y": null}')
     spool.close()
+
+
+def test_a_spool_that_lacks_a_column_is_read_without_it(tmp_path):
+    log = PredictionLog("sizes", tmp_path, str(tmp_path))
+    spool = log.spool()
+    spool.write([entry("a"), together(["b", "c"])])
+    spool.close()
+    with sqlite3.connect(spool.path) as connection:  # as a release wrote it that did not know the confidence
+        connection.execute("ALTER TABLE answers DROP COLUMN confidence")
+    connection.close()
+    for _ in range(2):  # from the spool, then from the part that it is sealed into
+        table = read(log).sort_by("prediction_id")
+        assert table["prediction_id"].to_pylist() == ["a", "b", "c"]
+        assert table["probability"].to_pylist() == [0.8] * 3
+        assert table["confidence"].to_pylist() == [None, 0.8, 0.8]  # a record of many has its own answers' keys
+        prediction_log.seal(log)
 
 
 def test_so_many_answers_wait_for_a_failing_disk_however_they_came(tmp_path, monkeypatch):

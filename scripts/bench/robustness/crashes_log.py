@@ -42,7 +42,9 @@ now = time.time_ns() // 1000
 for batch in itertools.count():
     ids = [f"{name}-{batch}-{i}" for i in range(1 + batch % 40)]
     times = now + (batch % 3) * 86_400_000_000
-    spool.write([LogEntry(one, times, "1", False, None, b'{"x": 1.5}', b"true", 0.5, *[None] * 7) for one in ids])
+    columns = {"time": times, "version": "1", "shadow": False, "features": b'{"x": 1.5}', "prediction": b"true"}
+    entry = LogEntry(**{**dict.fromkeys(LogEntry._fields), **columns, "probability": 0.5})
+    spool.write([entry._replace(prediction_id=identity) for identity in ids])
     told.write(f"{name} {batch} {len(ids)}\\n")
     told.flush()
 """

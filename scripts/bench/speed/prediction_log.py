@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -47,12 +48,11 @@ print(rows, known, taken, int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/stat
 
 
 def entries(count: int, first: int = 0) -> list[LogEntry]:
-    features = orjson.dumps(FLIGHT)
-    key = '["UA-1545-2013-01-01"]'
-    return [
-        LogEntry(f"{i:032x}", START + i, "7", False, key, features, b"true", 0.31, *[None] * 3, 0.69, None, None, 0.002)
-        for i in range(first, first + count)
-    ]
+    columns: dict[str, Any] = dict.fromkeys(LogEntry._fields)
+    columns |= {"version": "7", "shadow": False, "key": '["UA-1545-2013-01-01"]', "features": orjson.dumps(FLIGHT)}
+    columns |= {"prediction": b"true", "probability": 0.31, "confidence": 0.69, "seconds": 0.002}
+    entry = LogEntry(**columns)
+    return [entry._replace(prediction_id=f"{i:032x}", time=START + i) for i in range(first, first + count)]
 
 
 def fsync(folder: Path, times: int = 50) -> float:

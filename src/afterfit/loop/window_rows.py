@@ -25,7 +25,9 @@ from afterfit.prediction_log.log import PredictionLog
 from afterfit.settings import Source
 from afterfit.use_case import UseCase
 
-OWN = ["time", "version", "prediction", "probability", "probabilities", "lower", "upper", "error", "seconds", "outcome"]
+READ_COLUMNS = [
+    "time", "version", "prediction", "probability", "probabilities", "lower", "upper", "error", "seconds", "outcome",
+]  # fmt: skip
 QUANTILES = (0.5, 0.95, 0.99)
 MICROSECOND = pd.Timedelta(1, "us")
 
@@ -168,7 +170,7 @@ def from_shadow(
 
 def _own(read: Iterable[pa.Table], clock: str) -> pd.DataFrame:
     """The log's own columns of one version's answers, by prediction id, with the clock beside them."""
-    names = [*OWN, "prediction_id"]
+    names = [*READ_COLUMNS, "prediction_id"]
     parts = [pd.DataFrame({f"\0{name}": [] for name in [*names, "clock"]}, dtype=object)]
     for table in read:
         own = table.select([name for name in names if name in table.column_names]).to_pandas()
@@ -225,7 +227,7 @@ def _needed(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> list[str]
 
 def _joined(table: pa.Table, clock: str) -> pd.DataFrame:
     """Features, and the log's own columns under names that no feature has."""
-    own = table.select([name for name in OWN if name in table.column_names])
+    own = table.select([name for name in READ_COLUMNS if name in table.column_names])
     own = own.rename_columns([f"\0{name}" for name in own.column_names])
     features = prediction_log.features_of(table)
     frame: pd.DataFrame = pd.concat([features.to_pandas(), own.to_pandas()], axis=1)

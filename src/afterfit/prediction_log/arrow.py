@@ -25,17 +25,17 @@ MOST_FEATURES = 500
 """Features of a part with a column each, the most frequent ones; rarer names stand as JSON in `rest`."""
 TEXT = pa.string()
 TIME = pa.timestamp("us")
-PLAIN = {
-    "prediction_id": TEXT, "time": TIME, "version": TEXT, "shadow": pa.bool_(), "key": TEXT,
+LOG_TYPES: dict[str, pa.DataType | None] = {
+    "prediction_id": TEXT, "time": TIME, "version": TEXT, "shadow": pa.bool_(), "key": TEXT, "prediction": None,
     "probability": pa.float64(), "probabilities": TEXT, "lower": pa.float64(), "upper": pa.float64(),
-    "confidence": pa.float64(), "warnings": TEXT, "error": TEXT, "seconds": pa.float64(),
+    "confidence": pa.float64(), "warnings": TEXT, "error": TEXT, "seconds": pa.float64(), "value": None,
 }  # fmt: skip
-"""The columns with a type of their own; `prediction`, an outcome's `value` and features have the type that came."""
+"""The types of the log's own columns; None for a JSON scalar, which gets the type that came, as features do."""
 
 
 def answers_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     """Rows of the spool's answers as a table: the log's own columns, `rest`, and `f:<name>` for each feature."""
-    own = dict(zip(TABLES["answers"], zip(*rows, strict=True) if rows else [()] * 15, strict=True))
+    own = _columns("answers", rows)
     features, rest = _expanded(own.pop("features"))
     columns = {name: _own(name, values) for name, values in own.items()}
     return pa.table({**columns, REST: pa.array(rest, TEXT), **{FEATURE + n: typed(v) for n, v in features.items()}})
@@ -43,8 +43,7 @@ def answers_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
 
 def outcomes_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     """Rows of the spool's outcomes as a table."""
-    own = dict(zip(TABLES["outcomes"], zip(*rows, strict=True) if rows else [()] * 4, strict=True))
-    return pa.table({name: _own(name, values) for name, values in own.items()})
+    return pa.table({name: _own(name, values) for name, values in _columns("outcomes", rows).items()})
 
 
 def canonical(key: str | None) -> str | None:
@@ -90,20 +89,28 @@ def cast(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([texts.take(coded.indices)])
 
 
+def _columns(table: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, Sequence[Any]]:
+    """The values of each of a spool table's columns."""
+    names = TABLES[table]
+    return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+
+
 def _own(name: str, values: Sequence[Any]) -> pa.Array:
-    if name in {"prediction", "value"}:
+    """One of the log's own columns in its type."""
+    type_ = LOG_TYPES[name]
+    if type_ is None:
         return typed([None if value is None else _loaded(value) for value in values])
     if name == "key":
         return pa.array([canonical(value) for value in values], TEXT)
-    if name == "shadow":
-        return pa.array([bool(value) for value in values], pa.bool_())
-    if name == "time":
+    if pa.types.is_boolean(type_):
+        return pa.array([bool(value) for value in values], type_)
+    if type_ == TIME:
         return pa.array(values, pa.int64()).cast(TIME)
-    if PLAIN[name] == TEXT:
+    if type_ == TEXT:
         return pa.array(
             [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values], TEXT
         )
-    return pa.array(values, PLAIN[name])
+    return pa.array(values, type_)
 
 
 def _loaded(text: bytes | str) -> Any:

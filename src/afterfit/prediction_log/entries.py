@@ -73,8 +73,7 @@ class Outcome(NamedTuple):
 Record = tuple[Any, ...]
 RECORDS = "dataframe_records"
 """Where MLflow's servers take a list of rows."""
-TIME, KEY, FEATURES, SECONDS = 1, 4, 5, 14
-"""Where a spool's row has them; see `record_of`."""
+TIME, KEY, FEATURES, SECONDS = map(LogEntry._fields.index, ("time", "key", "features", "seconds"))
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -103,35 +102,37 @@ class BatchRecord(NamedTuple):
 
     def record(self) -> Record:
         """As a row of the spool: it has no prediction id, and its two texts in place of features and prediction."""
-        texts = packed(self.features), packed(self.answers)
-        head = (None, self.time, self.version, self.shadow, self.keys, *texts)
-        return (*head, None, None, None, None, None, None, None, self.seconds)
+        columns: dict[str, Any] = dict.fromkeys(LogEntry._fields)
+        columns |= {"time": self.time, "version": self.version, "shadow": self.shadow, "key": self.keys}
+        columns |= {"features": packed(self.features), "prediction": packed(self.answers), "seconds": self.seconds}
+        return tuple(columns.values())
 
 
 def unbatch(record: Record) -> list[Record]:
     """The rows of a record of many answers; a record of one answer as it is."""
     if record[0] is not None:
         return [record]
-    _, time, version, shadow, keys, features, answers, *_, seconds = record
-    rows, given = loaded(unpacked(features)), loaded(unpacked(answers))
+    columns: dict[str, Any] = dict(zip(LogEntry._fields, record, strict=True))
+    rows, answers = loaded(unpacked(columns["features"])), loaded(unpacked(columns["prediction"]))
     rows = rows[RECORDS] if isinstance(rows, dict) else rows
-    names = [None] * len(rows) if keys is None else loaded(keys)
-    moments = loaded(seconds) if isinstance(seconds, bytes) else [(time, seconds)] * len(rows)
+    version, shadow, seconds = columns["version"], columns["shadow"], columns["seconds"]
+    keys = [None] * len(rows) if columns["key"] is None else loaded(columns["key"])
+    times = loaded(seconds) if isinstance(seconds, bytes) else [(columns["time"], seconds)] * len(rows)
     return [
-        record_of(_stored(answer), at, version, shadow, key, text_of(row), took)
-        for row, answer, key, (at, took) in zip(rows, given, names, moments, strict=True)
+        record_of(answer_of_json(answer), time, version, shadow, key, text_of(row), answer_seconds)
+        for row, answer, key, (time, answer_seconds) in zip(rows, answers, keys, times, strict=True)
     ]
 
 
-def _stored(answer: Mapping[str, Any]) -> Answer:
-    """An answer as a record of many has it.
+def answer_of_json(answer: Mapping[str, Any]) -> Answer:
+    """An answer as a record of many has it; a field that was not written is None.
 
     Which task it was is not known of a row with an error, and is not asked: a spool's row has a place for every number.
     """
-    return Answer._make([*map(answer.get, Answer._fields[:-1]), "binary"])
+    return Answer._make(map({**answer, "task": "binary"}.get, Answer._fields))
 
 
-def together(records: Sequence[Record]) -> BatchRecord | None:
+def batch_record_of(records: Sequence[Record]) -> BatchRecord | None:
     """Answers to several requests as one record; all must be of one version, and all of them shadows or none.
 
     None where one holds what JSON does not know; then they are to be written one by one.
@@ -139,17 +140,17 @@ def together(records: Sequence[Record]) -> BatchRecord | None:
     _, time, version, shadow, *_ = records[0]
     keys = [record[KEY] for record in records]
     try:
-        named = orjson.dumps(keys) if any(keys) else None
+        keys_text = orjson.dumps(keys) if any(keys) else None
         features = list_of([record[FEATURES] for record in records])
-        answers = orjson.dumps([_answer(record) for record in records], option=DUMP)
-        moments = orjson.dumps([(record[TIME], record[SECONDS]) for record in records], option=DUMP)
+        answers = orjson.dumps([json_of_record(record) for record in records], option=DUMP)
+        times = orjson.dumps([(record[TIME], record[SECONDS]) for record in records], option=DUMP)
     except TypeError:
         return None
-    return BatchRecord(len(records), time, version, shadow, named, features, answers, moments)
+    return BatchRecord(len(records), time, version, shadow, keys_text, features, answers, times)
 
 
-def _answer(record: Record) -> dict[str, Any]:
-    """What `_stored` reads: the answer without its version, its texts as they are."""
+def json_of_record(record: Record) -> dict[str, Any]:
+    """What `answer_of_json` reads: the answer without its version, its texts as they are."""
     identity, _, _, _, _, _, prediction, probability, shares, lower, upper, confidence, warnings, error, _ = record
     return {
         "prediction_id": identity,
@@ -164,8 +165,8 @@ def _answer(record: Record) -> dict[str, Any]:
     }
 
 
-def ids_of(answers: bytes) -> set[str]:
-    """The prediction ids of a record that holds many."""
+def ids_in_batch_record(answers: bytes) -> set[str]:
+    """The prediction ids in the packed answers of a record of many."""
     return {answer["prediction_id"] for answer in loaded(unpacked(answers))}
 
 

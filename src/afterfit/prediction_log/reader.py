@@ -22,13 +22,22 @@ import pyarrow.parquet as pq
 
 from afterfit.contract.datetimes import parse_datetimes
 from afterfit.prediction_log import spool_file
-from afterfit.prediction_log.arrow import FEATURE, PLAIN, REST, TIME, cast, common
+from afterfit.prediction_log.arrow import FEATURE, LOG_TYPES, REST, TIME, cast, common
 from afterfit.prediction_log.sealing import PART_ROWS, between, by_day, current, shaped
-from afterfit.prediction_log.spool_file import RowRange, translate_errors
+from afterfit.prediction_log.spool_file import TABLES, RowRange, translate_errors
 from afterfit.prediction_log.store import Folder, Hashes, Part, Store, id_hashes
 
 RUN_ROWS = 250_000
 """Outcomes of one run: what is sorted in memory at once."""
+BATCH_ROWS = 65_536
+"""Most rows of a table that is given out."""
+LOG_COLUMNS = tuple(name for name in TABLES["answers"] if name != "features")
+"""The log's own columns, in the order in which they are given out."""
+OUTCOME_COLUMNS = ("outcome", "outcome_time")
+"""What is joined to each answer."""
+CLASH = "features."
+"""What stands before the name of a feature that is called like one of these columns."""
+SPOOLED = re.compile(r"(?P<spool>.+)-(?P<first>\d+)-(?P<last>\d+)\.parquet", re.DOTALL)
 Rows = npt.NDArray[np.int64]
 NEVER = np.iinfo(np.int64).min
 
@@ -170,17 +179,6 @@ def _sought(column: pa.ChunkedArray) -> tuple[Rows, pa.Array, Hashes]:
     return order, column.combine_chunks().take(pa.array(order)), marks[order]
 
 
-ROWS = 65_536
-OWN = (
-    "prediction_id", "time", "version", "shadow", "key", "prediction", "probability", "probabilities", "lower",
-    "upper", "confidence", "warnings", "error", "seconds",
-)  # fmt: skip
-JOINED_ON = ("outcome", "outcome_time")
-CLASH = "features."
-"""What stands before the name of a feature that is called like one of the log's own columns."""
-SPOOLED = re.compile(r"(?P<spool>.+)-(?P<first>\d+)-(?P<last>\d+)\.parquet", re.DOTALL)
-
-
 @dataclass(frozen=True, slots=True)
 class LogQuery:
     """What is read: a window of times, from `start` (included) to `end` (excluded), and which rows and columns."""
@@ -200,7 +198,7 @@ class LogQuery:
 
 def feature_column(name: str) -> str:
     """What a feature's column is called in what is read."""
-    return f"{CLASH}{name}" if name in {*OWN, *JOINED_ON} else name
+    return f"{CLASH}{name}" if name in {*LOG_COLUMNS, *OUTCOME_COLUMNS} else name
 
 
 def features_of(table: pa.Table) -> pa.Table:
@@ -242,7 +240,7 @@ def outcomes_of(folder: Path, store: Store, use_case: str, answers: pa.Table) ->
 
 
 def _copied(
-    folder: Path, use_case: str, copy: Folder, kinds: Sequence[str] = tuple(spool_file.TABLES)
+    folder: Path, use_case: str, copy: Folder, kinds: Sequence[str] = tuple(TABLES)
 ) -> dict[tuple[str, str], int]:
     """Copy what no spool has sealed; gives for (spool, kind) the last row that was sealed then."""
     seen: dict[tuple[str, str], int] = {}
@@ -290,7 +288,7 @@ def _types(places: Sequence[tuple[Store, Part]], asked: LogQuery) -> dict[str, p
                 kinds.setdefault(field.name, []).append(field.type)
     kept = {"prediction_id", "time", "version", "shadow", "key"}
     return {
-        name: PLAIN.get(name) or common(types)
+        name: LOG_TYPES.get(name) or common(types)
         for name, types in kinds.items()
         if name in kept or name == FEATURE + asked.time or _is_chosen(name, asked)
     }
@@ -314,7 +312,7 @@ def _tables(place: Store, part: Part, types: dict[str, pa.DataType], asked: LogQ
     with place.open(part) as file:
         parquet = pq.ParquetFile(file, pre_buffer=False)
         have = [name for name in types if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(batch_size=ROWS, columns=have, use_threads=False):
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=have, use_threads=False):
             table = _kept(shaped(pa.Table.from_batches([batch]).select(have), types), asked)
             if table.num_rows:
                 yield table
@@ -358,7 +356,7 @@ def _shaped(table: pa.Table, outcomes: Outcomes, asked: LogQuery) -> pa.Table:
             fields.append(pa.field(name, column.type, metadata=metadata))
             columns.append(column)
 
-    for name in OWN:
+    for name in LOG_COLUMNS:
         if name in table.column_names:
             add(name, table[name])
     for name in table.column_names:

@@ -120,7 +120,7 @@ def _drained(path: Path, store: Store) -> Sealed:
             goal = spool_file.unsealed(connection, table).last
             while (some := spool_file.plan(connection, table, PART_ROWS, goal)) is not None:
                 done += _sealed(connection, path.stem, table, some, store)
-                spool_file.passed(connection, table, some.last)
+                spool_file.mark_sealed(connection, table, some.last)
             spool_file.sweep(connection, table)  # what a killed process passed and did not remove
     return done
 
@@ -137,7 +137,7 @@ def _sealed(connection: sqlite3.Connection, spool: str, table: str, some: RowRan
 def by_day(connection: sqlite3.Connection, kind: str, some: RowRange) -> list[tuple[str, pa.Table]]:
     """A range of a spool's rows as one table for each UTC day of their time."""
     tabled = answers_table if kind == "answers" else outcomes_table
-    tables = [tabled(rows) for rows in spool_file.pieces(connection, kind, some, PIECE_ROWS)]
+    tables = [tabled(rows) for rows in spool_file.read_in_chunks(connection, kind, some, PIECE_ROWS)]
     return split(unified(tables)) if tables else []
 
 

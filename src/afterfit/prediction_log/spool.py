@@ -19,7 +19,7 @@ from typing import Any
 
 from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import spool_file
-from afterfit.prediction_log.entries import BatchRecord, LogEntry, Outcome, together
+from afterfit.prediction_log.entries import BatchRecord, LogEntry, Outcome, batch_record_of
 from afterfit.prediction_log.spool_file import TABLES, UNFIT, FileLock, translate_errors
 
 EVERY = 0.05
@@ -30,10 +30,10 @@ MOST_BUFFERED = 100_000
 """Buffered entries that wait for a failing disk; further ones are refused with an error."""
 PATIENCE = 0.5
 """Seconds after which the buffered writer tries a failing disk again."""
-TOGETHER = 128
-"""Rows of one statement: the interpreter is given away once for all of them, not once for each."""
-MANY = 16
-"""Answers that follow each other from which they are one record."""
+ROWS_PER_STATEMENT = 128
+"""Rows that one statement writes: the interpreter is given away once for all of them, not once for each."""
+FEWEST_FOR_BATCH_RECORD = 16
+"""Answers of one version that follow each other are written as one record from so many on."""
 _forks = [0]
 """How many forks made this process from one that knew this module; asking the system each time would cost more.
 
@@ -333,8 +333,8 @@ def _statements(table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, 
         into = f"INSERT INTO {table} (id, {names}) SELECT coalesce(max(id), 0) + ?, {row} FROM {table}"  # noqa: S608
         bulks = _bulks(kind, some)
         statements += [(into, [bulk.size, *bulk.record()]) for bulk in bulks]
-        for start in range(0, 0 if bulks else len(some), TOGETHER):
-            part = some[start : start + TOGETHER]
+        for start in range(0, 0 if bulks else len(some), ROWS_PER_STATEMENT):
+            part = some[start : start + ROWS_PER_STATEMENT]
             into = f"INSERT INTO {table} ({names}) VALUES {', '.join([f'({row})'] * len(part))}"  # noqa: S608 - our names
             statements.append((into, list(chain.from_iterable(part))))
     return statements
@@ -349,5 +349,6 @@ def _bulks(kind: object, rows: Sequence[tuple[Any, ...]]) -> list[BatchRecord]:
     """Rows of a kind as records of many; none where they are to be written one by one."""
     if kind is BatchRecord:
         return [row for row in rows if isinstance(row, BatchRecord)]
-    made = together(rows) if type(kind) is tuple and len(rows) >= MANY else None
-    return [] if made is None else [made]
+    many = type(kind) is tuple and len(rows) >= FEWEST_FOR_BATCH_RECORD
+    batch_record = batch_record_of(rows) if many else None
+    return [] if batch_record is None else [batch_record]

@@ -14,16 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afterfit.errors import LogError
-from afterfit.prediction_log.entries import Record, ids_of, unbatch
+from afterfit.prediction_log.entries import LogEntry, Outcome, Record, ids_in_batch_record, unbatch
 
 ENDING = ".sqlite"
-TABLES = {
-    "answers": (
-        "prediction_id", "time", "version", "shadow", "key", "features", "prediction", "probability", "probabilities",
-        "lower", "upper", "confidence", "warnings", "error", "seconds",
-    ),
-    "outcomes": ("prediction_id", "key", "value", "time"),
-}  # fmt: skip
+TABLES: dict[str, tuple[str, ...]] = {"answers": LogEntry._fields, "outcomes": Outcome._fields}
+"""The columns of a new spool; one that an earlier release wrote may lack some, which are then read as NULL."""
 CREATE = (
     *(
         f"CREATE TABLE IF NOT EXISTS {name} (id INTEGER PRIMARY KEY, {', '.join(cols)})"
@@ -164,24 +159,28 @@ def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Ro
     return RowRange(done + 1, upto)
 
 
-def pieces(connection: sqlite3.Connection, table: str, some: RowRange, most: int) -> Iterator[list[Record]]:
-    """The rows of a range in their order, without their numbers, about so many at a time.
+def read_in_chunks(
+    connection: sqlite3.Connection, table: str, row_range: RowRange, chunk_size: int
+) -> Iterator[list[Record]]:
+    """The rows of a range in their order, without their numbers, in chunks of about so many rows.
 
-    Answers that were written together come one by one, and belong to the range that has their last number.
+    Answers that were written together come one by one, and belong to the range that has their last number. A column
+    that the spool lacks is None in every row.
     """
-    columns = ", ".join(TABLES[table])
+    existing = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
+    columns = ", ".join(name if name in existing else "NULL" for name in TABLES[table])
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
-    piece: list[Record] = []
-    for record in connection.execute(query, (some.first, some.last)):
-        piece += unbatch(record) if table == "answers" else [record]
-        if len(piece) >= most:
-            yield piece
-            piece = []
-    if piece:
-        yield piece
+    chunk: list[Record] = []
+    for record in connection.execute(query, (row_range.first, row_range.last)):
+        chunk += unbatch(record) if table == "answers" else [record]
+        if len(chunk) >= chunk_size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
-def passed(connection: sqlite3.Connection, table: str, upto: int) -> None:
+def mark_sealed(connection: sqlite3.Connection, table: str, upto: int) -> None:
     """Note that all rows up to one are sealed, in one transaction, and then remove them.
 
     The last row stays, unseen: SQLite numbers the next one after it, so that no number ever comes twice.
@@ -254,7 +253,7 @@ def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:
     left = set(ids) - known_ids
     if left:
         for (answers,) in connection.execute("SELECT prediction FROM answers WHERE prediction_id IS NULL"):
-            known_ids |= left & ids_of(answers)
+            known_ids |= left & ids_in_batch_record(answers)
     return known_ids
 
 
