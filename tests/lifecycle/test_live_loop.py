@@ -17,6 +17,7 @@ from afterfit.lifecycle import live_world
 from afterfit.lifecycle.promotion import PromotionRequest, gate_result, past_uses
 from afterfit.loop import history
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
+from afterfit.mlflow_store.decisions import Decision
 from afterfit.use_case import load_use_case
 from made_log import entry
 from made_loop import NOW, decisions, lived, policy, run_all, settings, table
@@ -202,7 +203,7 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(begun):
 
     config = settings(begun)
     train.command(config)
-    ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
+    ledger.record("changing", Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
     use_case = load_use_case(config)
     work = TaskRunner(History.of(use_case, live_world.rows_of(use_case), begun / "work"))
     (begun / "versions").mkdir()

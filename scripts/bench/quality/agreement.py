@@ -136,14 +136,14 @@ def begun(use_case: Any) -> None:
     """Train the first version on all rows whose outcome is known, none held out, and put it into production."""
     from afterfit import data
     from afterfit.lifecycle.training_run import choose, train_and_register
-    from afterfit.mlflow_store import ledger, tracking
+    from afterfit.mlflow_store import decisions, ledger, tracking
     from afterfit.model import packaging
 
     window = data.load(use_case)
     table = packaging.table(use_case, window, np.arange(len(window.frame)))
     with tracking.run(use_case.name, "train the first"):
         train_and_register(table, *choose(use_case, "", ""))
-    first = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
+    first = decisions.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
     ledger.record(use_case.name, first, 0)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.result import CommandResult
-from afterfit.mlflow_store import ledger
-from afterfit.mlflow_store.ledger import LedgerEntry
+from afterfit.mlflow_store import decisions, ledger
+from afterfit.mlflow_store.decisions import LedgerEntry
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
 from afterfit.use_case import UseCase, load_use_case
 
@@ -23,7 +23,7 @@ def command_for(use_case: UseCase, at: str = "") -> CommandResult:
     book = ledger.entries(use_case.name)
     if moment is not None:
         return _on(use_case.name, book, moment, repaired)
-    now = {alias: ledger.holder(book, alias) for alias in (STAGING, PRODUCTION)}
+    now = {alias: decisions.holder(book, alias) for alias in (STAGING, PRODUCTION)}
     lines = [*repaired, *(line for entry in book for line in told(entry))]
     lines += [] if book else [f"No decision about '{use_case.name}' is on record yet."]
     lines += [f"Now {alias}: {f'version {number}' if number else 'nothing'}." for alias, number in now.items()]

@@ -9,10 +9,10 @@ from afterfit.errors import SettingsError, StoreError
 from afterfit.lifecycle import promotion
 from afterfit.lifecycle.result import CommandResult
 from afterfit.lifecycle.smoke_test import SmokeTest, awkward_rows, try_server
-from afterfit.lifecycle.training_run import described as trained_lines
+from afterfit.lifecycle.training_run import describe as trained_lines
 from afterfit.lifecycle.training_run import load_table, train_and_register
 from afterfit.lifecycle.tuning_run import bounded, tune
-from afterfit.lifecycle.tuning_run import described as tuned_lines
+from afterfit.lifecycle.tuning_run import describe as tuned_lines
 from afterfit.mlflow_store import registry, tracking
 from afterfit.use_case import UseCase, load_use_case
 
@@ -60,7 +60,7 @@ def _rehearses(use_case: UseCase, asked: str) -> bool:
 def _promoted(use_case: UseCase, number: str) -> list[str]:
     lines: list[str] = []
     for target in (registry.STAGING, registry.PRODUCTION):
-        answer = promotion.promoted(use_case, registry.version(use_case.name, number), target)
+        answer = promotion.promote_version(use_case, registry.version(use_case.name, number), target)
         lines += answer.lines
         if answer.exit_code:
             break

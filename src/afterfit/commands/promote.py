@@ -5,7 +5,7 @@ from dataclasses import replace
 from afterfit.commands import console
 from afterfit.data.windows import parse_time
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.promotion import PromotionRequest, promoted
+from afterfit.lifecycle.promotion import PromotionRequest, promote_version
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
@@ -32,7 +32,7 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     candidate = registry.version(use_case.name, version)
     name = f"promote version {candidate.number} to {to}"
     with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
-        answer = promoted(use_case, candidate, to, asked)
+        answer = promote_version(use_case, candidate, to, asked)
         tracking.tags({f"afterfit.{key}": str(answer.data[key]) for key in ("version", "to", "previous", "decision")})
         tracking.note("```\n" + "\n".join(answer.lines) + "\n```")
         tracking.table(answer.data["findings"], "findings.json")

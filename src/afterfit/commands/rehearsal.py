@@ -20,7 +20,7 @@ from afterfit import data, prediction_log
 from afterfit.errors import StoreError
 from afterfit.lifecycle import live_loop, monitoring, promotion
 from afterfit.lifecycle.outcomes import load
-from afterfit.lifecycle.rollback import command_for
+from afterfit.lifecycle.rollback import roll_back
 from afterfit.lifecycle.smoke_test import free_port
 from afterfit.lifecycle.training_run import train_and_register
 from afterfit.mlflow_store import registry, tracking
@@ -166,7 +166,7 @@ def _post(connection: http.client.HTTPConnection, rows: list[dict[str, Any]]) ->
 
 
 def _stepped(use_case: UseCase, now: Any) -> list[str]:
-    answer = live_loop.stepped(use_case, "1mo", now, Path("steps") / use_case.name)
+    answer = live_loop.run_step(use_case, "1mo", now, Path("steps") / use_case.name)
     return list(answer.lines[:-1])  # the last one is for schedulers
 
 
@@ -175,7 +175,7 @@ def _refused(use_case: UseCase, table: Table) -> list[str]:
     with tracking.run(use_case.name, f"train {WRONG}"):
         result = train_and_register(table, WRONG, {})
     number = result.version.number if result.version else registry.LATEST
-    answer = promotion.promoted(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
+    answer = promotion.promote_version(use_case, registry.version(use_case.name, number), registry.PRODUCTION)
     return [line for line in answer.lines if not line.startswith("  +")]
 
 
@@ -184,4 +184,4 @@ def _back(use_case: UseCase, first: str) -> list[str]:
     current = registry.version(use_case.name, registry.PRODUCTION).number
     if current == first:
         return [f"Version {current} is still in production: there is nothing to roll back."]
-    return list(command_for(use_case, "Rehearsal: the way back is known before it is needed.", first).lines)
+    return list(roll_back(use_case, "Rehearsal: the way back is known before it is needed.", first).lines)

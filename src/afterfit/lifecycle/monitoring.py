@@ -82,7 +82,7 @@ def monitor_version(
     target = registry.version(use_case.name, version)
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     notes = [] if use_case.time else [NO_TIME.format(use_case.name)]
-    with tracking.joined(f"monitor {use_case.name} {target.number}"):
+    with tracking.join_run(f"monitor {use_case.name} {target.number}"):
         if refresh:
             looked = refreshed(use_case, data, refresh, now)
         else:

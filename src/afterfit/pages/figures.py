@@ -1,4 +1,4 @@
-"""Pictures and cards: what a person looks at in a run, drawn from out-of-fold predictions."""
+"""The pictures of a training or search run: curves, calibration, confusion, residuals, importances, trials."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from afterfit.model.bundle import Bundle
 from afterfit.performance.predictions import Predictions
 
 INK, ACCENT, FAINT = "#1f2933", "#0b6e99", "#c9d2da"
@@ -164,64 +163,3 @@ def history(values: Sequence[tuple[int, float, bool]], metric: str, *, greater_i
         axes.plot([n for n, _ in stopped], [v for _, v in stopped], "x", color=FAINT, label="stopped early")
     axes.legend(frameon=False, fontsize=8)
     return figure
-
-
-def card(bundle: Bundle) -> str:
-    """The model card in Markdown: what it answers, from what, how well, and what it has never seen."""
-    manifest, contract = bundle.manifest, bundle.scorer.contract
-    window = manifest.window
-    lines = [
-        f"# {manifest.name}",
-        "",
-        f"Predicts `{manifest.target}` ({manifest.task}) with `{manifest.builder}`.",
-        "",
-        f"Trained {manifest.created} on {int(window['rows']):,} rows"
-        + (f" from {window['start']} to {window['end']}" if window.get("start") else "")
-        + f" of {window['name']} (sha256 {str(window['sha256'])[:12]}…).",
-        "",
-        "## What to expect",
-        "",
-        "| metric | mean over folds | sd | next window, 90 % |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {_number(spread['mean'])} | {_number(spread['sd'])} | "
-            f"{_number(spread['low'])} to {_number(spread['high'])} |"
-            for name, spread in manifest.promise.items()
-        ),
-        "",
-        "## What a row looks like",
-        "",
-        "| column | kind | range or categories | missing in training |",
-        "|---|---|---|---|",
-        *(
-            f"| {_cell(column.name)} | {column.kind}{', required' if column.required else ''} | {_span(column)} | "
-            f"{column.missing_share:.1%} |"
-            for column in contract.columns
-        ),
-        "",
-        "A value outside this is answered with a warning; see `warnings` in each answer.",
-        "",
-        f"Bundle digest `{bundle.digest}`.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _span(column: Any) -> str:
-    if column.private:
-        return "private"
-    if column.kind == "category":
-        shown = ", ".join(_cell(text[:20]) for text in column.categories[:6])
-        more = len(column.categories) - 6
-        return f"{shown} and {more:,} more" if more > 0 else shown
-    if column.kind == "datetime":
-        return f"{column.earliest} to {column.latest}" if column.earliest else ""
-    return "" if column.low is None else f"{column.low:g} to {column.high:g}"
-
-
-def _cell(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
-
-
-def _number(value: float | None) -> str:
-    return "not defined" if value is None or not np.isfinite(value) else f"{value:.4g}"
