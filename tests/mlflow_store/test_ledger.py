@@ -233,13 +233,13 @@ def test_a_decision_costs_no_more_than_a_few_calls(monkeypatch):
 
 @pytest.mark.usefixtures("versions")
 def test_what_went_in_on_trial_before_there_was_a_word_for_it_is_shown_as_it_was():
-    from afterfit.commands.history import told
+    from afterfit.commands.history import decision_lines
 
     old = Decision("promotion", "HOLD", "1", "production", moves=True, forced=True, reason="On trial. It is newer.")
     ledger.record("sizes", old, 0)
     [entry] = ledger.entries("sizes")
     assert (entry.decision.verdict, entry.decision.forced, entry.counts) == ("HOLD", True, True)
-    assert "HOLD     - -> 1 · to production · forced  by " in told(entry)[0]
+    assert "HOLD     - -> 1 · to production · forced  by " in decision_lines(entry)[0]
 
 
 @pytest.mark.usefixtures("versions")

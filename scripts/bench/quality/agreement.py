@@ -79,7 +79,9 @@ def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) ->
     file.write_text(yaml.safe_dump(told), "utf-8")
     use_case = load_use_case(file)
     policies, length = {"own": use_case.policy}, history.window_length(options.every, use_case)
-    ranking, _, _ = backtesting.tried(use_case, policies, length, (options.start, options.end), folder / "models", 1)
+    ranking, _, _ = backtesting.run_policies(
+        use_case, policies, length, (options.start, options.end), folder / "models", 1
+    )
     seen = []
     for entry in ranking.stories[0].entries:
         made = None if entry.candidate is None else load(entry.candidate.folder).manifest

@@ -1,4 +1,4 @@
-"""Take production back to the version before, or to one that once was there, after checking that it still works."""
+"""Roll production back to the version before, or to another earlier one, after checking that it still works."""
 
 from dataclasses import replace
 

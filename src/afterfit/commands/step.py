@@ -1,4 +1,4 @@
-"""One turn of the loop, live: look at the next window, do what the policy says, and leave a mark after each stage."""
+"""One step of the live loop: look at the next window, do what the policy says, and mark each stage as done."""
 
 from datetime import datetime, timezone
 from pathlib import Path

@@ -23,7 +23,7 @@ from afterfit.mlflow_store import monitor_runs, registry, tracking
 from afterfit.mlflow_store.monitor_runs import MonitorRecord
 from afterfit.model.bundle import Bundle
 from afterfit.pages import monitor
-from afterfit.pages.monitor import Step, drift_words, quality_words, said, service_words
+from afterfit.pages.monitor import Step, drift_words, quality_words, service_words, value_words
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import UseCase
 
@@ -91,7 +91,7 @@ def monitor_version(
             read = monitored(use_case, bundle, data, period, now)
             looked, untimed = list(read.windows), read.counts.untimed
             notes += [*left_out, *([f"{untimed:,} rows have no time in '{period.time}'."] if untimed else [])]
-    lines = [line for window in looked for line in described(use_case, window.seen, short=len(looked) > 1)]
+    lines = [line for window in looked for line in describe(use_case, window.seen, short=len(looked) > 1)]
     words = [*lines, *notes, action_words(use_case, looked[-1].action)]
     if page is not None:
         page.write_text(page_of(use_case, looked[-1], notes), "utf-8")
@@ -213,11 +213,11 @@ def after_training(
 # What is said.
 
 
-def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> list[str]:
+def describe(use_case: UseCase, seen: Observation, *, short: bool = False) -> list[str]:
     """A window in a few lines, or in one."""
     main = use_case.primary_metric
     estimated, realised, promise = seen.estimated.get(main), seen.realised.get(main), seen.promise.get(main)
-    parts = [f"{main} estimated {said(estimated)}", f"realised {said(realised)}"]
+    parts = [f"{main} estimated {value_words(estimated)}", f"realised {value_words(realised)}"]
     if short:
         return [f"{seen.name}: {seen.rows:,} rows, {', '.join(parts)}; {drift_words(seen)}"]
     lines = [f"{use_case.name}, version {seen.version}, {seen.name}: {', '.join(parts)}."]
@@ -228,7 +228,7 @@ def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> l
     reasons = dict.fromkeys(value.reason for value in measured if value.reason)
     lines += [f"  {reason}" for reason in reasons]
     lines += [
-        f"  {name}: estimated {said(value)}, realised {said(seen.realised.get(name))}"
+        f"  {name}: estimated {value_words(value)}, realised {value_words(seen.realised.get(name))}"
         for name, value in seen.estimated.items()
         if name != main
     ]
@@ -257,7 +257,7 @@ def _page(
     use_case: UseCase, seen: Observation, action: Action, series: Sequence[RecordedWindow], notes: Sequence[str] = ()
 ) -> str:
     until = [old for old in series if seen.end is None or old.end is None or old.end <= seen.end]
-    first, *_ = described(use_case, seen)
+    first, *_ = describe(use_case, seen)
     lines = [first, outcomes_words(seen), action_words(use_case, action)]
     steps = [Step(old.name, old.metrics) for old in until]
     return monitor.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from afterfit import gate
 from afterfit.errors import BundleError
 from afterfit.gate import comparison_checks, version_checks
-from afterfit.gate.examination import policy
+from afterfit.gate.examination import limits_hash
 from afterfit.gate.inputs import GateInput, LoadedVersion, held_out
 from afterfit.gate.verdict import ComparisonUse, Finding, Verdict
 from afterfit.lifecycle.result import HOLD, REJECT, CommandResult
@@ -128,13 +128,13 @@ def make_decision(
         reason=request.reason if request.reason and moves else _reason_for(verdict, request),
         forced=forced,
         approval=approval,
-        policy=policy(use_case),
+        policy=limits_hash(use_case),
         digest=candidate.tags.get(registry.DIGEST, ""),
         window=verdict.window,
         stages=use_case.registry.stages,
         findings=verdict.to_dict()["findings"],
         page=decision_page(
-            candidate, current, to, result, rules=policy(use_case), forced=request.reason if forced else ""
+            candidate, current, to, result, rules=limits_hash(use_case), forced=request.reason if forced else ""
         ),
     )
 

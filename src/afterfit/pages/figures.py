@@ -14,16 +14,7 @@ from afterfit.performance.predictions import Predictions
 INK, ACCENT, FAINT = "#1f2933", "#0b6e99", "#c9d2da"
 MOST_BARS = 20
 MOST_POINTS = 5000
-
-
-def _axes(title: str, x: str, y: str, *, wide: float = 5.2, high: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(wide, high), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+Lines = Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
 def classification(y: npt.NDArray[Any], predictions: Predictions) -> dict[str, Figure]:
@@ -35,18 +26,71 @@ def classification(y: npt.NDArray[Any], predictions: Predictions) -> dict[str, F
     """
     classes, table = predictions.classes or (), np.asarray(predictions.probabilities)
     lines = {str(classes[k]): (y == k, table[:, k]) for k in ([1] if len(classes) == 2 else range(len(classes)))}
-    known = {label: line for label, line in lines.items() if 0 < line[0].sum() < len(y)}
+    curves = {label: line for label, line in lines.items() if 0 < line[0].sum() < len(y)}
     pictures = {"confusion": _confusion(y, predictions)}
-    if known:
+    if curves:
         pictures |= {
-            "roc": _roc(known),
-            "precision_recall": _precision_recall(known),
-            "calibration": _calibration(known),
+            "roc": _roc(curves),
+            "precision_recall": _precision_recall(curves),
+            "calibration": _calibration(curves),
         }
     return pictures
 
 
-Lines = Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+def regression(y: npt.NDArray[Any], predictions: Predictions) -> dict[str, Figure]:
+    """Predicted against true, and the residuals' distribution.
+
+    Args:
+        y: (n,) true numbers.
+        predictions: out-of-fold predictions for the same rows.
+    """
+    chosen = np.linspace(0, len(y) - 1, min(len(y), MOST_POINTS)).astype(int)
+    against, axes = _axes("Predicted against true, out of fold", "predicted", "true")
+    axes.scatter(predictions.prediction[chosen], y[chosen], s=5, alpha=0.35, color=ACCENT, linewidths=0)
+    ends = [float(predictions.prediction.min()), float(predictions.prediction.max())]
+    axes.plot(ends, ends, color=INK, linewidth=1)
+    spread, axes = _axes("Residuals, out of fold", "true minus predicted", "rows")
+    residuals = y - predictions.prediction
+    low, high = np.quantile(residuals, [0.005, 0.995])
+    axes.hist(np.clip(residuals, low, high), bins=60, color=ACCENT)
+    axes.axvline(0, color=INK, linewidth=1)
+    return {"predicted_against_true": against, "residuals": spread}
+
+
+def bars(title: str, x: str, sizes: Mapping[str, float], spreads: Mapping[str, float] | None = None) -> Figure:
+    """Horizontal bars, the largest at the top: importances of features or of search dimensions."""
+    ranked = sorted(sizes, key=lambda name: -sizes[name])[:MOST_BARS][::-1]
+    figure, axes = _axes(title, x, "", wide=6.2, high=1.2 + 0.26 * len(ranked))
+    errors = None if spreads is None else [spreads[name] for name in ranked]
+    axes.barh([name[:40] for name in ranked], [sizes[name] for name in ranked], xerr=errors, color=ACCENT, ecolor=INK)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    return figure
+
+
+def history(values: Sequence[tuple[int, float, bool]], metric: str, *, greater_is_better: bool) -> Figure:
+    """A search's trials in order, each as (number, value, pruned), and the best value so far."""
+    figure, axes = _axes("The search, trial by trial", "trial", metric)
+    finished = [(number, value) for number, value, pruned in values if not pruned]
+    stopped = [(number, value) for number, value, pruned in values if pruned]
+    best = np.maximum.accumulate if greater_is_better else np.minimum.accumulate
+    axes.step(
+        [n for n, _ in finished], best([v for _, v in finished]), where="post", color=INK, linewidth=1, label="best"
+    )
+    axes.plot([n for n, _ in finished], [v for _, v in finished], "o", color=ACCENT, label="finished")
+    if stopped:
+        axes.plot([n for n, _ in stopped], [v for _, v in stopped], "x", color=FAINT, label="stopped early")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _axes(title: str, x: str, y: str, *, wide: float = 5.2, high: float = 4.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(wide, high), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def _roc(lines: Lines) -> Figure:
@@ -116,50 +160,4 @@ def _confusion(y: npt.NDArray[Any], predictions: Predictions) -> Figure:
                 fontsize=8,
                 color="white" if dark else INK,
             )
-    return figure
-
-
-def regression(y: npt.NDArray[Any], predictions: Predictions) -> dict[str, Figure]:
-    """Predicted against true, and the residuals' distribution.
-
-    Args:
-        y: (n,) true numbers.
-        predictions: out-of-fold predictions for the same rows.
-    """
-    chosen = np.linspace(0, len(y) - 1, min(len(y), MOST_POINTS)).astype(int)
-    against, axes = _axes("Predicted against true, out of fold", "predicted", "true")
-    axes.scatter(predictions.prediction[chosen], y[chosen], s=5, alpha=0.35, color=ACCENT, linewidths=0)
-    ends = [float(predictions.prediction.min()), float(predictions.prediction.max())]
-    axes.plot(ends, ends, color=INK, linewidth=1)
-    spread, axes = _axes("Residuals, out of fold", "true minus predicted", "rows")
-    residuals = y - predictions.prediction
-    low, high = np.quantile(residuals, [0.005, 0.995])
-    axes.hist(np.clip(residuals, low, high), bins=60, color=ACCENT)
-    axes.axvline(0, color=INK, linewidth=1)
-    return {"predicted_against_true": against, "residuals": spread}
-
-
-def bars(title: str, x: str, sizes: Mapping[str, float], spreads: Mapping[str, float] | None = None) -> Figure:
-    """Horizontal bars, the largest first: importances of features or of search dimensions."""
-    ranked = sorted(sizes, key=lambda name: -sizes[name])[:MOST_BARS][::-1]
-    figure, axes = _axes(title, x, "", wide=6.2, high=1.2 + 0.26 * len(ranked))
-    errors = None if spreads is None else [spreads[name] for name in ranked]
-    axes.barh([name[:40] for name in ranked], [sizes[name] for name in ranked], xerr=errors, color=ACCENT, ecolor=INK)
-    axes.axvline(0, color=INK, linewidth=0.8)
-    return figure
-
-
-def history(values: Sequence[tuple[int, float, bool]], metric: str, *, greater_is_better: bool) -> Figure:
-    """A search's trials in order: (number, value, pruned), and the best so far."""
-    figure, axes = _axes("The search, trial by trial", "trial", metric)
-    finished = [(number, value) for number, value, pruned in values if not pruned]
-    stopped = [(number, value) for number, value, pruned in values if pruned]
-    best = np.maximum.accumulate if greater_is_better else np.minimum.accumulate
-    axes.step(
-        [n for n, _ in finished], best([v for _, v in finished]), where="post", color=INK, linewidth=1, label="best"
-    )
-    axes.plot([n for n, _ in finished], [v for _, v in finished], "o", color=ACCENT, label="finished")
-    if stopped:
-        axes.plot([n for n, _ in stopped], [v for _, v in stopped], "x", color=FAINT, label="stopped early")
-    axes.legend(frameon=False, fontsize=8)
     return figure
