@@ -71,7 +71,7 @@ def rehearse(config: str, use_case: UseCase, table: Table, place: Path) -> list[
     bundle = registry.load_bundle(champion)
     now = holdout.end + timedelta(hours=use_case.gate.label_delay_hours)
     period = monitoring.period_of(use_case, "", holdout.start, holdout.end)
-    windows = monitoring.monitored(use_case, bundle, "", period, now).windows
+    windows = monitoring.look_at_windows(use_case, bundle, "", period, now).windows
     lines += ["", *(line for window in windows for line in monitoring.describe(use_case, window.seen))]
     lines += ["", *_refuse_dummy(use_case, table)]  # while there are rows that neither was trained on
     lines += ["", *_take_step(use_case, now)]

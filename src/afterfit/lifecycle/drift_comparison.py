@@ -330,9 +330,11 @@ def headline(result: DriftComparison) -> str:
     if len(result.windows) == 1:
         name, report = result.windows[0]
         changed = sum(column.alarm for column in report.columns.values())
-        said = f"{changed} of {len(report.columns)} columns changed" if report.alarm else "nothing changed that matters"
+        words = (
+            f"{changed} of {len(report.columns)} columns changed" if report.alarm else "nothing changed that matters"
+        )
         verdict = "ALARM" if report.alarm else "No alarm"
-        return f"{verdict}: {said} in {report.rows:,} rows of {name} against {result.reference}."
+        return f"{verdict}: {words} in {report.rows:,} rows of {name} against {result.reference}."
     alarms = sum(report.alarm for _, report in result.windows)
     return f"{'ALARM' if alarms else 'No alarm'} in {alarms} of {len(result.windows)} windows of {against}."
 
