@@ -2,8 +2,8 @@
 
 import multiprocessing
 
-from afterfit.mlflow_store import ledger, registry, tracking
-from afterfit.mlflow_store.ledger import Decision
+from afterfit.mlflow_store import decisions, ledger, registry, tracking
+from afterfit.mlflow_store.decisions import Decision
 
 FORK = multiprocessing.get_context("fork")
 
@@ -27,7 +27,7 @@ def promotion(version, **more):
 def promote(version, **more):
     """Record it against what is in production now; gives the ledger's entry."""
     book = ledger.entries("sizes")
-    held = ledger.holder(book, "production")
+    held = decisions.holder(book, "production")
     return ledger.record("sizes", promotion(version, previous=held, **more), len(book))[0]
 
 
@@ -36,5 +36,5 @@ def consistent(name="sizes"):
     book = ledger.entries(name)
     assert [entry.number for entry in book] == list(range(1, len(book) + 1))
     assert {entry.state for entry in book} <= {"done", "abandoned"}
-    assert registry.aliases(name).get("production", "") == ledger.holder(book, "production")
+    assert registry.aliases(name).get("production", "") == decisions.holder(book, "production")
     return book

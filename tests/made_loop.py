@@ -17,6 +17,7 @@ from afterfit.loop.history import History
 from afterfit.loop.stepping import Recipe
 from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import ledger
+from afterfit.mlflow_store.decisions import Decision
 from afterfit.settings import Policy, TrainOn
 from afterfit.use_case import UseCase
 
@@ -102,7 +103,7 @@ def in_production(config):
     from afterfit.commands import train
 
     train.command(config)
-    decision = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
+    decision = Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
     ledger.record("changing", decision, 0)
 
 

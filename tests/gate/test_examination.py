@@ -306,5 +306,5 @@ def test_of_very_many_rows_a_sample_is_kept_that_any_other_table_would_keep_alik
 def test_the_policys_hash_changes_with_a_limit(made):
     case = made[0]
     stricter = case.model_copy(update={"gate": case.gate.model_copy(update={"larger": 2.0})})
-    assert examination.policy(case) != examination.policy(stricter)
-    assert examination.policy(case) == examination.policy(case.model_copy(update={"description": "another"}))
+    assert examination.limits_hash(case) != examination.limits_hash(stricter)
+    assert examination.limits_hash(case) == examination.limits_hash(case.model_copy(update={"description": "another"}))

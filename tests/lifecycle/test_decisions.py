@@ -91,10 +91,10 @@ def test_the_story_of_two_versions_is_told_by_the_ledger(sizes, command_line):
 def test_the_page_of_a_decision_names_no_times_where_there_is_no_time_column():
     found = GateResult(Verdict("PROMOTE", (), {"rows": 17_580, "start": "", "end": ""}), None)
     candidate = registry.Version("sizes", "2", "", "", {})
-    page = promotion.page(candidate, None, "production", found, rules="", forced="")
+    page = promotion.decision_page(candidate, None, "production", found, rules="", forced="")
     assert "Rows: 17,580.\n" in page
     found = GateResult(Verdict("PROMOTE", (), {"rows": 17_580, "start": "2024-01-01", "end": "2024-02-01"}), None)
-    page = promotion.page(candidate, None, "production", found, rules="", forced="")
+    page = promotion.decision_page(candidate, None, "production", found, rules="", forced="")
     assert "Rows: 17,580 from 2024-01-01 to 2024-02-01.\n" in page
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from afterfit.commands import loop as looping
 from afterfit.commands import step, train
-from afterfit.commands.history import told as told_of
+from afterfit.commands.history import decision_lines
 from afterfit.errors import SettingsError
 from afterfit.lifecycle import live_world
 from afterfit.lifecycle.promotion import PromotionRequest, gate_result, past_uses
 from afterfit.loop import history
 from afterfit.mlflow_store import ledger, monitor_runs, registry, step_journal
+from afterfit.mlflow_store.decisions import Decision
 from afterfit.use_case import load_use_case
 from made_log import entry
 from made_loop import NOW, decisions, lived, policy, run_all, settings, table
@@ -69,8 +70,8 @@ def test_what_goes_in_on_trial_is_called_so_everywhere_and_nobody_forced_it(begu
         run = mlflow.get_run(recorded.run_id)
         assert run.info.run_name == f"{number}. TRIAL 2 to {recorded.decision.alias}"
         assert mlflow.artifacts.load_text(f"runs:/{recorded.run_id}/decision.md").startswith("# TRIAL: version 2 to ")
-        assert "TRIAL" in told_of(recorded)[0]
-        assert "forced" not in told_of(recorded)[0]
+        assert "TRIAL" in decision_lines(recorded)[0]
+        assert "forced" not in decision_lines(recorded)[0]
     assert book[1].decision.reason.startswith("On trial. ")
     [page] = step_journal.pages("changing")
     assert (page.marks["verdict"], step_journal.read(page, live_world.VERDICT)["decision"]) == ("TRIAL", "TRIAL")
@@ -202,7 +203,7 @@ def test_a_roll_back_that_is_asked_for_twice_is_one_decision(begun):
 
     config = settings(begun)
     train.command(config)
-    ledger.record("changing", ledger.Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
+    ledger.record("changing", Decision("promotion", "PROMOTE", "2", "production", moves=True, previous="1"), 1)
     use_case = load_use_case(config)
     work = TaskRunner(History.of(use_case, live_world.rows_of(use_case), begun / "work"))
     (begun / "versions").mkdir()

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 import pytest
 
 from afterfit.errors import StoreError
-from afterfit.mlflow_store import ledger, lock, registry
-from afterfit.mlflow_store.ledger import Decision
+from afterfit.mlflow_store import decisions, ledger, lock, registry
+from afterfit.mlflow_store.decisions import Decision
 from made_ledger import FORK, consistent, make_versions, promote, promotion
 from waiting import PATIENCE
 
@@ -65,7 +65,8 @@ def decide(verdict, version, to="production", **more):
     """Record a decision that moves its alias where the verdict says so."""
     book = ledger.entries("sizes")
     moves = verdict in {"PROMOTE", "TRIAL"} or more.get("forced", False)
-    decision = Decision("promotion", verdict, str(version), to, moves=moves, previous=ledger.holder(book, to), **more)
+    previous = decisions.holder(book, to)
+    decision = Decision("promotion", verdict, str(version), to, moves=moves, previous=previous, **more)
     return ledger.record("sizes", decision, len(book))[0]
 
 
@@ -232,13 +233,13 @@ def test_a_decision_costs_no_more_than_a_few_calls(monkeypatch):
 
 @pytest.mark.usefixtures("versions")
 def test_what_went_in_on_trial_before_there_was_a_word_for_it_is_shown_as_it_was():
-    from afterfit.commands.history import told
+    from afterfit.commands.history import decision_lines
 
     old = Decision("promotion", "HOLD", "1", "production", moves=True, forced=True, reason="On trial. It is newer.")
     ledger.record("sizes", old, 0)
     [entry] = ledger.entries("sizes")
     assert (entry.decision.verdict, entry.decision.forced, entry.counts) == ("HOLD", True, True)
-    assert "HOLD     - -> 1 · to production · forced  by " in told(entry)[0]
+    assert "HOLD     - -> 1 · to production · forced  by " in decision_lines(entry)[0]
 
 
 @pytest.mark.usefixtures("versions")
@@ -246,9 +247,9 @@ def test_what_was_in_production_on_a_day_has_an_answer():
     start = datetime.now(timezone.utc)
     first, second = promote(1), promote(2)
     book = ledger.entries("sizes")
-    assert ledger.holder(book, "production", start) == ""
-    assert ledger.holder(book, "production", first.time) == "1"
-    assert ledger.holder(book, "production", second.time) == "2"
+    assert decisions.holder(book, "production", start) == ""
+    assert decisions.holder(book, "production", first.time) == "1"
+    assert decisions.holder(book, "production", second.time) == "2"
 
 
 @pytest.mark.usefixtures("versions")
@@ -282,7 +283,7 @@ def test_a_note_is_an_entry_that_moves_no_alias_and_repairs_none():
     entry = ledger.note("sizes", seen)
     assert (entry.number, entry.state, entry.decision.moves) == (2, "done", False)
     assert registry.aliases("sizes")["production"] == "2"
-    assert ledger.holder(ledger.entries("sizes"), "production") == "1"
+    assert decisions.holder(ledger.entries("sizes"), "production") == "1"
     with lock.locked("sizes.ledger-lock", "somebody"), pytest.raises(StoreError, match="somebody"):
         ledger.note("sizes", seen, patience=0.1)
     assert len(ledger.entries("sizes")) == 2
@@ -293,7 +294,7 @@ def test_an_alias_from_before_the_ledger_is_taken_over():
     registry.set_alias(registry.version("sizes", "4"), "production")
     (said,) = ledger.repair("sizes")
     assert "Version 4 held the alias 'production' before" in said
-    assert ledger.holder(consistent(), "production") == "4"
+    assert decisions.holder(consistent(), "production") == "4"
 
 
 @pytest.mark.usefixtures("versions")
@@ -304,7 +305,7 @@ def test_a_deleted_version_in_production_leaves_nothing_in_production():
     MlflowClient().delete_model_version("sizes", "1")
     (said,) = ledger.repair("sizes")
     assert "was deleted" in said
-    assert ledger.holder(consistent(), "production") == ""
+    assert decisions.holder(consistent(), "production") == ""
 
 
 @pytest.mark.usefixtures("versions")
@@ -391,15 +392,15 @@ def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_comman
     assert process.exitcode == -signal.SIGKILL
     said = ledger.repair("sizes")
     book = consistent()
-    assert ledger.holder(book, "production") in {"1", "2"}
+    assert decisions.holder(book, "production") in {"1", "2"}
     finished, undone = (any(one.startswith(word) for one in said) for word in ("Finished", "Undone"))
     assert finished == (len(book) == 2 and bool(book[-1].repaired) and book[-1].state == "done")
     assert undone == (len(book) == 2 and book[-1].state == "abandoned")
-    if ledger.holder(book, "production") == "2":
+    if decisions.holder(book, "production") == "2":
         assert statuses(1, 2) == ["replaced by 2", "in production"]
         assert "afterfit.replaced_by" not in registry.version("sizes", "2").tags
     promote(3)
-    assert ledger.holder(consistent(), "production") == "3"
+    assert decisions.holder(consistent(), "production") == "3"
 
 
 @pytest.mark.usefixtures("versions")
@@ -456,7 +457,7 @@ def test_of_eight_promotions_at_once_one_wins_and_the_others_name_it(versions, a
     (winner,) = [version for version, words in told.items() if words.startswith("True")]
     assert all(f"promotion of version {winner} " in words for version, words in told.items() if version != winner)
     book = consistent()
-    assert ledger.holder(book, "production") == str(winner)
+    assert decisions.holder(book, "production") == str(winner)
     assert len(book) == 9
 
 
@@ -525,7 +526,7 @@ def hold_and_die(name):
 
 
 def die_while_taking_over(name):
-    lock._leave = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    lock._delete_own = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     with lock.locked(name, "ana@home"):
         pass
 

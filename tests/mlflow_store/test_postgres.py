@@ -15,7 +15,7 @@ import pytest
 
 from afterfit.errors import StoreError
 from afterfit.lifecycle.smoke_test import free_port
-from afterfit.mlflow_store import ledger
+from afterfit.mlflow_store import decisions, ledger
 from made_ledger import FORK, consistent, make_versions, promote, promotion
 from waiting import PATIENCE, eventually
 
@@ -178,7 +178,7 @@ def test_of_several_promotions_over_rest_one_wins_and_the_others_name_it(version
     told = {number: (tmp_path / f"{number}.told").read_text() for number in range(2, 6)}
     (winner,) = [number for number, words in told.items() if words.startswith("True")]
     assert all(f"promotion of version {winner} " in words for number, words in told.items() if number != winner)
-    assert ledger.holder(consistent(), "production") == str(winner)
+    assert decisions.holder(consistent(), "production") == str(winner)
 
 
 def promote_while_it_goes_away(server, step, folder):
@@ -212,7 +212,7 @@ def test_a_server_that_goes_away_in_the_middle_is_a_sentence_and_what_was_begun_
     assert "cannot be reached" in (tmp_path / "said").read_text()
     said = ledger.repair("sizes")
     assert said[0].startswith(first)
-    assert ledger.holder(consistent(), "production") == ("1" if first == "Undone" else "2")
+    assert decisions.holder(consistent(), "production") == ("1" if first == "Undone" else "2")
 
 
 @pytest.mark.usefixtures("over_rest")

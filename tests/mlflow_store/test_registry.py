@@ -92,9 +92,9 @@ def test_a_version_is_found_by_a_fact_wherever_the_store_keeps_it():
     make_versions(2, "stepped")
     MlflowClient().set_model_version_tag("stepped", "1", "afterfit.step", "first")
     registry.tag(registry.version("stepped", "2"), {registry.STEP: "second"})
-    assert registry.tagged("stepped", "afterfit.step", "first").number == "1"
-    assert registry.tagged("stepped", "afterfit.step", "second").number == "2"
-    assert registry.tagged("stepped", "afterfit.step", "third") is None
+    assert registry.find_by_tag("stepped", "afterfit.step", "first").number == "1"
+    assert registry.find_by_tag("stepped", "afterfit.step", "second").number == "2"
+    assert registry.find_by_tag("stepped", "afterfit.step", "third") is None
 
 
 @pytest.mark.usefixtures("shared_store")

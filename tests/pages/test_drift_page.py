@@ -12,7 +12,15 @@ from afterfit.drift.binning import learn_number
 from afterfit.drift.profiles import Counts
 from afterfit.drift.reference import Reference, compare
 from afterfit.pages.charts import BARS, HIGH, heat_map, picture
-from afterfit.pages.drift import MOST_CARDS, MOST_QUIET_CARDS, Compared, in_short, metric_names, render, shown
+from afterfit.pages.drift import (
+    MOST_CARDS,
+    MOST_QUIET_CARDS,
+    DriftComparison,
+    metric_names,
+    one_line,
+    render,
+    safe_text,
+)
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -67,7 +75,7 @@ def page_of_profile(profiles, windows, current="a table"):
     measured = {name: Reference(profiles.features.measure(frame)) for name, frame in named.items()}
     reports = tuple((name, compare(profiles, one, 0.01)) for name, one in measured.items())
     first, *others = measured.values()
-    found = Compared(current, "another table", profiles, reports, sum(others, first), ("a note",))
+    found = DriftComparison(current, "another table", profiles, reports, sum(others, first), ("a note",))
     page = render(found)
     page.encode("utf-8")
     return page, Parsed(page), found
@@ -250,13 +258,13 @@ def test_metric_names_are_plain_bounded_and_each_its_own():
 
 
 def test_what_is_shown_has_its_control_characters_visible_and_is_cut():
-    assert shown("a\x00b\nc") == "a␀b␊c"
-    assert shown("x" * 100, 10) == "x" * 9 + "…"
-    assert shown("\u202ecba") == "\ufffdcba"
+    assert safe_text("a\x00b\nc") == "a␀b␊c"
+    assert safe_text("x" * 100, 10) == "x" * 9 + "…"
+    assert safe_text("\u202ecba") == "\ufffdcba"
 
 
 def test_a_window_in_short_names_its_largest_changes_first_and_counts_the_rest():
     now = flights(2_000, 6, warmer=25).assign(dest="LEX", flown=False, delay=500.0)
-    words = in_short(compare(PROFILES, Reference(PROFILES.features.measure(now)), 0.01))
+    words = one_line(compare(PROFILES, Reference(PROFILES.features.measure(now)), 0.01))
     assert words.startswith("ALARM  ")
     assert words.endswith("; 1 more")

@@ -88,18 +88,3 @@ def test_the_history_shows_the_best_so_far_without_those_that_were_stopped(great
     figure = figures.history(values, "auc", greater_is_better=greater)
     assert figure.axes[0].lines[0].get_ydata().tolist() == best
     drawn(figure)
-
-
-def test_the_card_says_what_was_learnt_and_hides_what_is_private(bundle):
-    card = figures.card(bundle)
-    assert "Predicts `late` (classification)" in card
-    assert "| carrier | category | AA, BB, CC |" in card
-    assert "| secret | category | private |" in card
-    assert "x7" not in card
-    assert "| seats | integer | 5" in card
-    assert bundle.digest in card
-
-
-def test_odd_names_do_not_break_the_cards_table():
-    assert figures._cell("a|b\n`c` <d>") == "a\\|b 'c' &lt;d>"
-    assert figures._number(None) == figures._number(float("nan")) == "not defined"

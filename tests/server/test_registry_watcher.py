@@ -8,7 +8,7 @@ import pytest
 
 from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry, tracking
-from afterfit.mlflow_store.ledger import Decision
+from afterfit.mlflow_store.decisions import Decision
 from afterfit.mlflow_store.registry import DIGEST, LOADER
 from afterfit.server import registry_watcher, supervisor
 from afterfit.server import registry_watcher as copies

@@ -79,7 +79,9 @@ def replayed(told: dict[str, Any], options: argparse.Namespace, folder: Path) ->
     file.write_text(yaml.safe_dump(told), "utf-8")
     use_case = load_use_case(file)
     policies, length = {"own": use_case.policy}, history.window_length(options.every, use_case)
-    ranking, _, _ = backtesting.tried(use_case, policies, length, (options.start, options.end), folder / "models", 1)
+    ranking, _, _ = backtesting.run_policies(
+        use_case, policies, length, (options.start, options.end), folder / "models", 1
+    )
     seen = []
     for entry in ranking.stories[0].entries:
         made = None if entry.candidate is None else load(entry.candidate.folder).manifest
@@ -136,14 +138,14 @@ def begun(use_case: Any) -> None:
     """Train the first version on all rows whose outcome is known, none held out, and put it into production."""
     from afterfit import data
     from afterfit.lifecycle.training_run import choose, train_and_register
-    from afterfit.mlflow_store import ledger, tracking
+    from afterfit.mlflow_store import decisions, ledger, tracking
     from afterfit.model import packaging
 
     window = data.load(use_case)
     table = packaging.table(use_case, window, np.arange(len(window.frame)))
     with tracking.run(use_case.name, "train the first"):
         train_and_register(table, *choose(use_case, "", ""))
-    first = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
+    first = decisions.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
     ledger.record(use_case.name, first, 0)
 
 

@@ -50,11 +50,11 @@ def disconnect() -> None:
 
 
 def promote(version: int, seen: int | None = None):
-    from afterfit.mlflow_store import ledger
+    from afterfit.mlflow_store import decisions, ledger
 
     book = ledger.entries(NAME)
-    held = ledger.holder(book, "production")
-    decision = ledger.Decision(
+    held = decisions.holder(book, "production")
+    decision = decisions.Decision(
         "promotion", "PROMOTE", str(version), "production", moves=True, previous=held, page="A page."
     )
     return ledger.record(NAME, decision, len(book) if seen is None else seen)[0]
@@ -62,10 +62,10 @@ def promote(version: int, seen: int | None = None):
 
 def faults() -> list[str]:
     """What is wrong with ledger and alias; nothing, where all is well."""
-    from afterfit.mlflow_store import ledger, registry
+    from afterfit.mlflow_store import decisions, ledger, registry
 
     book = ledger.entries(NAME)
-    actual, recorded = registry.aliases(NAME).get("production", ""), ledger.holder(book, "production")
+    actual, recorded = registry.aliases(NAME).get("production", ""), decisions.holder(book, "production")
     found = [] if actual == recorded else [f"alias at {actual}, ledger says {recorded}"]
     found += [f"decision {entry.number} is {entry.state}" for entry in book if entry.state in {"writing", "intended"}]
     if [entry.number for entry in book] != list(range(1, len(book) + 1)):

@@ -66,10 +66,10 @@ def made(folder: Path, windows: int) -> str:
 def begin(config: str) -> None:
     """Put a first version into production."""
     from afterfit.commands import train
-    from afterfit.mlflow_store import ledger
+    from afterfit.mlflow_store import decisions, ledger
 
     train.command(config)
-    decision = ledger.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
+    decision = decisions.Decision("promotion", "PROMOTE", "1", "production", moves=True, page="The first.")
     ledger.record(NAME, decision, 0)
 
 
@@ -99,7 +99,7 @@ def faults(folder: Path) -> list[str]:
     """What is wrong; nothing, where all is well."""
     from mlflow import MlflowClient
 
-    from afterfit.mlflow_store import ledger, registry, step_journal
+    from afterfit.mlflow_store import decisions, ledger, registry, step_journal
 
     pages, book = step_journal.pages(NAME), ledger.entries(NAME)
     found = [f"window {page.window} is not done" for page in pages if not page.done]
@@ -108,11 +108,11 @@ def faults(folder: Path) -> list[str]:
     if ends[:-1] != starts[1:]:
         found.append("windows do not follow each other")
     versions = MlflowClient().search_model_versions(f"name = '{NAME}'")
-    steps = Counter(registry.unfolded(one.tags).get(registry.STEP) for one in versions)
+    steps = Counter(registry.unfold_tags(one.tags).get(registry.STEP) for one in versions)
     found += [f"{count} versions of step {run}" for run, count in steps.items() if run and count > 1]
     decided = Counter((one.decision.version, one.decision.alias) for one in book if one.state == "done")
     found += [f"{count} decisions on version {v} for {alias}" for (v, alias), count in decided.items() if count > 1]
-    if registry.aliases(NAME).get("production") != ledger.holder(book, "production"):
+    if registry.aliases(NAME).get("production") != decisions.holder(book, "production"):
         found.append("production is not where the ledger says")
     note = folder / "alarms.jsonl"
     sent = [json.loads(line)["id"] for line in note.read_text("utf-8").splitlines() if line] if note.exists() else []

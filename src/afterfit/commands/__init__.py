@@ -1,4 +1,4 @@
-"""One module an entry point: options in, a call of the wings below, lines and data out.
+"""One module for each entry point: it reads options, calls the wings below, and gives lines and data.
 
-A command never measures or judges anything by itself. Words: docs/glossary.md.
+A command never measures or judges anything itself. Words: docs/glossary.md.
 """

@@ -1,4 +1,4 @@
-"""Try policies on a use case's own history, rank them, and recommend one; every policy is a nested run."""
+"""Try policies on a use case's own history, rank them, and recommend one; each policy is a nested run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Compare a table, whole or by windows, with what a version was trained on, another table, or a saved profile."""
+"""Compare a table, whole or by windows, with a version's training rows, another table, or a saved profile."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     """Compare windows with a reference; see scripts/compare_drift.py for the options."""
     use_case = load_use_case(config) if config else None
     if use_case is None and not data:
-        raise SettingsError("Without --config there is no source of its own: name the table with --data.")
+        raise SettingsError("Without --config there is no source: name the table with --data.")
     places = [files.check_writable(Path(path)) if path else None for path in (page, save)]
     period = WindowSplitter(
         WindowLength.parse(every),

@@ -1,4 +1,4 @@
-"""What every command shares: options in, lines and JSON out, errors as sentences with the exit code of their kind."""
+"""Shared by all commands: parse options, print lines, write JSON, and turn errors into sentences and exit codes."""
 
 import argparse
 import json
@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from afterfit.lifecycle.result import CommandResult
 
 INTERRUPTED = 130
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # a server that goes away in the middle is reported within seconds; MLflow's own 7 retries take minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # threads that wait for each other sleep: on a busy machine spinning makes a fit of 1 s take 14
+    "OMP_WAIT_POLICY": "passive",
+}
 
 
 def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None = None) -> int:
     """Parse the options, call the command of that name with them, print its answer; gives the exit code.
 
-    The command's module is imported only then, so that `--help` and wrong options answer at once.
+    The command's module is imported only after parsing, so that `--help` and wrong options answer at once.
 
     `--json PATH` is added to every command: the answer as data, written whole or not at all.
     """
@@ -60,27 +70,15 @@ def whole(text: str) -> int:
 
 
 def yes(text: str) -> bool:
-    """A yes or no, in the words that people and MLflow use."""
+    """Whether a text means yes, in the words that people and MLflow use; empty means no."""
     word = text.strip().lower()
     if word not in {"true", "yes", "1", "false", "no", "0", ""}:
         raise SettingsError(f"'{text}' must be true or false.")
     return word in {"true", "yes", "1"}
 
 
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # a server that goes away in the middle is reported within seconds; MLflow's own 7 retries take minutes
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # threads that wait for each other sleep: on a busy machine spinning makes a fit of 1 s take 14
-    "OMP_WAIT_POLICY": "passive",
-}
-
-
 def settle() -> None:
-    """Defaults of the process, before anything heavy is imported: quiet libraries, threads that give way."""
+    """Set defaults of the process, before heavy imports: quiet libraries, and threads that do not spin."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if not sys.warnoptions:
@@ -88,7 +86,7 @@ def settle() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Stop, with time to end the runs: `mlflow run` sends SIGTERM right after Ctrl-C, which must not cut that short.
+    """Stop, but leave time to end the runs: `mlflow run` sends SIGTERM right after Ctrl-C, which is ignored here.
 
     A second Ctrl-C still stops at once.
     """
@@ -102,20 +100,20 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came up where Python cannot raise, such as in a weak reference's callback, is tried again."""
+    """Ignore an interrupt where Python cannot raise, such as in a weak reference's callback: it is tried again."""
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
 
 
 def _insist() -> None:
-    """Look again in a second: libraries that were interrupted in a callback may have swallowed the first try."""
+    """Interrupt again in a second: a library that was in a callback may have swallowed the first interrupt."""
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, _interrupt_again)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
 
 
 def _interrupt_again(signum: int, frame: FrameType | None) -> None:
-    """Interrupt once more, unless the interrupt is on its way out already and runs are being ended."""
+    """Interrupt once more, unless an interrupt is being handled already and runs are being ended."""
     del signum, frame
     _insist()
     handled = sys.exc_info()[1]
@@ -153,7 +151,7 @@ def _write_json(place: Path | None, data: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     """The same with null for what JSON has no number for: nan and the infinities."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value

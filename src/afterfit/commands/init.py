@@ -1,4 +1,4 @@
-"""Look at a table and write the settings file of a use case for it, with the reason for every decision."""
+"""Read a table and write a settings file of a use case for it, with the reason for every choice."""
 
 import os
 import re
@@ -19,8 +19,8 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
         raise SettingsError(
             f"'{place}' exists already and is not overwritten: give another name with --out, or delete it."
         )
-    named = name or _name(data)
-    if named != _plain(named):
+    model_name = name or _name(data)
+    if model_name != _plain(model_name):
         raise SettingsError(
             f"--name '{name}' cannot name a model: letters, digits, '-', '_' and '.', at most 80 and a letter or digit "
             f"at both ends. '{_plain(name)}' would do."
@@ -28,13 +28,13 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     table = read(Source(path=data), Path.cwd())
     remote = "://" in data
     path = data if remote else os.path.relpath(Path(data).expanduser().resolve(), place.resolve().parent)
-    written = draft(table, name=named, path=path, target=target, time=time or None)
-    files.check_writable(place).write_text(written.text, "utf-8")
+    settings = draft(table, name=model_name, path=path, target=target, time=time or None)
+    files.check_writable(place).write_text(settings.text, "utf-8")
     lines = [f"Wrote {place} for {len(table):,} rows and {len(table.columns)} columns of {data}."]
-    lines += [f"  {note.column or 'the table'}: {note.decision} ({note.reason})" for note in written.notes]
-    then = f"mlflow run . --env-manager local --experiment-name {named} -P config={place}"
-    lines.append(f"Look it over, then: {then}")
-    notes = [{"column": note.column, "decision": note.decision, "reason": note.reason} for note in written.notes]
+    lines += [f"  {note.column or 'the table'}: {note.decision} ({note.reason})" for note in settings.notes]
+    next_command = f"mlflow run . --env-manager local --experiment-name {model_name} -P config={place}"
+    lines.append(f"Look it over, then: {next_command}")
+    notes = [{"column": note.column, "decision": note.decision, "reason": note.reason} for note in settings.notes]
     return CommandResult(
         tuple(lines), {"out": str(place), "rows": len(table), "columns": len(table.columns), "notes": notes}
     )
@@ -45,5 +45,5 @@ def _name(path: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """What of a text can name a registered model and an experiment."""
+    """The text without the characters that a registered model's or an experiment's name may not have."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")[:80] or "usecase"

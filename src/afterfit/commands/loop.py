@@ -1,4 +1,4 @@
-"""Steps for ever: as many as are due, then a pause."""
+"""Take steps for ever: all that are due, then a pause, and again."""
 
 import sys
 import time
@@ -14,33 +14,33 @@ IDLE = frozenset({"nothing is due", "busy"})
 
 def command(config: str, every: str = "1h", folder: str = "steps", rounds: int = 0) -> CommandResult:
     """Step whenever a window is over; see scripts/loop.py for the options."""
-    pause = seconds(every)
+    pause = parse_seconds(every)
     taken, looks = 0, 0
     while True:
         looks += 1
-        taken += caught_up(config, folder)
+        taken += take_due_steps(config, folder)
         if rounds and looks >= rounds:
             return CommandResult((f"{taken} steps in {looks} looks.",), {"steps": taken, "looks": looks})
         time.sleep(pause)
 
 
-def seconds(every: str) -> float:
+def parse_seconds(every: str) -> float:
     """A length of time such as 15min, 1h or 1d, in seconds.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: the text is no length of time.
     """
     try:
-        found = pd.Timedelta(every.strip()).total_seconds()
+        length = pd.Timedelta(every.strip()).total_seconds()
     except ValueError:
-        found = 0.0
-    if not found > 0:
+        length = 0.0
+    if not length > 0:
         raise SettingsError(f"--every '{every}' must be a length of time, such as 15min, 1h or 1d.")
-    return float(found)
+    return float(length)
 
 
-def caught_up(config: str, folder: str) -> int:
-    """Take the steps that are due; a store that is away for once is said, and does not end the loop."""
+def take_due_steps(config: str, folder: str) -> int:
+    """Take the steps that are due; gives how many. If the store is away, a message says so, and the loop goes on."""
     taken = 0
     while True:
         try:

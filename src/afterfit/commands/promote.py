@@ -1,11 +1,11 @@
-"""Judge a version, record the decision in the ledger, and move it to staging or production where it may go."""
+"""Judge a version, record the decision in the ledger, and move the alias if the version may have it."""
 
 from dataclasses import replace
 
 from afterfit.commands import console
 from afterfit.data.windows import parse_time
 from afterfit.errors import SettingsError
-from afterfit.lifecycle.promotion import PromotionRequest, promoted
+from afterfit.lifecycle.promotion import PromotionRequest, promote_version
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
@@ -28,11 +28,11 @@ def command(  # noqa: PLR0917 - the options of the command line, by name
     overrides = console.yes(force)
     if overrides and not reason.strip():
         raise SettingsError('--force needs a reason for those who read the ledger later: --reason "…".')
-    asked = PromotionRequest(parse_time(start, "--start"), parse_time(end, "--end"), overrides, reason.strip())
+    request = PromotionRequest(parse_time(start, "--start"), parse_time(end, "--end"), overrides, reason.strip())
     candidate = registry.version(use_case.name, version)
     name = f"promote version {candidate.number} to {to}"
     with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
-        answer = promoted(use_case, candidate, to, asked)
+        answer = promote_version(use_case, candidate, to, request)
         tracking.tags({f"afterfit.{key}": str(answer.data[key]) for key in ("version", "to", "previous", "decision")})
         tracking.note("```\n" + "\n".join(answer.lines) + "\n```")
         tracking.table(answer.data["findings"], "findings.json")

@@ -1,4 +1,4 @@
-"""Score a source in batches to a Parquet file; with the target there, also say how good the answers are."""
+"""Score a source in batches into a Parquet file; if the source has the target, also measure the predictions."""
 
 from pathlib import Path
 

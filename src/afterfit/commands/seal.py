@@ -1,4 +1,4 @@
-"""Seal what processes that are gone left in the prediction log; join small parts, remove old days."""
+"""Seal what ended processes have left in the prediction log; join small parts, and remove old days."""
 
 from datetime import datetime, timezone
 
@@ -10,18 +10,18 @@ from afterfit.use_case import load_use_case
 def command(config: str, folder: str = "") -> CommandResult:
     """Seal; see scripts/seal.py for the options."""
     log = prediction_log.required(load_use_case(config), folder)
-    done = prediction_log.seal(log)
+    counts = prediction_log.seal(log)
     joined, removed = prediction_log.tidy(log, datetime.now(timezone.utc))
-    sealed = f"{done.answers:,} answers and {done.outcomes:,} outcomes of {done.spools:,} processes that are gone"
-    lines = [f"Sealed {sealed} into {done.parts:,} parts in {log.store.address}."]
+    sealed = f"{counts.answers:,} answers and {counts.outcomes:,} outcomes of {counts.spools:,} processes that are gone"
+    lines = [f"Sealed {sealed} into {counts.parts:,} parts in {log.store.address}."]
     lines += [f"Joined {joined:,} small parts of past days."] * bool(joined)
     lines += [f"Removed {removed:,} parts of days older than {log.keep_days} days."] * bool(removed)
     data = {
         "use_case": log.use_case,
-        "answers": done.answers,
-        "outcomes": done.outcomes,
-        "parts": done.parts,
-        "spools": done.spools,
+        "answers": counts.answers,
+        "outcomes": counts.outcomes,
+        "parts": counts.parts,
+        "spools": counts.spools,
         "joined": joined,
         "removed": removed,
     }

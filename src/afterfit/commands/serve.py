@@ -1,4 +1,4 @@
-"""Serve the version that holds an alias over HTTP, and follow the alias, until a signal says to stop."""
+"""Serve the version that holds an alias over HTTP, and follow the alias, until a signal stops it."""
 
 import os
 import sys
@@ -43,26 +43,26 @@ def command(
             "A shadow answers into the prediction log: name one with --log, or log.folder in the settings."
         )
 
-    def told(address: str, seconds: float) -> None:
-        kept = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"
+    def announce(address: str, seconds: float) -> None:
+        log_words = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"
         what = f"{use_case.name}@{plan.alias}" if plan.alias else f"{use_case.name} from {model}"
-        sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {kept}.\n")
+        sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {log_words}.\n")
         sys.stderr.flush()
 
-    Supervisor(plan, host, int(port), int(workers), told).run()
+    Supervisor(plan, host, int(port), int(workers), announce).run()
 
     from afterfit import prediction_log  # noqa: PLC0415 - the server's processes start sooner without it
 
     place = prediction_log.log_of(use_case)
-    lines = ("Stopped.",) if place is None else ("Stopped.", _sealed(place))
+    lines = ("Stopped.",) if place is None else ("Stopped.", _seal(place))
     return CommandResult(lines, {"use_case": use_case.name, "alias": plan.alias, "model": model})
 
 
-def _sealed(place: "PredictionLog") -> str:
+def _seal(log: "PredictionLog") -> str:
     from afterfit import prediction_log  # noqa: PLC0415 - as above
 
     try:
-        done = prediction_log.seal(place)
+        counts = prediction_log.seal(log)
     except AfterfitError as error:
         return f"The log was not sealed, which the next sealing makes up for: {error}"
-    return f"Sealed {done.answers:,} answers and {done.outcomes:,} outcomes in {place.store.address}."
+    return f"Sealed {counts.answers:,} answers and {counts.outcomes:,} outcomes in {log.store.address}."

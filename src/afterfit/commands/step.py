@@ -1,11 +1,11 @@
-"""One turn of the loop, live: look at the next window, do what the policy says, and leave a mark after each stage."""
+"""One step of the live loop: look at the next window, do what the policy says, and mark each stage as done."""
 
 from datetime import datetime, timezone
 from pathlib import Path
 
 from afterfit.data.windows import parse_time
 from afterfit.errors import BusyError
-from afterfit.lifecycle.live_loop import LEASE, _said, stepped
+from afterfit.lifecycle.live_loop import LEASE, run_step, step_result
 from afterfit.lifecycle.result import CommandResult
 from afterfit.loop.history import delayed
 from afterfit.mlflow_store import ledger, tracking
@@ -20,6 +20,6 @@ def command(config: str, every: str = "", now: str = "", folder: str = "steps") 
     tracking.check_reachable()
     try:
         with locked(f"{use_case.name}.step-lock", ledger.actor(), patience=0.0, lease=LEASE):
-            return stepped(use_case, every, clock, Path(folder) / use_case.name)
+            return run_step(use_case, every, clock, Path(folder) / use_case.name)
     except BusyError as error:
-        return _said(use_case, "", "busy", [f"Another step is at work: {error}"])
+        return step_result(use_case, "", "busy", [f"Another step is at work: {error}"])

@@ -1,4 +1,4 @@
-"""Search a use case's candidates; every trial is a nested run, the parent carries the best and the pictures."""
+"""Search a use case's candidates; each trial is a nested run, and the parent run has the best one and the pictures."""
 
 from pathlib import Path
 

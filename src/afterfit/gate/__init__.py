@@ -1,6 +1,6 @@
-"""Whether a version may go in: findings about it, their limits, and the verdict that they come to.
+"""Whether a version may go into production: findings about it, their limits, and the verdict that follows.
 
-It never moves an alias and never writes anything down. Words: docs/glossary.md.
+This wing never moves an alias and never records anything. Words: docs/glossary.md.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Findings of the gate about two versions compared: the rows that judge them, and what these say of the two."""
+"""Findings of the gate about the comparison of two versions: whether the rows may judge them, and what they show."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,19 +8,19 @@ from afterfit.performance.paired_comparison import Comparison, SliceComparison
 
 
 def enough_rows(rows: int, smallest: int, window: str, *, fold: bool = False) -> Finding:
-    """There are enough rows to judge the two on.
+    """There are enough rows to compare the two versions on.
 
     Args:
-        rows: how many.
+        rows: how many there are.
         smallest: how many are needed.
-        window: which, in words.
-        fold: they are of the candidate's last fold, and so among its training rows.
+        window: which rows, in words.
+        fold: whether they are of the candidate's last fold, and so among its training rows.
     """
-    held = f"{rows:,} rows ({window}) of its last fold" if fold else f"{rows:,} held-out rows ({window})"
+    count_words = f"{rows:,} rows ({window}) of its last fold" if fold else f"{rows:,} held-out rows ({window})"
     whose = "that come after the champion's training" if fold else "that no compared version was trained on"
     if rows >= smallest:
-        return Finding("held_out_rows", "pass", f"{held} {whose}.", rows, smallest, n=rows)
-    sentence = f"Only {held} {whose}; {smallest:,} are needed."
+        return Finding("held_out_rows", "pass", f"{count_words} {whose}.", rows, smallest, n=rows)
+    sentence = f"Only {count_words} {whose}; {smallest:,} are needed."
     return Finding("held_out_rows", "unsure", sentence, rows, smallest, n=rows)
 
 
@@ -35,9 +35,9 @@ def beats_dummy(
 ) -> Finding:
     """The candidate is better than the dummy, which gives every row the same answer.
 
-    Surely better passes. What is not even better on these rows fails, sure or not: this bar is low. Where the champion
-    does not surely beat the dummy on these rows either, the world is another one than both have learnt: then the bar
-    says nothing, and to stay with the champion for that would be to stay with it for ever.
+    If the interval is above 0, it passes. If it is not even better on these rows, it fails, since this is easy to
+    reach. If the champion does not surely beat the dummy on these rows either, the data have changed since both were
+    trained: then the check says nothing. To keep the champion for that reason would be to keep it for ever.
 
     Args:
         metric: its name.
@@ -51,8 +51,8 @@ def beats_dummy(
         outcome: Outcome = "pass"
     else:
         outcome = "fail" if interval[1] < 0 or difference <= 0 else "unsure"
-    said = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
-    sentence = f"{said} the dummy: difference {_difference(metric, difference, interval, confidence)}."
+    words = {"pass": "It beats", "fail": "It does not beat", "unsure": "The rows cannot tell whether it beats"}[outcome]
+    sentence = f"{words} the dummy: difference {_difference_words(metric, difference, interval, confidence)}."
     if outcome != "pass" and champion is not None and champion[0] <= 0:
         outcome = "not applicable"
         sentence += " The champion does not surely beat it on these rows either."
@@ -84,13 +84,13 @@ def not_worse(
         outcome: Outcome = "pass"
     else:
         outcome = "fail" if interval[1] < -tolerance else "unsure"
-    said = {
+    words = {
         "pass": f"It is not worse than version {champion}",
         "fail": f"It is worse than version {champion}",
         "unsure": f"The rows cannot tell whether it is worse than version {champion}",
     }[outcome]
-    shown = _difference(metric, difference, interval, confidence)
-    sentence = f"{said}: difference {shown}; a loss of {tolerance:g} is tolerated."
+    difference_words = _difference_words(metric, difference, interval, confidence)
+    sentence = f"{words}: difference {difference_words}; a loss of {tolerance:g} is tolerated."
     return Finding("not_worse", outcome, sentence, difference, -tolerance, interval, n)
 
 
@@ -98,20 +98,29 @@ def primary(comparison: Comparison, champion: str, require: Literal["better", "n
     """The metric that decides: the candidate is better than the champion, or at least not worse.
 
     Superiority asks that the whole interval lies above the margin, non-inferiority that it lies above the negative
-    tolerance (Wellek 2010). What is known to be no better is no reason to change production: that fails.
+    tolerance (Wellek 2010). A candidate that is known to be no better fails: it is no reason to change production.
     """
-    found = comparison
     if require == "not_worse":
-        bounds = {"tolerance": found.tolerance, "n": found.n, "champion": champion, "confidence": found.confidence}
-        return not_worse(found.metric, found.difference, found.interval, **bounds)  # type: ignore[arg-type]
+        bounds = {
+            "tolerance": comparison.tolerance,
+            "n": comparison.n,
+            "champion": champion,
+            "confidence": comparison.confidence,
+        }
+        return not_worse(comparison.metric, comparison.difference, comparison.interval, **bounds)  # type: ignore[arg-type]
     outcomes: dict[str, Outcome] = {"better": "pass", "inconclusive": "unsure"}
     words = {"better": "better", "worse": "worse", "equivalent": "as good", "inconclusive": "not settled"}
-    sentence = f"Version {champion} has {found.champion:.4f} {found.metric}, it has {found.candidate:.4f}: "
-    sentence += f"{words[found.outcome]}, by {_spanned(found)}; more than {found.margin:+.4g} is asked for."
-    outcome = outcomes.get(found.outcome, "fail")
-    if outcome == "unsure" and found.labels_needed is not None:
-        sentence += f" About {found.labels_needed:,} more outcomes would settle it."
-    return Finding("better", outcome, sentence, found.difference, found.margin, found.interval, found.n)
+    sentence = (
+        f"Version {champion} has {comparison.champion:.4f} {comparison.metric}, it has {comparison.candidate:.4f}: "
+    )
+    sentence += f"{words[comparison.outcome]}, by {_interval_words(comparison)}; "
+    sentence += f"more than {comparison.margin:+.4g} is asked for."
+    outcome = outcomes.get(comparison.outcome, "fail")
+    if outcome == "unsure" and comparison.labels_needed is not None:
+        sentence += f" About {comparison.labels_needed:,} more outcomes would settle it."
+    return Finding(
+        "better", outcome, sentence, comparison.difference, comparison.margin, comparison.interval, comparison.n
+    )
 
 
 def guardrail(comparison: Comparison) -> Finding:
@@ -119,43 +128,54 @@ def guardrail(comparison: Comparison) -> Finding:
 
     All guardrails must pass, so that each is tested at the full confidence (intersection-union test, Berger 1982).
     """
-    found = comparison
-    outcome: Outcome = "pass" if found.not_worse else "fail" if found.outcome == "worse" else "unsure"
-    said = {"pass": "is not worse", "fail": "is worse", "unsure": "may be worse"}[outcome]
-    sentence = f"{found.metric} {said}: {_spanned(found)}; a loss of {found.tolerance:g} is tolerated."
+    outcome: Outcome = "pass" if comparison.not_worse else "fail" if comparison.outcome == "worse" else "unsure"
+    words = {"pass": "is not worse", "fail": "is worse", "unsure": "may be worse"}[outcome]
+    sentence = (
+        f"{comparison.metric} {words}: {_interval_words(comparison)}; a loss of {comparison.tolerance:g} is tolerated."
+    )
     return Finding(
-        f"guardrail_{found.metric}", outcome, sentence, found.difference, -found.tolerance, found.interval, found.n
+        f"guardrail_{comparison.metric}",
+        outcome,
+        sentence,
+        comparison.difference,
+        -comparison.tolerance,
+        comparison.interval,
+        comparison.n,
     )
 
 
 def slices(compared: Sequence[SliceComparison]) -> Finding:
     """No slice is known to be worse by more than its tolerance, at a confidence that holds for all together.
 
-    A slice that is too small to tell does not hold a promotion back; how many those are is said.
+    A slice with too few rows to tell does not prevent a promotion; the finding says how many such slices there are.
     """
     if not compared:
         return Finding("slices", "not applicable", "The use case names no slices, or none has rows enough.")
-    worse = [one for one in compared if one.comparison.outcome == "worse"]
-    unsure = sum(not one.comparison.not_worse for one in compared) - len(worse)
-    worst = min(compared, key=lambda one: one.comparison.difference)
-    told = f"{len(compared)} slices, {unsure} of them too small to tell"
+    worse = [slice_ for slice_ in compared if slice_.comparison.outcome == "worse"]
+    unsure = sum(not slice_.comparison.not_worse for slice_ in compared) - len(worse)
+    worst = min(compared, key=lambda slice_: slice_.comparison.difference)
+    counts = f"{len(compared)} slices, {unsure} of them too small to tell"
     value, limit = worst.comparison.difference, -worst.comparison.tolerance
     if not worse:
-        return Finding("slices", "pass", f"No slice is known to be worse ({told}).", value, limit, n=len(compared))
-    named = "; ".join(f"{one.column} {one.value}: {_spanned(one.comparison)}" for one in worse[:5])
-    sentence = f"It is worse for {named} ({told}; a loss of {-limit:g} is tolerated)."
+        return Finding("slices", "pass", f"No slice is known to be worse ({counts}).", value, limit, n=len(compared))
+    examples = "; ".join(
+        f"{slice_.column} {slice_.value}: {_interval_words(slice_.comparison)}" for slice_ in worse[:5]
+    )
+    sentence = f"It is worse for {examples} ({counts}; a loss of {-limit:g} is tolerated)."
     return Finding("slices", "fail", sentence, value, limit, worst.comparison.interval, len(compared))
 
 
 def value(comparison: Comparison, unit: str) -> Finding:
-    """Value in money, a row: it must not be known to be lower than the champion's by more than is tolerated."""
-    found = comparison
-    outcome: Outcome = "fail" if found.outcome == "worse" else "pass"
+    """Value in money for each row: it fails if it is known to be lower than the champion's by more than tolerated."""
+    outcome: Outcome = "fail" if comparison.outcome == "worse" else "pass"
     sentence = (
-        f"It is worth {found.candidate:+.4g} {unit} a row, the champion {found.champion:+.4g}: {_spanned(found)}, "
-        f"{found.difference * found.n:+,.0f} {unit} over {found.n:,} rows."
+        f"It is worth {comparison.candidate:+.4g} {unit} a row, the champion {comparison.champion:+.4g}: "
+        f"{_interval_words(comparison)}, "
+        f"{comparison.difference * comparison.n:+,.0f} {unit} over {comparison.n:,} rows."
     )
-    return Finding("value", outcome, sentence, found.difference, -found.tolerance, found.interval, found.n)
+    return Finding(
+        "value", outcome, sentence, comparison.difference, -comparison.tolerance, comparison.interval, comparison.n
+    )
 
 
 def another_version(candidate: str, champion: str, same_digest: bool) -> Finding:  # noqa: FBT001 - a fact, not an option
@@ -187,7 +207,7 @@ def champion_does_not_load(champion: str, reason: str) -> Finding:
 
 
 def outside_training(inside: int, young: int, rows: int, *, fold: bool = False) -> Finding:
-    """Rows inside a training window (of a fold's rows: inside the champion's), or with young outcomes, are left out."""
+    """How many rows are left out: inside a training window (by fold: the champion's), or with incomplete outcomes."""
     where = "inside the champion's training window" if fold else "inside a training window"
     sentence = f"{rows:,} rows are used; {inside:,} {where} and {young:,} with young outcomes are not."
     return Finding("rows_used", "pass", sentence, float(inside + young), n=rows)
@@ -202,10 +222,10 @@ def none_seen(seen: int, rows: int, who: str) -> Finding:
 
 
 def judged_by_fold(rows: int, seen_by_champion: int | None) -> Finding:
-    """The candidate was trained on these rows; a fit of its recipe that had not seen them answers for it.
+    """The candidate was trained on these rows; a fit of its recipe that had not seen them answers in its place.
 
     Args:
-        rows: how many.
+        rows: how many there are.
         seen_by_champion: how many of them the champion was trained on; None without a champion.
     """
     never = "; the champion never saw them" if seen_by_champion == 0 else ""
@@ -214,7 +234,7 @@ def judged_by_fold(rows: int, seen_by_champion: int | None) -> Finding:
 
 
 def fresh(use: int, confidence: float) -> Finding:
-    """How often these rows were used for gates, and what that costs."""
+    """How often these rows judged other candidates before, and what confidence is left for this comparison."""
     if use == 1:
         return Finding("fresh_rows", "pass", "These rows were used for no other gate.", 1.0)
     before = "once" if use == 2 else f"{use - 1} times"
@@ -222,10 +242,10 @@ def fresh(use: int, confidence: float) -> Finding:
     return Finding("fresh_rows", "pass", sentence, float(use))
 
 
-def _difference(metric: str, difference: float, interval: tuple[float, float], confidence: float) -> str:
+def _difference_words(metric: str, difference: float, interval: tuple[float, float], confidence: float) -> str:
     return f"{difference:+.4f} {metric} ({100 * confidence:.4g} % interval {interval[0]:+.4f} to {interval[1]:+.4f})"
 
 
-def _spanned(found: Comparison) -> str:
-    low, high = found.interval
-    return f"{found.difference:+.4f} ({100 * found.confidence:.4g} % interval {low:+.4f} to {high:+.4f})"
+def _interval_words(comparison: Comparison) -> str:
+    low, high = comparison.interval
+    return f"{comparison.difference:+.4f} ({100 * comparison.confidence:.4g} % interval {low:+.4f} to {high:+.4f})"

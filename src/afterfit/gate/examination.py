@@ -24,8 +24,8 @@ SLICE_RESAMPLES = 500
 
 
 def examine(case: GateInput) -> Iterator[Finding]:
-    """Every finding about a candidate whose bundle was loaded; none stops the others."""
-    bundle, held, settings = case.candidate.bundle, case.held, case.use_case.gate
+    """Every finding about a candidate whose bundle was loaded; a failed check does not stop the others."""
+    bundle, rows, settings = case.candidate.bundle, case.held, case.use_case.gate
     yield version_checks.loads(bundle.digest)
     yield version_checks.example_answered([bundle.answer(row) for row in bundle.example])
     if case.champion is None:
@@ -33,110 +33,17 @@ def examine(case: GateInput) -> Iterator[Finding]:
     else:
         same = bundle.digest == case.champion.bundle.digest
         yield comparison_checks.another_version(case.candidate.number, case.champion.number, same)
-    yield comparison_checks.enough_rows(len(held.y), settings.smallest_holdout, held.name, fold=case.by_fold)
-    yield comparison_checks.outside_training(held.inside, held.young, len(held.y), fold=case.by_fold)
-    if len(held.y):
-        yield from _unseen(case)
+    yield comparison_checks.enough_rows(len(rows.y), settings.smallest_holdout, rows.name, fold=case.by_fold)
+    yield comparison_checks.outside_training(rows.inside, rows.young, len(rows.y), fold=case.by_fold)
+    if len(rows.y):
+        yield from _training_rows(case)
         yield from _reference(case)
         yield from _answers(case)
     yield from version_checks.costs(case.candidate, case.champion, larger=settings.larger, slower=settings.slower)
 
 
-def _unseen(case: GateInput) -> Iterator[Finding]:
-    """Whether either was trained on the rows."""
-    marks = data.row_fingerprints(case.use_case, case.held.frame)
-    champion = None if case.champion is None else int(np.isin(marks, case.champion.bundle.rows).sum())
-    if case.by_fold:
-        yield comparison_checks.judged_by_fold(len(marks), champion)
-    else:
-        seen = int(np.isin(marks, case.candidate.bundle.rows).sum())
-        yield comparison_checks.none_seen(seen, len(marks), "candidate")
-    if champion is not None:
-        yield comparison_checks.none_seen(champion, len(marks), "champion")
-
-
-def _reference(case: GateInput) -> Iterator[Finding]:
-    """How far the rows lie from what either was trained on."""
-    if case.champion is None:
-        return
-    frame = clear_missing_marks(case.held.frame, case.use_case.columns.missing_marks)
-    profiles = [one.bundle.profile for one in (case.candidate, case.champion)]
-    ours, theirs = ({} if one is None else distances(one, one.measure(frame)) for one in profiles)
-    yield version_checks.reference_as_close(ours, theirs, case.use_case.gate.farther, len(frame))
-
-
-def _answers(case: GateInput) -> Iterator[Finding]:
-    held = case.held
-    checked, ours = case.candidate.bundle.scorer.score(held.frame)
-    ours = ours if case.unseen is None else case.unseen
-    good = ~checked.bad
-    yield version_checks.answers_all(int(checked.bad.sum()), len(held.y))
-    undefined = good & ~ours.finite
-    yield version_checks.finite(int(undefined.sum()), int(good.sum()))
-    keep = good & ~undefined
-    theirs = None
-    if case.champion is not None:
-        their_checked, theirs = case.champion.bundle.scorer.score(held.frame)
-        keep &= ~their_checked.bad & theirs.finite
-        theirs = theirs.take(keep)
-    if keep.any():
-        yield from _compared(case, held.take(keep), ours.take(keep), theirs)
-
-
-def _compared(case: GateInput, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
-    yield version_checks.varies(robustness.constant(ours), len(held.y))
-    number = 1 if case.use is None else verdict.uses(case.past, case.use)
-    confidence = verdict.confidence_left(case.use_case.gate.confidence, number)
-    yield comparison_checks.fresh(number, confidence)
-    yield _beats_dummy(case, held, ours, theirs, confidence)
-    yield from _calibrated(case, held, ours, theirs)
-    if theirs is not None:
-        yield from _against_champion(case, held, PairedAnswers(held.y, ours, theirs, held.times), confidence)
-    yield version_checks.not_robust_here() if case.by_fold else _robust(case, held)
-
-
-def _beats_dummy(
-    case: GateInput, held: HeldOut, ours: Predictions, theirs: Predictions | None, confidence: float
-) -> Finding:
-    settings = {"confidence": confidence, "seed": case.use_case.seed}
-    constant = case.candidate.bundle.scorer.constant(len(held.y))
-    found = PairedAnswers(held.y, ours, constant, held.times).compared(case.metric, **settings)
-    beside = None
-    if theirs is not None and found.interval[0] <= 0:
-        beside = PairedAnswers(held.y, theirs, constant, held.times).compared(case.metric, **settings).interval
-    return comparison_checks.beats_dummy(
-        found.metric, found.difference, found.interval, found.n, confidence=confidence, champion=beside
-    )
-
-
-def _against_champion(case: GateInput, held: HeldOut, both: PairedAnswers, confidence: float) -> Iterator[Finding]:
-    champion = case.champion.number if case.champion else ""
-    settings, common = case.use_case.gate, {"confidence": confidence, "seed": case.use_case.seed}
-    margin, tolerance = _margins(case, held)
-    require = settings.require if case.to == "production" else "not_worse"
-    found = both.compared(case.metric, margin=margin, tolerance=tolerance, **common)
-    yield comparison_checks.other_answers(found.identical, champion, found.n)
-    yield comparison_checks.primary(found, champion, require)
-    for name, allowed in settings.guardrails.items():
-        yield comparison_checks.guardrail(both.compared(metric(name), tolerance=allowed, **common))
-    yield _slices(case, held, both, found)
-    value = case.use_case.metrics.value
-    money = value_metric(value, both.candidate.classes)
-    if money is not None:
-        worth = both.compared(money, tolerance=settings.value_tolerance, **common)
-        yield comparison_checks.value(worth, value.unit if value else "")
-
-
-def _margins(case: GateInput, held: HeldOut) -> tuple[float, float]:
-    """Margin and tolerance in the metric's unit; "auto" is measured once for both."""
-    asked = (case.use_case.gate.margin, case.use_case.gate.tolerance)
-    measured = equal_models_spread(case, held) if "auto" in asked else 0.0
-    margin, tolerance = (measured if one == "auto" else float(one) for one in asked)
-    return margin, tolerance
-
-
-def equal_models_spread(case: GateInput, held: HeldOut) -> float:
-    """How far two fits of the champion's recipe differ on these rows, by their seeds alone."""
+def equal_models_spread(case: GateInput, rows: HeldOut) -> float:
+    """How far two fits of the champion's recipe differ on these rows, where only their seeds differ."""
     assert case.champion is not None  # noqa: S101 - for the reader; the caller has looked
     bundle, use_case = case.champion.bundle, case.use_case
     window = bundle.manifest.window
@@ -149,49 +56,165 @@ def equal_models_spread(case: GateInput, held: HeldOut) -> float:
     frame = frame.reset_index(drop=True)
     classes = bundle.scorer.classes
     problem = prepare(use_case, frame, data.encode_target(use_case, frame[use_case.target], classes or ()), classes)
-    return robustness.equal_models_spread(bundle, problem, held, case.metric)
+    return robustness.equal_models_spread(bundle, problem, rows, case.metric)
 
 
-def _slices(case: GateInput, held: HeldOut, both: PairedAnswers, whole: Comparison) -> Finding:
-    settings, named = case.use_case.gate, list(case.use_case.metrics.slices)
-    if not named:
+def limits_hash(use_case: UseCase) -> str:
+    """The hash of the limits in force: the settings of the gate and of the metrics."""
+    return verdict.policy_hash(
+        {"gate": use_case.gate.model_dump(mode="json"), "metrics": use_case.metrics.model_dump(mode="json")}
+    )
+
+
+def _training_rows(case: GateInput) -> Iterator[Finding]:
+    """Whether candidate or champion was trained on the rows."""
+    fingerprints = data.row_fingerprints(case.use_case, case.held.frame)
+    champion_seen = None if case.champion is None else int(np.isin(fingerprints, case.champion.bundle.rows).sum())
+    if case.by_fold:
+        yield comparison_checks.judged_by_fold(len(fingerprints), champion_seen)
+    else:
+        candidate_seen = int(np.isin(fingerprints, case.candidate.bundle.rows).sum())
+        yield comparison_checks.none_seen(candidate_seen, len(fingerprints), "candidate")
+    if champion_seen is not None:
+        yield comparison_checks.none_seen(champion_seen, len(fingerprints), "champion")
+
+
+def _reference(case: GateInput) -> Iterator[Finding]:
+    """How far the rows lie from the training rows of candidate and champion."""
+    if case.champion is None:
+        return
+    frame = clear_missing_marks(case.held.frame, case.use_case.columns.missing_marks)
+    profiles = [version.bundle.profile for version in (case.candidate, case.champion)]
+    candidate_distances, champion_distances = (
+        {} if profile is None else distances(profile, profile.measure(frame)) for profile in profiles
+    )
+    yield version_checks.reference_as_close(
+        candidate_distances, champion_distances, case.use_case.gate.farther, len(frame)
+    )
+
+
+def _answers(case: GateInput) -> Iterator[Finding]:
+    rows = case.held
+    checked, candidate_predictions = case.candidate.bundle.scorer.score(rows.frame)
+    candidate_predictions = candidate_predictions if case.unseen is None else case.unseen
+    answered = ~checked.bad
+    yield version_checks.answers_all(int(checked.bad.sum()), len(rows.y))
+    undefined = answered & ~candidate_predictions.finite
+    yield version_checks.finite(int(undefined.sum()), int(answered.sum()))
+    keep = answered & ~undefined
+    champion_predictions = None
+    if case.champion is not None:
+        champion_checked, champion_predictions = case.champion.bundle.scorer.score(rows.frame)
+        keep &= ~champion_checked.bad & champion_predictions.finite
+        champion_predictions = champion_predictions.take(keep)
+    if keep.any():
+        yield from _comparisons(case, rows.take(keep), candidate_predictions.take(keep), champion_predictions)
+
+
+def _comparisons(
+    case: GateInput, rows: HeldOut, candidate_predictions: Predictions, champion_predictions: Predictions | None
+) -> Iterator[Finding]:
+    yield version_checks.varies(robustness.constant(candidate_predictions), len(rows.y))
+    use = 1 if case.use is None else verdict.uses(case.past, case.use)
+    confidence = verdict.confidence_left(case.use_case.gate.confidence, use)
+    yield comparison_checks.fresh(use, confidence)
+    yield _beats_dummy(case, rows, candidate_predictions, champion_predictions, confidence)
+    yield from _calibrated(case, rows, candidate_predictions, champion_predictions)
+    if champion_predictions is not None:
+        yield from _against_champion(
+            case, rows, PairedAnswers(rows.y, candidate_predictions, champion_predictions, rows.times), confidence
+        )
+    yield version_checks.not_robust_here() if case.by_fold else _robust(case, rows)
+
+
+def _beats_dummy(
+    case: GateInput,
+    rows: HeldOut,
+    candidate_predictions: Predictions,
+    champion_predictions: Predictions | None,
+    confidence: float,
+) -> Finding:
+    settings = {"confidence": confidence, "seed": case.use_case.seed}
+    constant = case.candidate.bundle.scorer.constant(len(rows.y))
+    comparison = PairedAnswers(rows.y, candidate_predictions, constant, rows.times).compared(case.metric, **settings)
+    champion_interval = None
+    if champion_predictions is not None and comparison.interval[0] <= 0:
+        champion_interval = (
+            PairedAnswers(rows.y, champion_predictions, constant, rows.times).compared(case.metric, **settings).interval
+        )
+    return comparison_checks.beats_dummy(
+        comparison.metric,
+        comparison.difference,
+        comparison.interval,
+        comparison.n,
+        confidence=confidence,
+        champion=champion_interval,
+    )
+
+
+def _against_champion(case: GateInput, rows: HeldOut, answers: PairedAnswers, confidence: float) -> Iterator[Finding]:
+    champion = case.champion.number if case.champion else ""
+    settings, common = case.use_case.gate, {"confidence": confidence, "seed": case.use_case.seed}
+    margin, tolerance = _margins(case, rows)
+    require = settings.require if case.to == "production" else "not_worse"
+    primary = answers.compared(case.metric, margin=margin, tolerance=tolerance, **common)
+    yield comparison_checks.other_answers(primary.identical, champion, primary.n)
+    yield comparison_checks.primary(primary, champion, require)
+    for name, allowed in settings.guardrails.items():
+        yield comparison_checks.guardrail(answers.compared(metric(name), tolerance=allowed, **common))
+    yield _slices(case, rows, answers, primary)
+    value = case.use_case.metrics.value
+    money = value_metric(value, answers.candidate.classes)
+    if money is not None:
+        comparison = answers.compared(money, tolerance=settings.value_tolerance, **common)
+        yield comparison_checks.value(comparison, value.unit if value else "")
+
+
+def _margins(case: GateInput, rows: HeldOut) -> tuple[float, float]:
+    """Margin and tolerance in the metric's unit; "auto" is measured once for both."""
+    limits = (case.use_case.gate.margin, case.use_case.gate.tolerance)
+    spread = equal_models_spread(case, rows) if "auto" in limits else 0.0
+    margin, tolerance = (spread if limit == "auto" else float(limit) for limit in limits)
+    return margin, tolerance
+
+
+def _slices(case: GateInput, rows: HeldOut, answers: PairedAnswers, whole: Comparison) -> Finding:
+    settings, columns = case.use_case.gate, list(case.use_case.metrics.slices)
+    if not columns:
         return comparison_checks.slices(())
-    asked = settings.slice_tolerance
-    found = compare_slices(
-        held.y,
-        both.champion,
-        both.candidate,
-        held.frame[named],
+    tolerance = settings.slice_tolerance
+    comparisons = compare_slices(
+        rows.y,
+        answers.champion,
+        answers.candidate,
+        rows.frame[columns],
         metric=case.metric,
-        blocks=held.times,
+        blocks=rows.times,
         smallest=case.use_case.metrics.smallest_slice,
-        tolerance=SLICE_TOLERANCE * whole.tolerance if asked is None else asked,
+        tolerance=SLICE_TOLERANCE * whole.tolerance if tolerance is None else tolerance,
         confidence=whole.confidence,
         resamples=SLICE_RESAMPLES,
         seed=case.use_case.seed,
     )
-    return comparison_checks.slices(found)
+    return comparison_checks.slices(comparisons)
 
 
-def _calibrated(case: GateInput, held: HeldOut, ours: Predictions, theirs: Predictions | None) -> Iterator[Finding]:
-    error, chance = calibration_error(held.y, ours)
-    beside = None if theirs is None else calibration_error(held.y, theirs)[0]
+def _calibrated(
+    case: GateInput, rows: HeldOut, candidate_predictions: Predictions, champion_predictions: Predictions | None
+) -> Iterator[Finding]:
+    error, chance = calibration_error(rows.y, candidate_predictions)
+    champion_error = None if champion_predictions is None else calibration_error(rows.y, champion_predictions)[0]
     if np.isfinite(error):
-        yield version_checks.calibrated(error, chance, case.use_case.gate.calibration_error, beside, len(held.y))
+        yield version_checks.calibrated(
+            error, chance, case.use_case.gate.calibration_error, champion_error, len(rows.y)
+        )
 
 
-def _robust(case: GateInput, held: HeldOut) -> Finding:
-    rows = np.arange(len(held.y))
-    if len(rows) > DAMAGED_ROWS:
-        rows = np.sort(np.random.default_rng(case.use_case.seed).choice(rows, DAMAGED_ROWS, replace=False))
+def _robust(case: GateInput, rows: HeldOut) -> Finding:
+    positions = np.arange(len(rows.y))
+    if len(positions) > DAMAGED_ROWS:
+        positions = np.sort(np.random.default_rng(case.use_case.seed).choice(positions, DAMAGED_ROWS, replace=False))
     champion = None if case.champion is None else case.champion.bundle.scorer
-    frame = held.frame.iloc[rows].reset_index(drop=True)
-    found = robustness.falls(case.candidate.bundle.scorer, champion, frame, held.y[rows], case.metric)
-    return version_checks.robust(found, case.metric.name, case.use_case.gate.fall_allowed, len(rows))
-
-
-def policy(use_case: UseCase) -> str:
-    """The hash of the limits in force: the gate's settings and the metrics that they speak of."""
-    return verdict.policy_hash(
-        {"gate": use_case.gate.model_dump(mode="json"), "metrics": use_case.metrics.model_dump(mode="json")}
-    )
+    frame = rows.frame.iloc[positions].reset_index(drop=True)
+    falls = robustness.falls(case.candidate.bundle.scorer, champion, frame, rows.y[positions], case.metric)
+    return version_checks.robust(falls, case.metric.name, case.use_case.gate.fall_allowed, len(positions))

@@ -1,4 +1,4 @@
-"""What a gate is given: two loaded versions, and the rows that may judge them."""
+"""The input of the gate: two loaded versions, and the rows that may judge them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class HeldOut:
     """Rows that may judge versions, in order of time, and how many were left out.
 
     Attributes:
-        frame: (n rows) as they come.
+        frame: (n rows) as the source gives them.
         y: (n,) outcomes as class indices or numbers.
-        times: (n,) their times, or None.
+        times: (n,) times of the rows; None without a time column.
         inside: rows left out because a training window holds them.
         young: rows left out because their outcomes are not complete.
     """
@@ -51,10 +51,12 @@ class HeldOut:
 
     def window(self, use_case: UseCase) -> dict[str, Any]:
         """What the ledger keeps of these rows."""
-        marks = data.row_fingerprints(use_case, self.frame) if len(self.y) else np.empty(0, dtype=np.uint64)
-        timed = self.times is not None and len(self.times) > 0
-        ends = [pd.Timestamp(self.times[i]).isoformat() if timed and self.times is not None else "" for i in (0, -1)]
-        digest = hashlib.sha256(marks.astype("<u8").tobytes()).hexdigest()
+        fingerprints = data.row_fingerprints(use_case, self.frame) if len(self.y) else np.empty(0, dtype=np.uint64)
+        has_times = self.times is not None and len(self.times) > 0
+        ends = [
+            pd.Timestamp(self.times[i]).isoformat() if has_times and self.times is not None else "" for i in (0, -1)
+        ]
+        digest = hashlib.sha256(fingerprints.astype("<u8").tobytes()).hexdigest()
         return {"rows": len(self.y), "start": ends[0], "end": ends[1], "sha256": digest[:32]}
 
 
@@ -73,13 +75,13 @@ class GateInput:
 
     Attributes:
         use_case: its limits.
-        candidate: wants in.
-        champion: is in production; None where nothing is.
-        to: staging or production.
+        candidate: the version that is to be promoted.
+        champion: the version in production; None where there is none.
+        to: the alias: staging or production.
         held: the rows.
         past: comparisons of earlier gates.
-        unseen: the candidate's answers for the rows by its last fold's fit, which had not seen them, where it was
-            trained on them; None where it was not.
+        unseen: where the candidate was trained on these rows: the predictions of its last fold's fit, which had not
+            seen them. None where it was not trained on them.
     """
 
     use_case: UseCase
@@ -124,13 +126,13 @@ def held_out(
     end: datetime | None = None,
     now: datetime | None = None,
 ) -> HeldOut:
-    """The rows that may judge these versions: of the asked window, after all training, with complete outcomes.
+    """The rows that may judge these versions: in the window, after the training of all, with complete outcomes.
 
     Args:
         use_case: its source, split and gate.
         bundles: the versions; targets are encoded as the first one's classes.
-        start: from here (included); what the use case says where both ends are None.
-        end: to here (excluded).
+        start: start of the window (included). Where start and end are None, the use case's own window is taken.
+        end: end of the window (excluded).
         now: the time (UTC, without a zone) from which `label_delay_hours` counts back.
     """
     period = use_case.gate.window or use_case.split.holdout
@@ -139,23 +141,11 @@ def held_out(
     loaded = data.load(use_case, start=start, end=end)
     frame = loaded.frame
     if start is None and end is None:
-        _, rows = data.split(use_case, frame)
-        frame = frame.iloc[rows].reset_index(drop=True)
+        _, positions = data.split(use_case, frame)
+        frame = frame.iloc[positions].reset_index(drop=True)
     y = data.encode_target(use_case, frame[use_case.target], bundles[0].scorer.classes or ())
-    held = HeldOut(frame, y, frame[use_case.time].to_numpy() if use_case.time else None)
-    return _usable(held, [bundle.manifest.window["end"] for bundle in bundles], use_case, now)
-
-
-def _usable(held: HeldOut, ends: Sequence[str | None], use_case: UseCase, now: datetime | None) -> HeldOut:
-    if held.times is None:
-        return held
-    known = [end for end in ends if end]
-    after = held.times > np.datetime64(max(known)) if known else np.ones(len(held.times), dtype=np.bool_)
-    old = np.ones(len(held.times), dtype=np.bool_)
-    if now is not None:
-        old = held.times <= np.datetime64(now - timedelta(hours=use_case.gate.label_delay_hours))
-    kept = held.take(after & old)
-    return HeldOut(kept.frame, kept.y, kept.times, int((~after).sum()), int((after & ~old).sum()))
+    rows = HeldOut(frame, y, frame[use_case.time].to_numpy() if use_case.time else None)
+    return _usable(rows, [bundle.manifest.window["end"] for bundle in bundles], use_case, now)
 
 
 def by_last_fold(
@@ -165,28 +155,42 @@ def by_last_fold(
     rows: HeldOut,
     past: Sequence[ComparisonUse] = (),
 ) -> GateInput:
-    """A candidate that was trained on everything up to now, of which no other rows can tell anything yet.
+    """The input for a candidate that was trained on all rows up to now, so that no held-out rows exist yet.
 
-    It is judged for production on the rows of its last fold that come after the champion's training, by the answers
-    of the fold's fit. What they tell is what its recipe did with somewhat older rows: good enough to see a training
-    gone wrong.
+    It is judged for production on the rows of its last fold that come after the champion's training, by the predictions
+    of the fold's fit. This shows what the same recipe did with somewhat older training rows, which is enough to detect
+    that a training went wrong.
 
     Args:
         use_case: its limits.
-        candidate: the version; where it kept no answers, no row is left.
-        champion: what is in production, or None.
-        rows: those with outcomes known now, in order of time.
+        candidate: the version; if it kept no predictions of its last fold, no row is left.
+        champion: the version in production, or None.
+        rows: those whose outcomes are known now, in order of time.
         past: comparisons of earlier gates.
     """
     unseen = candidate.bundle.unseen
     if unseen is None:
-        none = rows.take(np.zeros(len(rows.y), dtype=np.bool_))
-        return GateInput(use_case, candidate, champion, "production", none, past)
-    known, place = unseen.find(data.row_fingerprints(use_case, rows.frame))
+        no_rows = rows.take(np.zeros(len(rows.y), dtype=np.bool_))
+        return GateInput(use_case, candidate, champion, "production", no_rows, past)
+    in_fold, positions = unseen.find(data.row_fingerprints(use_case, rows.frame))
     end = None if champion is None else champion.bundle.manifest.window["end"]
-    after = np.ones(len(known), dtype=np.bool_)
+    after = np.ones(len(in_fold), dtype=np.bool_)
     if end is not None and rows.times is not None:
         after = rows.times > np.datetime64(end)
-    kept = replace(rows.take(known & after), inside=int((known & ~after).sum()))
-    answers = unseen.predictions.take(place[after[known]])
-    return GateInput(use_case, candidate, champion, "production", kept, past, answers)
+    usable = replace(rows.take(in_fold & after), inside=int((in_fold & ~after).sum()))
+    answers = unseen.predictions.take(positions[after[in_fold]])
+    return GateInput(use_case, candidate, champion, "production", usable, past, answers)
+
+
+def _usable(rows: HeldOut, ends: Sequence[str | None], use_case: UseCase, now: datetime | None) -> HeldOut:
+    if rows.times is None:
+        return rows
+    training_ends = [end for end in ends if end]
+    after = (
+        rows.times > np.datetime64(max(training_ends)) if training_ends else np.ones(len(rows.times), dtype=np.bool_)
+    )
+    complete = np.ones(len(rows.times), dtype=np.bool_)
+    if now is not None:
+        complete = rows.times <= np.datetime64(now - timedelta(hours=use_case.gate.label_delay_hours))
+    usable = rows.take(after & complete)
+    return HeldOut(usable.frame, usable.y, usable.times, int((~after).sum()), int((after & ~complete).sum()))

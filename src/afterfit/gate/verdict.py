@@ -1,4 +1,4 @@
-"""From findings to a verdict: every one is collected, and not the first."""
+"""From findings to a verdict. All findings are collected; the first failure does not end the examination."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 Outcome = Literal["pass", "fail", "unsure", "not applicable"]
 Decision = Literal["PROMOTE", "TRIAL", "HOLD", "REJECT"]
 NEVER_FORCED = frozenset({"loads", "not_rolled_back", "another_version"})
-"""Failures that no reason overrides."""
+"""Checks whose failure nobody can override."""
 EVIDENCE = frozenset({"better", "not_worse"})
-"""Checks against the champion: where they are unsure, they speak neither for nor against a candidate."""
+"""Checks against the champion: if one is unsure, that is no evidence for or against the candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Finding:
     """One check's result.
 
     Attributes:
-        code: which check.
-        outcome: what it says; "unsure" is not enough evidence, "not applicable" no question to answer.
-        sentence: the same for a person.
+        code: the name of the check.
+        outcome: its result; "unsure": not enough evidence; "not applicable": there was nothing to check.
+        sentence: the result for a person.
         value: what was measured, or None.
-        limit: what it was held against, or None.
+        limit: the limit for the value, or None.
         interval: the value's interval, or None.
-        n: rows behind it, or None.
+        n: the number of rows it was measured on, or None.
     """
 
     code: str
@@ -43,8 +43,8 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; numbers that are not finite (an interval from too few rows) are None."""
-        found: dict[str, Any] = _plain(asdict(self))
-        return found
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Finding:
@@ -57,10 +57,10 @@ class Verdict:
     """What the findings come to.
 
     Attributes:
-        decision: PROMOTE; TRIAL (it goes in for a look: nothing speaks against it, and evidence is lacking); HOLD (not
-            enough evidence) or REJECT.
-        findings: all that was found.
-        window: the rows that it was found on, as the ledger keeps them; empty where there are none.
+        decision: PROMOTE; TRIAL (it goes into production on trial: no finding is against it, but evidence is missing);
+            HOLD (not enough evidence) or REJECT.
+        findings: all findings.
+        window: the rows of the findings, as the ledger keeps them; empty where there are none.
     """
 
     decision: Decision
@@ -69,7 +69,7 @@ class Verdict:
 
     @property
     def moves(self) -> bool:
-        """Whether the version may have the alias, for good or on trial."""
+        """Whether the version gets the alias, for good or on trial."""
         return self.decision in {"PROMOTE", "TRIAL"}
 
     @property
@@ -79,7 +79,7 @@ class Verdict:
         return not self.moves and not failed & NEVER_FORCED
 
     def at_staging(self) -> Verdict:
-        """The same for staging: what is held for production may stand there for a look."""
+        """The verdict for staging: a version on HOLD for production may go to staging, where people can look at it."""
         return replace(self, decision="TRIAL") if self.decision == "HOLD" else self
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,38 +88,9 @@ class Verdict:
         return {"decision": self.decision, "findings": findings, "window": dict(self.window)}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def judge(findings: Iterable[Finding], window: Mapping[str, Any] | None = None, *, trial: bool = False) -> Verdict:
-    """REJECT where a check fails, HOLD where one lacks evidence or none passes, PROMOTE otherwise.
-
-    Args:
-        findings: all that was found, in any order.
-        window: the rows that it was found on.
-        trial: whether TRIAL is allowed: in place of a HOLD that has no other reason than that nothing tells the
-            candidate from the champion yet.
-    """
-    collected = tuple(findings)
-    outcomes = {finding.outcome for finding in collected}
-    unsure = {finding.code for finding in collected if finding.outcome == "unsure"}
-    if "fail" in outcomes:
-        decision: Decision = "REJECT"
-    elif "pass" in outcomes and not unsure:
-        decision = "PROMOTE"
-    else:
-        decision = "TRIAL" if trial and unsure and unsure <= EVIDENCE else "HOLD"
-    return Verdict(decision, collected, window or {})
-
-
 @dataclass(frozen=True, slots=True)
 class ComparisonUse:
-    """One comparison on some rows: who, against whom, and which rows. Times are ISO text, empty without a clock."""
+    """One comparison: candidate, champion, and the rows. Times are ISO text, empty without a time column."""
 
     candidate: str
     champion: str
@@ -128,7 +99,7 @@ class ComparisonUse:
     end: str = ""
 
     def overlaps(self, other: ComparisonUse) -> bool:
-        """Whether the rows are partly the same, as far as times can tell; the same rows exactly without them."""
+        """Whether the two windows of time overlap; without times, whether the rows are exactly the same."""
         if self.start and other.start:
             return self.start <= other.end and other.start <= self.end
         return self.sha256 == other.sha256
@@ -143,20 +114,41 @@ class ComparisonUse:
         return cls(**window["use"]) if window.get("use") else None
 
 
+def judge(findings: Iterable[Finding], window: Mapping[str, Any] | None = None, *, trial: bool = False) -> Verdict:
+    """REJECT if a check fails, HOLD if one is unsure or none passes, PROMOTE otherwise.
+
+    Args:
+        findings: all findings, in any order.
+        window: the rows of the findings.
+        trial: whether TRIAL is allowed. It takes the place of a HOLD whose only reason is that the outcomes cannot yet
+            tell the candidate from the champion.
+    """
+    collected = tuple(findings)
+    outcomes = {finding.outcome for finding in collected}
+    unsure = {finding.code for finding in collected if finding.outcome == "unsure"}
+    if "fail" in outcomes:
+        decision: Decision = "REJECT"
+    elif "pass" in outcomes and not unsure:
+        decision = "PROMOTE"
+    else:
+        decision = "TRIAL" if trial and unsure and unsure <= EVIDENCE else "HOLD"
+    return Verdict(decision, collected, window or {})
+
+
 def uses(past: Iterable[ComparisonUse], own: ComparisonUse) -> int:
-    """The how-manieth comparison this is on rows that overlap its own; the same one done again is not another."""
-    seen = [one for one in dict.fromkeys(past) if one.overlaps(own)]
-    return seen.index(own) + 1 if own in seen else len(seen) + 1
+    """The number (1, 2, …) of this comparison among those on overlapping rows; a repeated comparison counts once."""
+    overlapping = [use for use in dict.fromkeys(past) if use.overlaps(own)]
+    return overlapping.index(own) + 1 if own in overlapping else len(overlapping) + 1
 
 
 def confidence_left(confidence: float, use: int) -> float:
     """The confidence of the k-th comparison on the same rows: 1 - (1 - confidence) / k².
 
-    Rows that were looked at before have helped to choose what is looked at now. By the union bound, the chance that
-    any of all comparisons on these rows errs is at most the sum of 1/k², 1.64 times that of the first one, however
-    many there are and however they were chosen: alpha spending over an endless series (Foster and Stine 2008; on
-    holdouts used again, Dwork et al. 2015). "Better" errs on one side only: at 95 % an equal candidate gets through in
-    at most 4.1 % of all series of gates.
+    Rows that judged earlier candidates have influenced which candidate is judged now. By the union bound, the chance
+    that any comparison on these rows errs is at most the sum of 1/k², 1.64 times the chance of the first one, however
+    many comparisons there are and however they were chosen: alpha spending over an endless series (Foster and Stine
+    2008; on reused holdouts, Dwork et al. 2015). "Better" errs on one side only: at 95 % an equal candidate gets
+    through in at most 4.1 % of all series of gates.
     """
     return 1.0 - (1.0 - confidence) / use**2
 
@@ -164,3 +156,11 @@ def confidence_left(confidence: float, use: int) -> float:
 def policy_hash(settings: Mapping[str, Any]) -> str:
     """A short hash of the limits in force, so that the ledger shows when they change."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,6 @@
-"""Findings of the gate about a version itself: that it loads and answers, and at what cost, whatever the other does.
+"""Findings of the gate about a version itself: that it loads and answers, that its answers are sound, what it costs.
 
-What it costs to keep a version, to load it and to ask it, beside the champion in this process.
+Costs (size, time to load, time to answer) are measured beside the champion's, in this process.
 """
 
 import os
@@ -16,6 +16,10 @@ from afterfit.gate.limits import CHEAP, MOST_REFUSED
 from afterfit.gate.robustness import Fall
 from afterfit.gate.verdict import Finding, Outcome
 from afterfit.model.bundle import load
+
+BATCH_ROWS = 1_000
+PAUSES = (0.1, 1.0, 3.0)
+"""Seconds to wait before each new measurement of a call that looks too slow."""
 
 
 def example_answered(answers: Sequence[dict[str, Any]]) -> Finding:
@@ -45,7 +49,7 @@ def rows_unread(reason: str) -> Finding:
 
 
 def not_rolled_back(candidate: str, decision: int | None, reason: str) -> Finding:
-    """A version that was rolled back does not come again, nor does its bundle under another number."""
+    """A version that was rolled back may not come back, nor may the same bundle under another number."""
     if decision is None:
         return Finding("not_rolled_back", "pass", "It was never rolled back.")
     sentence = f"Version {candidate} was rolled back by decision {decision} ({reason}): train a new candidate."
@@ -60,7 +64,7 @@ def approval(approved: str, tag: str) -> Finding:
 
 
 def answers_all(refused: int, rows: int, which: str = "held-out") -> Finding:
-    """How many rows the candidate refuses; those are in no comparison."""
+    """How many rows the candidate refuses; refused rows are left out of all comparisons."""
     if rows == 0:
         return Finding("answers_rows", "not applicable", f"There are no {which} rows to answer.", n=0)
     if refused == 0:
@@ -88,10 +92,10 @@ def varies(constant: bool, rows: int) -> Finding:  # noqa: FBT001 - a fact, not 
 
 
 def calibrated(error: float, chance: float, limit: float, champion: float | None, n: int) -> Finding:
-    """Probabilities mean what they say, up to a limit and to chance; or at least as much as the champion's do.
+    """The calibration error is within the limit, or not above the champion's, each up to chance.
 
-    Without a champion it is told and not judged: where shares of classes move with time, every model's probabilities
-    are off, and there is none to say by how much.
+    Without a champion the error is reported, not judged: if the shares of the classes change with time, every model is
+    miscalibrated, and only a champion shows by how much.
     """
     lead = f"Its calibration error is {error:.3f}"
     if champion is None:
@@ -103,24 +107,26 @@ def calibrated(error: float, chance: float, limit: float, champion: float | None
 
 
 def robust(falls: Sequence[Fall], metric: str, limit: float, n: int) -> Finding:
-    """No column's absence, nor an unknown category in place of the most common, costs it more than the champion."""
-    against = [fall for fall in falls if fall.champion is not None]
+    """A missing column, or an unknown category in place of the most common, costs it no more than the champion."""
+    comparable = [fall for fall in falls if fall.champion is not None]
     if not falls:
         return Finding("robust", "not applicable", "There is no column that may be missing.")
     worst = max(falls, key=lambda fall: fall.candidate)
     lead = f"The worst is {worst.column} {worst.change}, which costs {worst.candidate:.4f} {metric}"
-    if not against:
+    if not comparable:
         return Finding("robust", "not applicable", f"{lead}; there is no champion beside it.", worst.candidate, n=n)
-    bad = [fall for fall in against if fall.candidate > limit and fall.excess > limit]
-    most = max(fall.excess for fall in against)
-    if not bad:
+    deeper = [fall for fall in comparable if fall.candidate > limit and fall.excess > limit]
+    most = max(fall.excess for fall in comparable)
+    if not deeper:
         return Finding("robust", "pass", f"{lead}; no fall is {limit:g} deeper than the champion's.", most, limit, n=n)
-    named = "; ".join(f"{one.column} {one.change}: {one.candidate:.4f} against {one.champion:.4f}" for one in bad[:5])
-    return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {named}.", most, limit, n=n)
+    examples = "; ".join(
+        f"{fall.column} {fall.change}: {fall.candidate:.4f} against {fall.champion:.4f}" for fall in deeper[:5]
+    )
+    return Finding("robust", "fail", f"It falls in {metric} where the champion does not: {examples}.", most, limit, n=n)
 
 
 def not_robust_here() -> Finding:
-    """On rows that the candidate was trained on a missing column costs it more than it ever will elsewhere."""
+    """Not judged on training rows: there a missing column costs the candidate more than on any other rows."""
     return Finding("robust", "not applicable", "It was trained on these rows, which overstates what a column is worth.")
 
 
@@ -133,20 +139,22 @@ def reference_as_close(candidate: Mapping[str, float], champion: Mapping[str, fl
         limit: how much farther the candidate's may be.
         n: rows of the gate.
     """
-    both = [name for name in candidate if name in champion]
-    if not both:
+    columns = [name for name in candidate if name in champion]
+    if not columns:
         return Finding("reference", "not applicable", "One of the two keeps no profile of its training rows.")
-    ours, theirs = (sum(side[name] for name in both) / len(both) for side in (candidate, champion))
-    outcome: Outcome = "pass" if ours - theirs <= limit else "fail"
-    worst = max(both, key=lambda name: candidate[name] - champion[name])
-    said = "as close to" if outcome == "pass" else "farther from"
+    candidate_mean, champion_mean = (
+        sum(distances[name] for name in columns) / len(columns) for distances in (candidate, champion)
+    )
+    outcome: Outcome = "pass" if candidate_mean - champion_mean <= limit else "fail"
+    worst = max(columns, key=lambda name: candidate[name] - champion[name])
+    words = "as close to" if outcome == "pass" else "farther from"
     sentence = (
-        f"Its training rows are {said} the rows of this gate: {ours:.3f}, the champion's {theirs:.3f} (mean "
-        f"Jensen-Shannon distance of {len(both)} columns; {limit:g} farther is allowed)."
+        f"Its training rows are {words} the rows of this gate: {candidate_mean:.3f}, the champion's "
+        f"{champion_mean:.3f} (mean Jensen-Shannon distance of {len(columns)} columns; {limit:g} farther is allowed)."
     )
     if candidate[worst] > champion[worst]:
         sentence += f" Most of it in {worst}: {candidate[worst]:.3f} against {champion[worst]:.3f}."
-    return Finding("reference", outcome, sentence, ours - theirs, limit, n=n)
+    return Finding("reference", outcome, sentence, candidate_mean - champion_mean, limit, n=n)
 
 
 def service(name: str, candidate: float, champion: float | None, unit: str, limit: float) -> Finding:
@@ -161,53 +169,48 @@ def service(name: str, candidate: float, champion: float | None, unit: str, limi
     return Finding(f"service_{name}", outcome, sentence, ratio, limit)
 
 
-MANY = 1_000
-AGAIN = (0.1, 1.0, 3.0)
-"""Seconds to wait before what looks too slow is measured again."""
-
-
 def costs(
     candidate: LoadedVersion, champion: LoadedVersion | None, *, larger: float, slower: float
 ) -> Iterator[Finding]:
     """A finding each for the size on disk, and the times to load, to answer a row, and to answer 1,000.
 
     Args:
-        candidate: wants in.
-        champion: is in; None where nothing is.
+        candidate: the version that is to be promoted.
+        champion: the version in production; None where there is none.
         larger: how many times the champion's size is allowed.
         slower: how many times the champion's times are allowed.
     """
-    both = [candidate] if champion is None else [candidate, champion]
+    versions = [candidate] if champion is None else [candidate, champion]
     row = candidate.bundle.example[0]
-    frame = pd.DataFrame([dict(row)] * MANY)
-    sizes = [sum(file.stat().st_size for file in one.folder.iterdir()) / 1e6 for one in both]
-    yield _finding("size", sizes, "MB", larger)
-    yield fast_enough("load time", [partial(load, one.folder) for one in both], 1, slower)
-    yield fast_enough("one row", [partial(one.bundle.answer, row) for one in both], 30, slower)
-    yield fast_enough("1,000 rows", [partial(one.bundle.answers, frame) for one in both], 3, slower)
+    frame = pd.DataFrame([dict(row)] * BATCH_ROWS)
+    sizes = [sum(file.stat().st_size for file in version.folder.iterdir()) / 1e6 for version in versions]
+    yield _service_finding("size", sizes, "MB", larger)
+    yield fast_enough("load time", [partial(load, version.folder) for version in versions], 1, slower)
+    yield fast_enough("one row", [partial(version.bundle.answer, row) for version in versions], 30, slower)
+    yield fast_enough("1,000 rows", [partial(version.bundle.answers, frame) for version in versions], 3, slower)
 
 
 def fast_enough(name: str, calls: Sequence[Callable[[], object]], repeats: int, limit: float) -> Finding:
     """Whether the first call takes at most `limit` times as long as the second.
 
-    Only what is too slow each time that it is measured is too slow: a busy machine makes a call slow, and none fast.
+    It fails only if it is too slow each time that it is measured: a busy machine makes calls slower, never faster.
     """
     best = seconds(calls, repeats)
-    finding = _finding(name, [1000 * taken for taken in best], "ms", limit)
-    for pause in AGAIN:
+    finding = _service_finding(name, [1000 * taken for taken in best], "ms", limit)
+    for pause in PAUSES:
         if finding.outcome != "fail":
             break
         time.sleep(pause)
         best = [min(pair) for pair in zip(best, seconds(calls, repeats), strict=True)]
-        finding = _finding(name, [1000 * taken for taken in best], "ms", limit)
+        finding = _service_finding(name, [1000 * taken for taken in best], "ms", limit)
     return finding
 
 
 def seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The shortest time of each call in seconds over `repeats`, in turns, so that all meet the same machine.
+    """The shortest time of each call in seconds over `repeats`; calls take turns, so that all meet the same load.
 
-    Where others keep the processors busy a call mostly waits for its turn, by chance more often the one or the other:
-    there the time is counted that this process had a processor.
+    On a busy machine a call mostly waits for a processor, and by chance one call waits more often than the other. There
+    only the time is counted in which this process had a processor.
     """
     clock = time.process_time if _busy() else time.perf_counter
     taken: list[list[float]] = [[] for _ in calls]
@@ -224,5 +227,5 @@ def _busy() -> bool:
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
-def _finding(name: str, values: Sequence[float], unit: str, limit: float) -> Finding:
+def _service_finding(name: str, values: Sequence[float], unit: str, limit: float) -> Finding:
     return service(name, values[0], values[1] if len(values) > 1 else None, unit, limit)

@@ -1,4 +1,4 @@
-"""One function a verb: train, tune, score, compare, promote, roll back, take outcomes, monitor, step.
+"""One function for each thing to do: train, tune, score, compare, promote, roll back, load outcomes, monitor, step.
 
-Each one reads, calls the wings below, and records. None parses options or prints. Words: docs/glossary.md.
+Each function reads, calls the wings below, and records. None parses options or prints. Words: docs/glossary.md.
 """

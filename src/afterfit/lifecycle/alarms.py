@@ -1,8 +1,9 @@
-"""Alarms on their way out: a signed POST to a webhook, or a command; tried again with longer and longer pauses.
+"""Send alarms: a signed POST to a webhook, or a command; a failed try is repeated after longer and longer pauses.
 
-Never twice for one cause: that it is being sent is recorded before it goes out, and a step that died after that does
-not send it again, since it may have arrived (at most once). A refusal and a receiver that is not there are known not to
-have arrived: these are tried again, now and by later steps. What may have been lost is said, and is in the step's run.
+One cause is told at most once. The step records that it is sending before it sends. If it dies after that, the alarm
+may have arrived, and it is not sent again. If the receiver refused or could not be reached, the alarm surely has not
+arrived: it is sent again, now and by later steps. An alarm that may be lost is named in the answer and in the step's
+run.
 """
 
 import hashlib
@@ -22,64 +23,66 @@ from afterfit.settings import Alarms
 
 SIGNATURE = "X-Afterfit-Signature"
 SECONDS = 10.0
-"""That a receiver has for its answer."""
+"""Seconds that a receiver has for its answer."""
 PAUSE = 1.0
 """Seconds before the second try; each pause after it is twice as long."""
 
 
 def message(use_case: str, window: str, action: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """What is sent: the same causes in the same window have the same id, so that a receiver can drop a second copy."""
-    told = {"use_case": use_case, "window": window, "version": version, **action}
+    """The content of an alarm. Same causes in the same window give the same id, so that receivers can drop a copy."""
+    content = {"use_case": use_case, "window": window, "version": version, **action}
     keys = [use_case, window, version, *(cause["key"] for cause in action["causes"])]
-    return {"id": hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:32], **told}
+    return {"id": hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:32], **content}
 
 
-def send(settings: Alarms, told: Mapping[str, Any], root: Path, sleep: Callable[[float], None]) -> None:
-    """Deliver one alarm to all that the settings name.
+def send(settings: Alarms, alarm: Mapping[str, Any], root: Path, sleep: Callable[[float], None]) -> None:
+    """Deliver one alarm to the webhook and the command that the settings name.
 
     Args:
         settings: where to, and how often it is tried.
-        told: the alarm.
+        alarm: its content, as `message` gives it.
         root: the folder that a command runs in.
         sleep: waits between tries.
 
     Raises:
         AlarmError: it could not be delivered in so many tries.
         UnsureAlarmError: it may have been delivered.
-        SettingsError: an environment variable that the settings name is not there.
+        SettingsError: an environment variable that the settings name is not set.
     """
-    body = json.dumps(told, sort_keys=True).encode()
-    ways: list[Callable[[], None]] = []
+    body = json.dumps(alarm, sort_keys=True).encode()
+    deliveries: list[Callable[[], None]] = []
     if settings.webhook is not None:
-        address, headers = _filled(settings.webhook), _headers(settings, body)
-        ways.append(lambda: _post(address, headers, body))
+        address, headers = _fill_variables(settings.webhook), _headers(settings, body)
+        deliveries.append(lambda: _post(address, headers, body))
     if settings.command:
-        ways.append(lambda: _call(settings.command, body, root))
-    for way in ways:
-        _tried(way, settings.tries, sleep)
+        deliveries.append(lambda: _run_command(settings.command, body, root))
+    for deliver in deliveries:
+        _deliver_with_retries(deliver, settings.tries, sleep)
 
 
 def signature(secret: bytes, body: bytes) -> str:
-    """HMAC-SHA256 of a body, as the header has it."""
+    """HMAC-SHA256 of a body, as the text of the header."""
     return f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
 
 
-def _tried(way: Callable[[], None], tries: int, sleep: Callable[[float], None], pause: float = PAUSE) -> None:
+def _deliver_with_retries(
+    deliver: Callable[[], None], tries: int, sleep: Callable[[float], None], pause: float = PAUSE
+) -> None:
     try:
-        way()
+        deliver()
     except UnsureAlarmError:
         raise
     except AlarmError:
         if tries <= 1:
             raise
         sleep(pause)
-        _tried(way, tries - 1, sleep, 2 * pause)
+        _deliver_with_retries(deliver, tries - 1, sleep, 2 * pause)
 
 
 def _headers(settings: Alarms, body: bytes) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "User-Agent": "afterfit"}
     if settings.secret is not None:
-        headers[SIGNATURE] = signature(_variable(settings.secret).encode(), body)
+        headers[SIGNATURE] = signature(_environment_variable(settings.secret).encode(), body)
     return headers
 
 
@@ -99,24 +102,24 @@ def _post(address: str, headers: Mapping[str, str], body: bytes) -> None:
         raise AlarmError(f"The webhook at {host} cannot be reached: {getattr(error, 'reason', error)}.") from error
 
 
-def _call(command: tuple[str, ...], body: bytes, root: Path) -> None:
-    words = [_filled(word) for word in command]
+def _run_command(command: tuple[str, ...], body: bytes, root: Path) -> None:
+    arguments = [_fill_variables(word) for word in command]
     try:
-        done = subprocess.run(words, input=body, capture_output=True, timeout=60, cwd=root, check=False)
+        process = subprocess.run(arguments, input=body, capture_output=True, timeout=60, cwd=root, check=False)
     except subprocess.TimeoutExpired as error:
-        raise UnsureAlarmError(f"The command '{words[0]}' for alarms did not end in 60 s.") from error
+        raise UnsureAlarmError(f"The command '{arguments[0]}' for alarms did not end in 60 s.") from error
     except OSError as error:
-        raise AlarmError(f"The command '{words[0]}' for alarms could not be run: {error}.") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()[-300:]
-        raise AlarmError(f"The command '{words[0]}' for alarms ended with {done.returncode}: {said}")
+        raise AlarmError(f"The command '{arguments[0]}' for alarms could not be run: {error}.") from error
+    if process.returncode:
+        output = process.stderr.decode(errors="replace").strip()[-300:]
+        raise AlarmError(f"The command '{arguments[0]}' for alarms ended with {process.returncode}: {output}")
 
 
-def _filled(text: str) -> str:
-    return re.sub(r"\$\{(\w+)\}", lambda found: _variable(found[1]), text)
+def _fill_variables(text: str) -> str:
+    return re.sub(r"\$\{(\w+)\}", lambda match: _environment_variable(match[1]), text)
 
 
-def _variable(name: str) -> str:
+def _environment_variable(name: str) -> str:
     if name not in os.environ:
         raise SettingsError(f"alarms needs the environment variable {name}, which is not set.")
     return os.environ[name]

@@ -1,4 +1,4 @@
-"""Let policies live through labelled history, and log what each would have done."""
+"""Run policies over labelled history, and log what each of them would have done."""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from afterfit.loop.history import History, rows_of
 from afterfit.loop.stepping import Recipe
 from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import tracking
-from afterfit.pages.backtest import page as render
+from afterfit.pages.backtest import render
 from afterfit.settings import Policy, TrainOn, presets
 from afterfit.use_case import UseCase
 
@@ -33,7 +33,7 @@ SECONDS = {
     "compare_in_hindsight": "versus",
     "gate_verdict": "judge",
 }
-"""What tasks are called in a backtest's answer, where programs read them, if that is not the task's name."""
+"""Names of tasks in a backtest's answer, which programs read, where they differ from the task's own name."""
 
 
 def chosen_policies(text: str, use_case: UseCase) -> dict[str, Policy]:
@@ -54,26 +54,6 @@ def chosen_policies(text: str, use_case: UseCase) -> dict[str, Policy]:
     return policies
 
 
-def _policy(word: str, use_case: UseCase, costs: Mapping[str, float]) -> tuple[str, Policy]:
-    if word == OWN:
-        return OWN, use_case.policy
-    if word in presets():
-        return word, Policy.model_validate({"preset": word, **costs})
-    path = Path(word)
-    if not path.is_file():
-        raise SettingsError(f"--policies: '{word}' is neither a file nor one of {', '.join(presets())}, {OWN}.")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-        return path.stem, Policy.model_validate({**costs, **(content if isinstance(content, dict) else {"": content})})
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        said = "; ".join(_faults(error)) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise SettingsError(f"{path} holds no policy: {said}") from error
-
-
-def _faults(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
-
-
 def backtest_policies(
     use_case: UseCase,
     policies: Mapping[str, Policy],
@@ -84,36 +64,32 @@ def backtest_policies(
     processes: int = 0,
     page: Path | None = None,
 ) -> CommandResult:
-    """Let policies live through a use case's history, rank them, log and draw it, in a run of its own.
+    """Run policies over a use case's history, rank them, log the ranking and its page, in a run of its own.
 
     Args:
         use_case: its settings, with the label delay.
         policies: by name.
         length: of a window.
-        ends: where the windows begin and end, as text; empty: where training, or the rows, end.
+        ends: where the first window begins and the last one ends, as text; where empty, the end of training and the
+            end of the rows.
         folder: for models and answers.
-        processes: at most so many; 0 for one a core.
+        processes: the most processes; 0 for one on each core.
         page: a file that gets the page too.
     """
     with tracking.run(use_case.name, "backtest", {"afterfit.use_case": use_case.name}) as active:
-        ranking, trial, work = tried(use_case, policies, length, ends, folder, processes)
+        ranking, trial, work = run_policies(use_case, policies, length, ends, folder, processes)
         window = _window_words(trial)
         rows = sum(int(entry.realised["rows"]) for entry in ranking.stories[0].entries)
         html = render(use_case, ranking, window, rows)
-        lines = _told(use_case, ranking, window)
-        _logged(use_case, ranking, html, lines)
+        lines = _report_lines(use_case, ranking, window)
+        _log_ranking(use_case, ranking, html, lines)
     if page is not None:
         page.write_text(html, "utf-8")
-    told = {"window": window, "seconds": _seconds(work), "run_id": active.info.run_id}
-    return CommandResult(tuple(lines), {**_summarised(use_case, ranking), **told})
+    extra = {"window": window, "seconds": _seconds(work), "run_id": active.info.run_id}
+    return CommandResult(tuple(lines), {**_summary(use_case, ranking), **extra})
 
 
-def _window_words(trial: BacktestPlan) -> str:
-    ends = [f"{end:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for end in (trial.spans[0].start, trial.spans[-1].end)]
-    return f"{ends[0]} to {ends[1]}, {len(trial.spans)} windows"
-
-
-def tried(  # noqa: PLR0917 - one call, above
+def run_policies(  # noqa: PLR0917 - one call, above
     use_case: UseCase,
     policies: Mapping[str, Policy],
     length: WindowLength,
@@ -121,9 +97,9 @@ def tried(  # noqa: PLR0917 - one call, above
     folder: Path,
     processes: int,
 ) -> tuple[Ranking, BacktestPlan, TaskRunner]:
-    """Let the policies live through the windows, and rank them."""
+    """Run the policies over the windows, and rank them."""
     last = parse_time(ends[1], "--end")
-    work = TaskRunner(_known(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
+    work = TaskRunner(_read_history(use_case, last, folder), min(processes or os.cpu_count() or 1, len(policies)))
     tasks.give_back()  # the rows are with the processes now
     try:
         known = work.history
@@ -146,7 +122,32 @@ def tried(  # noqa: PLR0917 - one call, above
         work.close()
 
 
-def _known(use_case: UseCase, last: datetime | None, folder: Path) -> History:
+def _policy(word: str, use_case: UseCase, costs: Mapping[str, float]) -> tuple[str, Policy]:
+    if word == OWN:
+        return OWN, use_case.policy
+    if word in presets():
+        return word, Policy.model_validate({"preset": word, **costs})
+    path = Path(word)
+    if not path.is_file():
+        raise SettingsError(f"--policies: '{word}' is neither a file nor one of {', '.join(presets())}, {OWN}.")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+        return path.stem, Policy.model_validate({**costs, **(content if isinstance(content, dict) else {"": content})})
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        message = "; ".join(_faults(error)) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise SettingsError(f"{path} holds no policy: {message}") from error
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
+
+
+def _window_words(trial: BacktestPlan) -> str:
+    ends = [f"{end:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for end in (trial.spans[0].start, trial.spans[-1].end)]
+    return f"{ends[0]} to {ends[1]}, {len(trial.spans)} windows"
+
+
+def _read_history(use_case: UseCase, last: datetime | None, folder: Path) -> History:
     return History.of(use_case, rows_of(use_case, last), folder / use_case.name)
 
 
@@ -156,22 +157,22 @@ def _begin(use_case: UseCase, known: History, start: str) -> datetime:
     Raises:
         SettingsError: nothing says it.
     """
-    asked = parse_time(start, "--start")
+    begin = parse_time(start, "--start")
     period = use_case.split.train
-    if asked is None and period is not None:
-        asked = period.end
-    if asked is None:
+    if begin is None and period is not None:
+        begin = period.end
+    if begin is None:
         span = f"{use_case.time} goes from {known.times[0]} to {known.times[-1]}"
         raise SettingsError(f"Say where the first training ends and the windows begin: --start ({span}).")
-    return asked
+    return begin
 
 
 def _seconds(work: TaskRunner) -> dict[str, float]:
-    """What each kind of task took, for the answer."""
+    """The seconds that each kind of task took, for the answer."""
     return {SECONDS.get(name, name): round(taken, 2) for name, taken in work.seconds.items()}
 
 
-def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
+def _report_lines(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
     """The ranking in a few readable lines."""
     name = use_case.primary_metric
     lines = [f"{len(ranking.stories)} policies on {use_case.name}, {window}."]
@@ -189,13 +190,13 @@ def _told(use_case: UseCase, ranking: Ranking, window: str) -> list[str]:
     return [*lines, f"Recommended: {ranking.recommended}. {ranking.reason}"]
 
 
-def _logged(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) -> None:
-    """A nested run a policy with its series, and the ranking and the page on the parent."""
+def _log_ranking(use_case: UseCase, ranking: Ranking, html: str, lines: list[str]) -> None:
+    """Log a nested run with its series for each policy; ranking and page go to the parent run."""
     for story in ranking.stories:
         with tracking.run(use_case.name, f"backtest {story.name}", {"afterfit.policy": story.name}):
             tracking.params(story.policy.model_dump(mode="json"), "policy")
             tracking.metrics(_totals(use_case, story))
-            tracking.histories([_at(use_case, story, number) for number in range(len(story.entries))])
+            tracking.histories([_metrics_at(use_case, story, number) for number in range(len(story.entries))])
             tracking.table(_windows(use_case, story), "windows.json")
     tracking.tags({"afterfit.recommended": ranking.recommended})
     tracking.note("```\n" + "\n".join(lines) + "\n```")
@@ -219,7 +220,7 @@ def _totals(use_case: UseCase, story: PolicyRun) -> dict[str, float]:
     return totals if story.money is None else {**totals, "net_value": story.money}
 
 
-def _at(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, float]:
+def _metrics_at(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, float]:
     entry, name = story.entries[number], use_case.primary_metric
     best = entry.best_estimate(name)
     realised = {f"realised_{key}": value for key, value in entry.realised.items() if key != "rows"}
@@ -248,7 +249,7 @@ def _window(use_case: UseCase, story: PolicyRun, number: int) -> dict[str, Any]:
     }
 
 
-def _summarised(use_case: UseCase, ranking: Ranking) -> dict[str, Any]:
+def _summary(use_case: UseCase, ranking: Ranking) -> dict[str, Any]:
     """The answer as data."""
     stories = [
         {

@@ -30,7 +30,7 @@ from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
 from afterfit.model.training import feature_columns
 from afterfit.pages import drift
-from afterfit.pages.drift import Compared
+from afterfit.pages.drift import DriftComparison
 from afterfit.settings import Source
 from afterfit.use_case import UseCase
 
@@ -76,7 +76,7 @@ def compare_windows(
         save: a file that gets the profile of all windows.
     """
     known = known_reference(reference, use_case, period.time)
-    found = compared(known, use_case, data, period, rate)
+    found = compare_with(known, use_case, data, period, rate)
     name = use_case.name if use_case else "drift"
     with tracking.run(name, f"drift against {known.name}"[:200], {"afterfit.use_case": name}) as active:
         html = drift.render(found)
@@ -86,7 +86,7 @@ def compare_windows(
     if save is not None:
         save.write_text(found.total.to_json(), "utf-8")
     answer = {**found.to_dict(), "run_id": active.info.run_id}
-    return CommandResult(tuple(described(found)), answer, ALARM if found.alarm else 0)
+    return CommandResult(tuple(describe(found)), answer, ALARM if found.alarm else 0)
 
 
 # What is compared with.
@@ -174,7 +174,9 @@ class MeasuredWindows:
     notes: tuple[str, ...] = ()
 
 
-def compared(known: Known, use_case: UseCase | None, data: str, period: WindowSplitter, rate: float) -> Compared:
+def compare_with(
+    known: Known, use_case: UseCase | None, data: str, period: WindowSplitter, rate: float
+) -> DriftComparison:
     """Measure the current windows over the reference's bins, and compare each."""
     if data.endswith(".json"):
         if period.every or period.start or period.end:
@@ -189,7 +191,7 @@ def compared(known: Known, use_case: UseCase | None, data: str, period: WindowSp
         (names[number], compare(known.profiles, measured[number], rate).without(hidden)) for number in sorted(measured)
     ]
     total = sum((measured[number] for number in sorted(measured)[1:]), measured[min(measured)])
-    return Compared(current.name, known.name, known.profiles, tuple(reports), total, current.notes)
+    return DriftComparison(current.name, known.name, known.profiles, tuple(reports), total, current.notes)
 
 
 def _rows(use_case: UseCase | None, data: str, period: WindowSplitter) -> tuple[Iterator[pd.DataFrame], str]:
@@ -262,7 +264,7 @@ def _outcomes(bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFra
 # What is recorded and said.
 
 
-def _log(result: Compared, html: str) -> None:
+def _log(result: DriftComparison, html: str) -> None:
     """Findings, metrics, a table and the page into the active run."""
     tracking.params({"reference": result.reference[:400], "current": result.current[:400]}, "drift")
     tracking.params({"rate": result.windows[0][1].rate, "windows": len(result.windows)}, "drift")
@@ -272,7 +274,7 @@ def _log(result: Compared, html: str) -> None:
     tracking.table(table_of(result), "drift_table.json")
     tracking.text(json.dumps(result.to_dict(), indent=1), "drift.json")
     tracking.text(html, "drift.html")
-    tracking.note("```\n" + "\n".join(described(result))[:MOST_NOTE] + "\n```")
+    tracking.note("```\n" + "\n".join(describe(result))[:MOST_NOTE] + "\n```")
 
 
 def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
@@ -286,14 +288,14 @@ def metrics_of(report: DriftReport, named: dict[str, str]) -> dict[str, float]:
     return values
 
 
-def table_of(result: Compared) -> list[dict[str, Any]]:
+def table_of(result: DriftComparison) -> list[dict[str, Any]]:
     """One row a finding that is an alarm, the largest first; without an alarm one row that says so."""
     rows = [
         {
-            "window": drift.shown(name, 80),
-            "column": drift.shown(finding.column, 80),
+            "window": drift.safe_text(name, 80),
+            "column": drift.safe_text(finding.column, 80),
             "change": finding.kind,
-            "in words": drift.shown(finding.words, 300),
+            "in words": drift.safe_text(finding.words, 300),
             "effect": finding.effect,
             "unit": finding.unit,
             "smallest of interest": finding.smallest,
@@ -306,31 +308,33 @@ def table_of(result: Compared) -> list[dict[str, Any]]:
     return rows[:MOST_TABLE] or [{"window": "all", **nothing, "in words": "no alarm"}]
 
 
-def described(result: Compared) -> list[str]:
+def describe(result: DriftComparison) -> list[str]:
     """The answer in a few readable lines: the most important first."""
     if len(result.windows) == 1:
         report = result.windows[0][1]
         lines = [f"{headline(result)}", *(f"  {line}" for line in ranked_lines(report))]
         quiet = [column.name for column in report.columns.values() if not column.alarm]
         if report.alarm and quiet:
-            lines.append(f"  no change that matters: {drift.listed(quiet, 12)}")
+            lines.append(f"  no change that matters: {drift.join_names(quiet, 12)}")
     else:
         lines = [headline(result)]
         width = max(len(name) for name, _ in result.windows)
         for name, report in result.windows:
-            lines.append(f"  {name:<{width}}  {report.rows:>9,} rows  {drift.in_short(report)}")
-    return [drift.shown(line, 400) for line in [*lines, *result.notes, *result.windows[-1][1].notes]]
+            lines.append(f"  {name:<{width}}  {report.rows:>9,} rows  {drift.one_line(report)}")
+    return [drift.safe_text(line, 400) for line in [*lines, *result.notes, *result.windows[-1][1].notes]]
 
 
-def headline(result: Compared) -> str:
+def headline(result: DriftComparison) -> str:
     """One line: alarm or not, of what against what."""
     against = f"{result.current} against {result.reference}"
     if len(result.windows) == 1:
         name, report = result.windows[0]
         changed = sum(column.alarm for column in report.columns.values())
-        said = f"{changed} of {len(report.columns)} columns changed" if report.alarm else "nothing changed that matters"
+        words = (
+            f"{changed} of {len(report.columns)} columns changed" if report.alarm else "nothing changed that matters"
+        )
         verdict = "ALARM" if report.alarm else "No alarm"
-        return f"{verdict}: {said} in {report.rows:,} rows of {name} against {result.reference}."
+        return f"{verdict}: {words} in {report.rows:,} rows of {name} against {result.reference}."
     alarms = sum(report.alarm for _, report in result.windows)
     return f"{'ALARM' if alarms else 'No alarm'} in {alarms} of {len(result.windows)} windows of {against}."
 
@@ -338,10 +342,10 @@ def headline(result: Compared) -> str:
 def ranked_lines(report: DriftReport) -> list[str]:
     """A line a changed column, the largest change first: its words, and what else changed in it."""
     lines = []
-    for column in drift.changed(report):
-        first, *others = [finding for finding in drift.by_weight(column) if finding.alarm]
+    for column in drift.changed_columns(report):
+        first, *others = [finding for finding in drift.ranked_findings(column) if finding.alarm]
         also = ", ".join(dict.fromkeys(other.kind for other in others if other.kind != first.kind))
-        lines.append(drift.shown(first.words, 200) + (f" (also {also})" if also else ""))
+        lines.append(drift.safe_text(first.words, 200) + (f" (also {also})" if also else ""))
     more = [f"and {len(lines) - MOST_LINES:,} more columns"] if len(lines) > MOST_LINES else []
     alone = [r for r in report.relations if r.alarm and not any(report.columns[c].alarm for c in r.columns)]
-    return [*lines[:MOST_LINES], *more, *(f"relation of {drift.shown(r.words, 200)}" for r in alone[:3])]
+    return [*lines[:MOST_LINES], *more, *(f"relation of {drift.safe_text(r.words, 200)}" for r in alone[:3])]

@@ -12,7 +12,7 @@ from typing import Any
 from afterfit.data.windows import TimeWindow
 from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
 from afterfit.lifecycle import alarms, monitoring
-from afterfit.lifecycle.live_world import Live, rows_of, trained
+from afterfit.lifecycle.live_world import Live, rows_of, trained_version_of
 from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
 from afterfit.loop import history, stepping
 from afterfit.loop.history import History, window_length
@@ -26,14 +26,14 @@ from afterfit.mlflow_store.step_journal import StepRun
 from afterfit.use_case import UseCase
 
 LEASE = 6 * 3600.0
-"""Seconds that a step may take before another machine takes it for dead; on the same machine a dead one is seen."""
+"""Seconds that a step may take. After them another machine takes it for dead; the same machine sees if it is dead."""
 TURN, STATE = "turn.json", "state.json"
 EXIT = {"alarm": ALARM, "held": ALARM, "refused": REJECT, "not rolled back": REJECT}
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a step is: its page, its window, what was decided, and the state after the decision."""
+    """How far a step came: its page in the journal, its window, what was decided, and the state after the decision."""
 
     page: StepRun
     span: TimeWindow
@@ -41,40 +41,69 @@ class Stage:
     state: State
 
 
-def stepped(use_case: UseCase, every: str, now: datetime, folder: Path) -> CommandResult:
-    """The next window's step, begun anew or finished where an earlier process left it."""
+def run_step(use_case: UseCase, every: str, now: datetime, folder: Path) -> CommandResult:
+    """Take the next window's step, or finish the one that an earlier process began.
+
+    Args:
+        use_case: its settings.
+        every: the length of a window; the settings' own where empty.
+        now: the time (UTC, without a zone): a window is due when it is over.
+        folder: where bundles and answers are kept between steps.
+    """
     repaired = ledger.repair(use_case.name)
     pages = step_journal.pages(use_case.name)
     state = _state(use_case, pages)
     first = _first_begin(use_case, pages, state.champion)
-    known = History.of(use_case, rows_of(use_case, first), folder / "work")
-    work = TaskRunner(known)
-    page = next((one for one in pages if not one.done), None)
-    span, left = _span(known, page, max(_ends(pages), default=first), (every, now))
+    row_history = History.of(use_case, rows_of(use_case, first), folder / "work")
+    work = TaskRunner(row_history)
+    page = next((page for page in pages if not page.done), None)
+    span, note = _due_window(row_history, page, max(_window_ends(pages), default=first), every, now)
     if span is None:
-        return _said(use_case, "", "nothing is due", [*repaired, left])
+        return step_result(use_case, "", "nothing is due", [*repaired, note])
     if page is None:
         page = step_journal.begin(use_case.name, span.name, span.start.isoformat(), span.end.isoformat())
     (folder / "versions").mkdir(parents=True, exist_ok=True)
     world = Live(use_case, work, page, folder / "versions")
-    with _run(use_case, span):
-        stage = _decided(use_case, world, page, span, state)
-        page, told = _alarmed(use_case, stage)
+    with _step_run(use_case, span):
+        stage = _decide(use_case, world, page, span, state)
+        page, alarm_lines = _send_alarm(use_case, stage)
         world.page = page
-        done = stepping.act(stage.span, stage.action, stage.state, use_case.policy, world)
-        _finished(world.page, stage, done)
-    lines = [*repaired, *_lines(span, stage.action, done), *told, *([left] if left else [])]
-    return _said(use_case, span.name, done.outcome, lines, stage.action, done)
+        result = stepping.act(stage.span, stage.action, stage.state, use_case.policy, world)
+        _finish(world.page, stage, result)
+    lines = [*repaired, *_report_lines(span, stage.action, result), *alarm_lines, *([note] if note else [])]
+    return step_result(use_case, span.name, result.outcome, lines, stage.action, result)
+
+
+def step_result(  # noqa: PLR0917 - one place, called from three
+    use_case: UseCase,
+    window: str,
+    outcome: str,
+    lines: list[str],
+    action: Action | None = None,
+    result: StepResult | None = None,
+) -> CommandResult:
+    """The answer: lines for a person, the last of them one line of JSON for a scheduler."""
+    data: dict[str, Any] = {
+        "use_case": use_case.name,
+        "window": window,
+        "outcome": outcome,
+        "action": None if action is None else action.to_dict(),
+        "candidate": "" if result is None else result.candidate,
+        "verdict": "" if result is None or result.verdict is None else result.verdict.decision,
+        "production": None if result is None else result.state.champion,
+    }
+    code = EXIT.get(outcome, ALARM if action is not None and action.causes else 0)
+    return CommandResult((*lines, json.dumps({**data, "exit_code": code})), {**data, "lines": lines}, code)
 
 
 @contextmanager
-def _run(use_case: UseCase, span: TimeWindow) -> Iterator[None]:
+def _step_run(use_case: UseCase, span: TimeWindow) -> Iterator[None]:
     with tracking.run(use_case.name, f"step {span.name}", {"afterfit.use_case": use_case.name}):
         yield
 
 
 def _state(use_case: UseCase, pages: list[StepRun]) -> State:
-    """The state after the last step that was done; anew where production was changed by others since.
+    """The state after the last finished step; a new one where somebody else has changed production since.
 
     Raises:
         SettingsError: nothing is in production.
@@ -83,38 +112,38 @@ def _state(use_case: UseCase, pages: list[StepRun]) -> State:
     if holder is None:
         raise SettingsError(f"Nothing of '{use_case.name}' is in production: train and promote a version first.")
     done = [page for page in pages if page.done]
-    open_ = len(done) < len(pages)
+    under_way = len(done) < len(pages)
     if not done:
-        return _first(use_case, pages, holder.number)
+        return _first_state(use_case, pages, holder.number)
     state = State.from_dict(step_journal.read(done[-1], STATE))
-    if open_ or state.champion == holder.number:  # a step that is under way may have moved it itself
+    if under_way or state.champion == holder.number:  # a step that is under way may have moved it itself
         return state
-    anew = stepping.begin(trained(holder))
+    anew = stepping.begin(trained_version_of(holder))
     return replace(anew, retrained=state.retrained, drift_since=state.drift_since, last=state.last)
 
 
-def _first(use_case: UseCase, pages: list[StepRun], holder: str) -> State:
+def _first_state(use_case: UseCase, pages: list[StepRun], holder: str) -> State:
     number = pages[0].marks.get("champion", holder) if pages else holder
-    return stepping.begin(trained(registry.version(use_case.name, number)))
+    return stepping.begin(trained_version_of(registry.version(use_case.name, number)))
 
 
-def _span(
-    known: History, page: StepRun | None, begin: datetime, asked: tuple[str, datetime]
+def _due_window(
+    row_history: History, page: StepRun | None, begin: datetime, every: str, now: datetime
 ) -> tuple[TimeWindow | None, str]:
-    """The window that is due, and a sentence on what is left after it, or why none is."""
-    length, now = window_length(asked[0], known.use_case), asked[1]
-    last = min(now, history.after(known.times[-1]))
-    due = history.spans(known, length, begin, last) if begin < last else []
+    """The window that is due, and a sentence: how many more are due, or why none is."""
+    length = window_length(every, row_history.use_case)
+    last = min(now, history.after(row_history.times[-1]))
+    due_windows = history.spans(row_history, length, begin, last) if begin < last else []
     if page is not None:
         start, end = (datetime.fromisoformat(page.marks[key]) for key in ("start", "end"))
         return TimeWindow(page.window, start, end), ""
-    if not due:
+    if not due_windows:
         return None, f"No window of {length.count}{length.unit} from {begin} on is over yet (rows reach to {last})."
-    return due[0], f"{len(due) - 1} more windows are due: step again." if len(due) > 1 else ""
+    return due_windows[0], f"{len(due_windows) - 1} more windows are due: step again." if len(due_windows) > 1 else ""
 
 
-def _ends(pages: list[StepRun]) -> list[datetime]:
-    """Where the windows ended that are done; the next begins after the last."""
+def _window_ends(pages: list[StepRun]) -> list[datetime]:
+    """The ends of the finished windows; the next window begins where the last one ended."""
     return [datetime.fromisoformat(page.end) for page in pages if page.done]
 
 
@@ -122,22 +151,22 @@ def _first_begin(use_case: UseCase, pages: list[StepRun], holder: str) -> dateti
     """Where the first window begins: where the training ended."""
     if use_case.split.train is not None and use_case.split.train.end is not None:
         return use_case.split.train.end
-    until = _first(use_case, pages, holder).trained_until
+    until = _first_state(use_case, pages, holder).trained_until
     if until is None:
         raise SettingsError("Nothing says where the training ended: name split.train in the settings file.")
     return history.after(until)
 
 
-def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, state: State) -> Stage:
-    """What is to be done, as it was decided: looked at once, and read back after a crash."""
+def _decide(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, state: State) -> Stage:
+    """Look at the window and decide what is to be done; after a crash, read back what was decided."""
     if page.marks.get("decided") == "true":
         saved = step_journal.read(page, TURN)
-        causes = tuple(Cause(**one) for one in saved["action"]["causes"])
+        causes = tuple(Cause(**cause) for cause in saved["action"]["causes"])
         action = Action(saved["action"]["kind"], saved["action"]["reason"], causes)
         return Stage(page, span, action, State.from_dict(saved["state"]))
     page = step_journal.mark(page, champion=state.champion)
     turn = stepping.step(state, span, use_case.policy, world)
-    _watch(use_case, turn)
+    _record_window(use_case, turn)
     step_journal.write(
         page,
         TURN,
@@ -151,8 +180,8 @@ def _decided(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, st
     return Stage(page, span, turn.action, turn.state)
 
 
-def _watch(use_case: UseCase, turn: StepPlan) -> None:
-    """The window in the monitor's series, in place of what was there for it."""
+def _record_window(use_case: UseCase, turn: StepPlan) -> None:
+    """Record the window among the monitor's windows; an earlier record of it is replaced."""
     entry = monitor_runs.MonitorRecord(
         turn.observation, turn.past, step_of(turn.span.start), turn.action, turn.state.alarmed
     )
@@ -160,8 +189,8 @@ def _watch(use_case: UseCase, turn: StepPlan) -> None:
     monitor_runs.series(use_case.name)
 
 
-def _alarmed(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
-    """Send what is to be told, once; the page, and what is to be said of it."""
+def _send_alarm(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
+    """Send the alarm, at most once; gives the page with its new mark, and lines for the person."""
     page, settings = stage.page, use_case.alarms
     if not stage.action.causes or not (settings.webhook or settings.command):
         return page, []
@@ -170,10 +199,10 @@ def _alarmed(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
         return page, []
     if sent in {"sending", "unsure"}:
         return step_journal.mark(page, alarm="unsure"), ["The alarm may have gone out before: it is not sent again."]
-    told = alarms.message(use_case.name, stage.span.name, stage.action.to_dict(), stage.state.champion)
+    alarm = alarms.message(use_case.name, stage.span.name, stage.action.to_dict(), stage.state.champion)
     page = step_journal.mark(page, alarm="sending")
     try:
-        alarms.send(settings, told, use_case.root, time.sleep)
+        alarms.send(settings, alarm, use_case.root, time.sleep)
     except UnsureAlarmError as error:
         return step_journal.mark(page, alarm="unsure"), [f"{error} It is not sent again."]
     except AlarmError as error:
@@ -181,47 +210,25 @@ def _alarmed(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
     return step_journal.mark(page, alarm="sent"), ["The alarm went out."]
 
 
-def _finished(page: StepRun, stage: Stage, done: StepResult) -> None:
-    """The state after the step, whole before the mark that it is done; an alarm that failed is to come again."""
-    state = done.state
+def _finish(page: StepRun, stage: Stage, result: StepResult) -> None:
+    """Write the state, then mark the step as done; causes whose alarm failed are forgotten, so that they come again."""
+    state = result.state
     if page.marks.get("alarm") == "failed":
         lost = {cause.key for cause in stage.action.causes}
         state = replace(state, alarmed=tuple(key for key in state.alarmed if key not in lost))
     step_journal.write(page, STATE, state.to_dict())
-    verdict = "" if done.verdict is None else done.verdict.decision
-    told = {"outcome": done.outcome, "candidate": done.candidate, "verdict": verdict, "version": state.champion}
-    page = step_journal.mark(page, **told)
-    numbers = {"alarms": float(len(stage.action.causes)), "retrained": float(bool(done.candidate))}
-    step_journal.close(page, "\n\n".join(_lines(stage.span, stage.action, done)), numbers)
+    verdict = "" if result.verdict is None else result.verdict.decision
+    marks = {"outcome": result.outcome, "candidate": result.candidate, "verdict": verdict, "version": state.champion}
+    page = step_journal.mark(page, **marks)
+    numbers = {"alarms": float(len(stage.action.causes)), "retrained": float(bool(result.candidate))}
+    step_journal.close(page, "\n\n".join(_report_lines(stage.span, stage.action, result)), numbers)
 
 
-def _lines(span: TimeWindow, action: Action, done: StepResult) -> list[str]:
-    lines = [f"{span.name}: {done.outcome}. {action.reason}"]
+def _report_lines(span: TimeWindow, action: Action, result: StepResult) -> list[str]:
+    lines = [f"{span.name}: {result.outcome}. {action.reason}"]
     lines += [f"Alarm: {cause.sentence}" for cause in action.causes]
-    if done.verdict is not None:
-        against = [one.sentence for one in done.verdict.findings if one.outcome in {"fail", "unsure"}]
-        lines.append(f"Version {done.candidate}: {done.verdict.decision}. {' '.join(against)}".strip())
-    lines.append(f"In production: version {done.state.champion}.")
+    if result.verdict is not None:
+        against = [finding.sentence for finding in result.verdict.findings if finding.outcome in {"fail", "unsure"}]
+        lines.append(f"Version {result.candidate}: {result.verdict.decision}. {' '.join(against)}".strip())
+    lines.append(f"In production: version {result.state.champion}.")
     return lines
-
-
-def _said(  # noqa: PLR0917 - one place, called from three
-    use_case: UseCase,
-    window: str,
-    outcome: str,
-    lines: list[str],
-    action: Action | None = None,
-    done: StepResult | None = None,
-) -> CommandResult:
-    """The answer: lines for a person, the last of them one line of JSON for a scheduler."""
-    told: dict[str, Any] = {
-        "use_case": use_case.name,
-        "window": window,
-        "outcome": outcome,
-        "action": None if action is None else action.to_dict(),
-        "candidate": "" if done is None else done.candidate,
-        "verdict": "" if done is None or done.verdict is None else done.verdict.decision,
-        "production": None if done is None else done.state.champion,
-    }
-    code = EXIT.get(outcome, ALARM if action is not None and action.causes else 0)
-    return CommandResult((*lines, json.dumps({**told, "exit_code": code})), {**told, "lines": lines}, code)

@@ -1,6 +1,6 @@
-"""The loop's world as it is: versions in the registry, decisions in the ledger, rows of the source or the log.
+"""The loop's world in production: versions in the registry, decisions in the ledger, rows of the source or the log.
 
-Each change leaves a mark first, and looks for its own mark before it is made again.
+A step may be run again after a crash. So each change leaves a mark, and is not made again where its mark is found.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from afterfit.errors import DataError
 from afterfit.gate.verdict import Finding, Verdict
 from afterfit.lifecycle import promotion
 from afterfit.lifecycle.promotion import GateResult, PromotionRequest
-from afterfit.lifecycle.rollback import command_for
+from afterfit.lifecycle.rollback import roll_back
 from afterfit.lifecycle.training_run import TrainingResult, log_and_register
 from afterfit.lifecycle.tuning_run import log_search
 from afterfit.loop import history, tasks
@@ -28,7 +28,7 @@ from afterfit.loop.policy import PairedDifference
 from afterfit.loop.stepping import BuilderChoice, Recipe, TrainedVersion, WindowObservation
 from afterfit.loop.task_runner import TaskRunner, loaded
 from afterfit.loop.tasks import Model
-from afterfit.mlflow_store import ledger, registry, step_journal, tracking
+from afterfit.mlflow_store import decisions, ledger, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING, STEP, Version
 from afterfit.mlflow_store.step_journal import StepRun
 from afterfit.performance.estimation import CalibrationEvidence
@@ -43,10 +43,10 @@ class Live:
     """The world of one step.
 
     Attributes:
-        use_case: whose.
-        work: does what is measured and trained, on the rows that there are.
+        use_case: its settings.
+        work: measures and trains on the rows that are known.
         page: the step's page in the journal.
-        folder: where bundles are kept while they are used.
+        folder: where copies of bundles are kept while they are used.
     """
 
     use_case: UseCase
@@ -61,7 +61,7 @@ class Live:
 
     def trained(self, version: str) -> TrainedVersion:
         """What a version was trained on."""
-        return trained(self._version(version))
+        return trained_version_of(self._version(version))
 
     def observe(
         self, version: str, span: TimeWindow, past: Sequence[CalibrationEvidence], now: datetime
@@ -74,47 +74,49 @@ class Live:
         return self.work.ask(tasks.compare_versions, self._folder(champion), self._folder(previous), span, now)
 
     def train(self, recipe: Recipe) -> TrainedVersion:
-        """Train and register; the version that this step has registered already, where it has."""
-        known = registry.tagged(self.use_case.name, STEP, self.page.run_id)
-        if known is not None:
-            return trained(known)
+        """Train and register a version; where this step has registered one already, that one."""
+        registered = registry.find_by_tag(self.use_case.name, STEP, self.page.run_id)
+        if registered is not None:
+            return trained_version_of(registered)
         model = self.work.ask(tasks.train, recipe)
-        trained_, table = tasks.trained_of(model), tasks.table_of(self.work.history, recipe)
+        trained_model, table = tasks.trained_of(model), tasks.table_of(self.work.history, recipe)
         bundle = loaded(model.folder)
-        result = TrainingResult(table, model.builder, model.params, trained_, bundle, None)
-        why, step = f"retrained for {self.page.window}", {STEP: self.page.run_id}
-        told = {"afterfit.use_case": self.use_case.name, **step}
-        with tracking.run(self.use_case.name, f"retrain for {self.page.window}", told):
+        result = TrainingResult(table, model.builder, model.params, trained_model, bundle, None)
+        reason, step_tag = f"retrained for {self.page.window}", {STEP: self.page.run_id}
+        run_tags = {"afterfit.use_case": self.use_case.name, **step_tag}
+        with tracking.run(self.use_case.name, f"retrain for {self.page.window}", run_tags):
             self._log_search(model)
-            return trained(log_and_register(result, model.folder, why=why, tags=step))
+            return trained_version_of(log_and_register(result, model.folder, why=reason, tags=step_tag))
 
     def _log_search(self, model: Model) -> None:
-        """The search that a model's parameters come from, where there was one, as a run below the active one."""
+        """Log the search that found the model's parameters, if there was one, as a nested run."""
         search = tasks.search_of(model)
         if search is not None:
             run_id = log_search(self.use_case, search, f"tune for {self.page.window}")
             tracking.params({"trials": len(search.trials), "run_id": run_id}, "search")
 
     def verdict(self, candidate: str, champion: str, now: datetime, *, trial: bool) -> Verdict:
-        """What the gate says of it; from the same findings, where they are in the journal already."""
+        """The gate's verdict on a candidate; from the findings in the journal, where they are there already."""
         if self.page.marks.get("judged") == candidate:
             return verdict_of(step_journal.read(self.page, VERDICT), trial=trial)
         version, book = self._version(candidate), ledger.entries(self.use_case.name)
         past = tuple(promotion.past_uses(book))
-        seen = self.work.ask(tasks.gate_verdict, self._folder(candidate), self._folder(champion), now, past)
-        more = promotion.on_record(self.use_case, version, PRODUCTION, book)
-        verdict = gate.judge([*seen.findings, *more], {**seen.window, "window": self.page.window}, trial=trial)
+        measured = self.work.ask(tasks.gate_verdict, self._folder(candidate), self._folder(champion), now, past)
+        recorded = promotion.findings_on_record(self.use_case, version, PRODUCTION, book)
+        verdict = gate.judge(
+            [*measured.findings, *recorded], {**measured.window, "window": self.page.window}, trial=trial
+        )
         step_journal.write(self.page, VERDICT, verdict.to_dict())
         self.page = step_journal.mark(self.page, judged=candidate)
         return verdict
 
     def promote(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> bool:
-        """To staging, then to production, each a decision in the ledger; what is there already is not done again."""
+        """Promote to staging, then to production, by a decision each; a decision that is there is not repeated."""
         self._decide(candidate, champion, STAGING, verdict, "")
         return self._decide(candidate, champion, PRODUCTION, verdict, reason)
 
     def refuse(self, candidate: str, champion: str, verdict: Verdict, reason: str) -> None:
-        """Record the refusal; a candidate that is only held goes to staging for a look."""
+        """Record the refusal; a candidate on HOLD still goes to staging, where people can look at it."""
         at_staging = verdict.at_staging()
         if at_staging.moves:
             self._decide(candidate, champion, STAGING, at_staging, "")
@@ -123,19 +125,23 @@ class Live:
     def roll_back(self, champion: str, previous: str, reason: str) -> bool:
         """Put the previous version back, unless it is there already."""
         book = ledger.entries(self.use_case.name)
-        if champion in ledger.rolled_back(book) and ledger.holder(book, PRODUCTION) == previous:
+        if champion in decisions.rolled_back_versions(book) and decisions.holder(book, PRODUCTION) == previous:
             return True
-        return command_for(self.use_case, reason, previous).exit_code == 0
+        return roll_back(self.use_case, reason, previous).exit_code == 0
 
     def _decide(self, candidate: str, champion: str, to: str, verdict: Verdict, reason: str) -> bool:
         name, book = self.use_case.name, ledger.entries(self.use_case.name)
         for entry in book:
-            told = entry.decision
-            if (told.action, told.version, told.alias) == ("promotion", candidate, to) and entry.state == "done":
+            earlier = entry.decision
+            if (earlier.action, earlier.version, earlier.alias) == (
+                "promotion",
+                candidate,
+                to,
+            ) and entry.state == "done":
                 return entry.counts
-        found, asked = GateResult(verdict, self._version(champion)), PromotionRequest(reason=reason)
-        decided = promotion.decision(self.use_case, self._version(candidate), to, found, asked)
-        entry, _ = ledger.record(name, decided, book[-1].number if book else 0)
+        result, request = GateResult(verdict, self._version(champion)), PromotionRequest(reason=reason)
+        decision = promotion.make_decision(self.use_case, self._version(candidate), to, result, request)
+        entry, _ = ledger.record(name, decision, book[-1].number if book else 0)
         return entry.counts
 
     def _version(self, number: str) -> Version:
@@ -154,7 +160,7 @@ class Live:
         return place
 
 
-def trained(version: Version) -> TrainedVersion:
+def trained_version_of(version: Version) -> TrainedVersion:
     """What a version was trained on."""
     window = registry.load_bundle(version).manifest.window
     end = window["end"]
@@ -162,35 +168,36 @@ def trained(version: Version) -> TrainedVersion:
 
 
 def verdict_of(saved: Mapping[str, Any], *, trial: bool) -> Verdict:
-    """The verdict that the gate comes to from findings that were saved with one; older journals kept no window."""
+    """The gate's verdict on the findings of a saved verdict; older journals hold no window."""
     return gate.judge(map(Finding.from_dict, saved["findings"]), saved.get("window"), trial=trial)
 
 
 def rows_of(use_case: UseCase, begin: datetime | None = None) -> data.Window:
-    """The rows that there are: as they were served, from the log's first row on, and before it those of the source.
+    """The rows to learn from: the log's, as they were served, and before its first row those of the source.
 
-    Where columns are private the log has their hashes only, which nothing can be trained on: then all are the source's.
+    Where columns are private, all rows come from the source: the log holds hashes of these columns, and no model can be
+    trained on hashes.
 
     Args:
         use_case: its settings.
-        begin: where the first window begins. Older rows in the log, such as somebody's trial with an old one, are left
-            aside: for that time the source is the better witness.
+        begin: where the first window begins. Older rows of the log are left out, such as a test request with an old
+            row: for that time the source is more complete.
     """
     log = prediction_log.log_of(use_case)
-    served = None if log is None or use_case.columns.private else logged(use_case, log)
-    known = history.rows_of(use_case)
+    served = None if log is None or use_case.columns.private else logged_rows(use_case, log)
+    source_rows = history.rows_of(use_case)
     if served is not None and begin is not None:
         served = served[served[str(use_case.time)] >= begin]
     if served is None or not len(served):
-        return known
+        return source_rows
     first = served[str(use_case.time)].min()
-    older = known.frame[known.frame[str(use_case.time)] < first]
-    both = pd.concat([older, served[[name for name in older.columns if name in served.columns]]], ignore_index=True)
-    return data.window(use_case, both, f"{known.name} and the prediction log", waiting=True)
+    older = source_rows.frame[source_rows.frame[str(use_case.time)] < first]
+    rows = pd.concat([older, served[[name for name in older.columns if name in served.columns]]], ignore_index=True)
+    return data.window(use_case, rows, f"{source_rows.name} and the prediction log", waiting=True)
 
 
-def logged(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
-    """The log's rows with their outcomes as the target, the last answer of a key only; None where it has none.
+def logged_rows(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
+    """The log's rows with their outcomes as the target; of each key only the last row. None where the log is empty.
 
     A row whose time cannot be read belongs to no window, and is left out.
 

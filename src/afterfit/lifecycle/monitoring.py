@@ -23,7 +23,7 @@ from afterfit.mlflow_store import monitor_runs, registry, tracking
 from afterfit.mlflow_store.monitor_runs import MonitorRecord
 from afterfit.model.bundle import Bundle
 from afterfit.pages import monitor
-from afterfit.pages.monitor import Step, drift_words, quality_words, said, service_words
+from afterfit.pages.monitor import Step, drift_words, quality_words, service_words, value_words
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import UseCase
 
@@ -82,24 +82,26 @@ def monitor_version(
     target = registry.version(use_case.name, version)
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     notes = [] if use_case.time else [NO_TIME.format(use_case.name)]
-    with tracking.joined(f"monitor {use_case.name} {target.number}"):
+    with tracking.join_run(f"monitor {use_case.name} {target.number}"):
         if refresh:
-            looked = refreshed(use_case, data, refresh, now)
+            results = look_again(use_case, data, refresh, now)
         else:
             bundle = registry.load_bundle(target)
             period, left_out = after_training(use_case, bundle, data, period)
-            read = monitored(use_case, bundle, data, period, now)
-            looked, untimed = list(read.windows), read.counts.untimed
+            read = look_at_windows(use_case, bundle, data, period, now)
+            results, untimed = list(read.windows), read.counts.untimed
             notes += [*left_out, *([f"{untimed:,} rows have no time in '{period.time}'."] if untimed else [])]
-    lines = [line for window in looked for line in described(use_case, window.seen, short=len(looked) > 1)]
-    words = [*lines, *notes, action_words(use_case, looked[-1].action)]
+    lines = [line for window in results for line in describe(use_case, window.seen, short=len(results) > 1)]
+    words = [*lines, *notes, action_words(use_case, results[-1].action)]
     if page is not None:
-        page.write_text(page_of(use_case, looked[-1], notes), "utf-8")
-    looks = [as_data(window) for window in looked]
+        page.write_text(page_of(use_case, results[-1], notes), "utf-8")
+    looks = [as_data(window) for window in results]
     return CommandResult(tuple(words), {"use_case": use_case.name, "windows": looks, "notes": notes})
 
 
-def monitored(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter, now: datetime) -> MonitoredWindows:
+def look_at_windows(
+    use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter, now: datetime
+) -> MonitoredWindows:
     """Look at each window and record it.
 
     Args:
@@ -115,19 +117,19 @@ def monitored(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitt
     before, read = monitor_runs.windows(use_case.name), _windows(use_case, bundle, data, period)
     counts = read.counts
     bar = tqdm(read.windows, desc="monitor", unit=" windows", leave=False, disable=None)
-    looked = [look(use_case, bundle, window, before, now) for window in bar]
-    if not looked and not counts.seen and log_of(use_case, data):
+    results = [look(use_case, bundle, window, before, now) for window in bar]
+    if not results and not counts.seen and log_of(use_case, data):
         raise DataError(
             f"Version {bundle.version} of {use_case.name} has no answers in the prediction log in that window; "
             "--version names another one."
         )
-    if not looked:
+    if not results:
         raise DataError(
             f"No row of {use_case.name} is in the window asked for{counts.span}; {counts.seen:,} were read."
         )
     if use_case.time is not None:
         monitor_runs.series(use_case.name)
-    return MonitoredWindows(tuple(looked), counts)
+    return MonitoredWindows(tuple(results), counts)
 
 
 def look(
@@ -136,7 +138,7 @@ def look(
     """Look at one window and record it; `before` gets what it showed."""
     delay = timedelta(hours=use_case.gate.label_delay_hours)
     complete = bool(window.rows.known.sum() == window.rows.sound.sum()) or due(window.end, delay, now)
-    seen = observe(
+    observation = observe(
         use_case,
         bundle,
         window.rows,
@@ -148,45 +150,58 @@ def look(
         seed=use_case.seed,
     )
     past, step = past_of(use_case, bundle, window.rows, end=window.end), step_of(window.start, window.number)
-    action, causes = to_do(use_case, bundle, seen, [old for old in before if old.step < step])
-    return MonitoredWindow(seen, action, record(use_case, MonitorRecord(seen, past, step, action, causes), before))
+    action, causes = to_do(use_case, bundle, observation, [old for old in before if old.step < step])
+    return MonitoredWindow(
+        observation, action, record(use_case, MonitorRecord(observation, past, step, action, causes), before)
+    )
 
 
 def record(use_case: UseCase, entry: MonitorRecord, before: list[RecordedWindow]) -> str:
     """Record a window with its page, and gives its run's id; `before` gets it in its place among the others."""
-    seen, metrics = entry.seen, monitor_runs.metrics_of(entry.seen)
-    place = monitor_runs.place_of(seen.name, seen.start, seen.end)
-    others = [old for old in before if monitor_runs.place_of(old.name, old.start, old.end) != place]
+    observation, metrics = entry.seen, monitor_runs.metrics_of(entry.seen)
+    identity = monitor_runs.place_of(observation.name, observation.start, observation.end)
+    others = [old for old in before if monitor_runs.place_of(old.name, old.start, old.end) != identity]
     mine = RecordedWindow(
-        "", seen.name, seen.start, seen.end, seen.version, entry.step, seen.complete, metrics, entry.past, entry.causes
+        "",
+        observation.name,
+        observation.start,
+        observation.end,
+        observation.version,
+        entry.step,
+        observation.complete,
+        metrics,
+        entry.past,
+        entry.causes,
     )
     before[:] = sorted([*others, mine], key=lambda old: (old.step, old.name))
     texts = {
-        "observation.json": json.dumps({**seen.to_dict(), "action": entry.action.to_dict()}, indent=1, default=str),
-        "monitor.html": _page(use_case, seen, entry.action, before),
+        "observation.json": json.dumps(
+            {**observation.to_dict(), "action": entry.action.to_dict()}, indent=1, default=str
+        ),
+        "monitor.html": _page(use_case, observation, entry.action, before),
     }
     return monitor_runs.record(use_case.name, entry, texts)
 
 
-def refreshed(use_case: UseCase, data: str, count: int, now: datetime) -> list[MonitoredWindow]:
+def look_again(use_case: UseCase, data: str, count: int, now: datetime) -> list[MonitoredWindow]:
     """Look again at the last windows that were recorded, each by the version that it was recorded for."""
     before = monitor_runs.windows(use_case.name)
     if not before:
         raise SettingsError(f"No window of {use_case.name} was recorded yet: monitor one first.")
     bundles: dict[str, Bundle] = {}
-    looked = []
+    results = []
     for old in before[-count:]:
         if old.version not in bundles:
             bundles[old.version] = registry.load_bundle(registry.version(use_case.name, old.version))
         period = period_of(use_case, "", old.start, old.end)
         for window in _windows(use_case, bundles[old.version], data, period).windows:
             same = WindowRows(window.number, old.name, old.start, old.end, window.rows)
-            looked.append(look(use_case, bundles[old.version], same, before, now))
+            results.append(look(use_case, bundles[old.version], same, before, now))
     if use_case.time is not None:
         monitor_runs.series(use_case.name)
-    if not looked:
+    if not results:
         raise DataError(f"The last {count} windows of {use_case.name} have no rows any more in what was read.")
-    return looked
+    return results
 
 
 def _windows(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplitter) -> ReadWindows:
@@ -213,34 +228,38 @@ def after_training(
 # What is said.
 
 
-def described(use_case: UseCase, seen: Observation, *, short: bool = False) -> list[str]:
+def describe(use_case: UseCase, observation: Observation, *, short: bool = False) -> list[str]:
     """A window in a few lines, or in one."""
     main = use_case.primary_metric
-    estimated, realised, promise = seen.estimated.get(main), seen.realised.get(main), seen.promise.get(main)
-    parts = [f"{main} estimated {said(estimated)}", f"realised {said(realised)}"]
+    estimated, realised, promise = (
+        observation.estimated.get(main),
+        observation.realised.get(main),
+        observation.promise.get(main),
+    )
+    parts = [f"{main} estimated {value_words(estimated)}", f"realised {value_words(realised)}"]
     if short:
-        return [f"{seen.name}: {seen.rows:,} rows, {', '.join(parts)}; {drift_words(seen)}"]
-    lines = [f"{use_case.name}, version {seen.version}, {seen.name}: {', '.join(parts)}."]
+        return [f"{observation.name}: {observation.rows:,} rows, {', '.join(parts)}; {drift_words(observation)}"]
+    lines = [f"{use_case.name}, version {observation.version}, {observation.name}: {', '.join(parts)}."]
     if promise and promise.get("low") is not None:
         lines.append(f"  promised: {promise['mean']:.3f} [{promise['low']:.3f}, {promise['high']:.3f}]")
-    lines.append(f"  {outcomes_words(seen)}")
-    measured = [*seen.estimated.values(), *seen.realised.values()]
+    lines.append(f"  {outcomes_words(observation)}")
+    measured = [*observation.estimated.values(), *observation.realised.values()]
     reasons = dict.fromkeys(value.reason for value in measured if value.reason)
     lines += [f"  {reason}" for reason in reasons]
     lines += [
-        f"  {name}: estimated {said(value)}, realised {said(seen.realised.get(name))}"
-        for name, value in seen.estimated.items()
+        f"  {name}: estimated {value_words(value)}, realised {value_words(observation.realised.get(name))}"
+        for name, value in observation.estimated.items()
         if name != main
     ]
-    lines += [f"  {drift_words(seen)}", f"  {quality_words(seen)}"]
-    return [*lines, *([f"  {service_words(seen)}"] if seen.service else [])]
+    lines += [f"  {drift_words(observation)}", f"  {quality_words(observation)}"]
+    return [*lines, *([f"  {service_words(observation)}"] if observation.service else [])]
 
 
-def outcomes_words(seen: Observation) -> str:
+def outcomes_words(observation: Observation) -> str:
     """Which outcomes are known, in one line."""
-    known = f", known up to {seen.known_up_to:%Y-%m-%d %H:%M}" if seen.known_up_to else ""
-    rest = "complete" if seen.complete else "more to come"
-    return f"outcomes: {seen.outcomes:,} of {seen.rows:,} rows{known}; {rest}"
+    known = f", known up to {observation.known_up_to:%Y-%m-%d %H:%M}" if observation.known_up_to else ""
+    rest = "complete" if observation.complete else "more to come"
+    return f"outcomes: {observation.outcomes:,} of {observation.rows:,} rows{known}; {rest}"
 
 
 def action_words(use_case: UseCase, action: Action) -> str:
@@ -248,19 +267,23 @@ def action_words(use_case: UseCase, action: Action) -> str:
     return f"Policy {use_case.policy.preset}: {action.kind.replace('_', ' ')}. {action.reason}"
 
 
-def page_of(use_case: UseCase, looked: MonitoredWindow, notes: Sequence[str]) -> str:
+def page_of(use_case: UseCase, result: MonitoredWindow, notes: Sequence[str]) -> str:
     """The page of a window, with the series as MLflow has it now."""
-    return _page(use_case, looked.seen, looked.action, monitor_runs.windows(use_case.name), notes)
+    return _page(use_case, result.seen, result.action, monitor_runs.windows(use_case.name), notes)
 
 
 def _page(
-    use_case: UseCase, seen: Observation, action: Action, series: Sequence[RecordedWindow], notes: Sequence[str] = ()
+    use_case: UseCase,
+    observation: Observation,
+    action: Action,
+    series: Sequence[RecordedWindow],
+    notes: Sequence[str] = (),
 ) -> str:
-    until = [old for old in series if seen.end is None or old.end is None or old.end <= seen.end]
-    first, *_ = described(use_case, seen)
-    lines = [first, outcomes_words(seen), action_words(use_case, action)]
+    until = [old for old in series if observation.end is None or old.end is None or old.end <= observation.end]
+    first, *_ = describe(use_case, observation)
+    lines = [first, outcomes_words(observation), action_words(use_case, action)]
     steps = [Step(old.name, old.metrics) for old in until]
-    return monitor.render(f"{use_case.name}: {seen.name}", seen, steps, lines, notes)
+    return monitor.render(f"{use_case.name}: {observation.name}", observation, steps, lines, notes)
 
 
 def as_data(window: MonitoredWindow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Take true targets from a table into the prediction log."""
+"""Load true targets from a table into the prediction log."""
 
 import time
 import uuid
@@ -23,8 +23,8 @@ from afterfit.use_case import UseCase
 
 
 @dataclass(slots=True)
-class Count:
-    """What came of a table's rows: new and repeated outcomes, those of no known answer, rows without a target."""
+class OutcomeCounts:
+    """Rows of a table: new and repeated outcomes, outcomes without a known answer, rows without a target or key."""
 
     rows: int = 0
     new: int = 0
@@ -33,8 +33,36 @@ class Count:
     without: int = 0
 
 
+def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> CommandResult:
+    """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log.
+
+    Args:
+        use_case: its settings.
+        data: the table.
+        by: the column that joins, "prediction_id" or "key"; where empty, the one that the table has.
+        log: the prediction log.
+
+    Raises:
+        DataError: a target is no number, or none of the classes of the version in production (if there is one).
+            Nothing of this part of the table is loaded.
+    """
+    source = Source(path=data) if data else use_case.source
+    classes = _classes_of(use_case)
+    name, counts = f"table-{uuid.uuid4().hex}", OutcomeCounts()
+    for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
+        table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)
+        counts.rows += len(frame)
+        counts.without += len(frame) - table.num_rows
+        _write_new(log, table, f"{name}-{number}", counts)
+    total = f"of {counts.rows:,} rows ({counts.without:,} without a target or key)"
+    lines = [f"{counts.new:,} outcomes are new, {counts.repeated:,} were known, {total}."]
+    lines += [f"{counts.unknown:,} belong to no answer of the log (yet); they are kept."] * bool(counts.unknown)
+    numbers = {"new": counts.new, "repeated": counts.repeated, "unknown": counts.unknown, "without": counts.without}
+    return CommandResult(tuple(lines), {"use_case": use_case.name, "rows": counts.rows, **numbers})
+
+
 def _classes_of(use_case: UseCase) -> tuple[Any, ...]:
-    """The classes of the version in production; none where nothing is, where the store is away, and in regression."""
+    """The classes of the version in production; empty without one, without the store, and in regression."""
     if use_case.task == "regression":
         return ()
     try:
@@ -42,34 +70,6 @@ def _classes_of(use_case: UseCase) -> tuple[Any, ...]:
         return () if holder is None else registry.load_bundle(holder).scorer.classes or ()
     except AfterfitError:
         return ()
-
-
-def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> CommandResult:
-    """Load the outcomes of a table, or of the use case's own source where `data` is empty, into a log.
-
-    Args:
-        use_case: its settings.
-        data: the table.
-        by: the column that joins, "prediction_id" or "key"; what the table has where empty.
-        log: the prediction log.
-
-    Raises:
-        DataError: a target that is no number, or none of the classes of the version in production, where there is one;
-            of this part of the table nothing is loaded.
-    """
-    source = Source(path=data) if data else use_case.source
-    classes = _classes_of(use_case)
-    name, count = f"table-{uuid.uuid4().hex}", Count()
-    for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
-        table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)
-        count.rows += len(frame)
-        count.without += len(frame) - table.num_rows
-        _load(log, table, f"{name}-{number}", count)
-    of = f"of {count.rows:,} rows ({count.without:,} without a target or key)"
-    lines = [f"{count.new:,} outcomes are new, {count.repeated:,} were known, {of}."]
-    lines += [f"{count.unknown:,} belong to no answer of the log (yet); they are kept."] * bool(count.unknown)
-    told = {"new": count.new, "repeated": count.repeated, "unknown": count.unknown, "without": count.without}
-    return CommandResult(tuple(lines), {"use_case": use_case.name, "rows": count.rows, **told})
 
 
 def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
@@ -100,20 +100,20 @@ def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str], classe
     return from_bundle.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
 
 
-def _load(log: PredictionLog, table: pa.Table, name: str, count: Count) -> None:
+def _write_new(log: PredictionLog, table: pa.Table, name: str, counts: OutcomeCounts) -> None:
     if not table.num_rows:
         return
     repeated = prediction_log.known_outcomes(log, table)
     new = table.filter(pa.array(~repeated))
-    count.repeated += int(repeated.sum())
-    count.new += new.num_rows
-    count.unknown += _unknown(log, table)
+    counts.repeated += int(repeated.sum())
+    counts.new += new.num_rows
+    counts.unknown += _unknown(log, table)
     prediction_log.write_table(log, name, "outcomes", new)
 
 
 def _unknown(log: PredictionLog, table: pa.Table) -> int:
     column = "prediction_id" if table["key"].null_count else "key"
     texts = table[column].to_pylist()
-    ask = prediction_log.unknown_ids if column == "prediction_id" else prediction_log.unknown_keys
-    unknown = ask(log, texts)
+    find_unknown = prediction_log.unknown_ids if column == "prediction_id" else prediction_log.unknown_keys
+    unknown = find_unknown(log, texts)
     return int(pc.sum(pc.is_in(table[column], pa.array(sorted(unknown), pa.string()))).as_py() or 0)

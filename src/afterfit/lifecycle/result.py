@@ -1,4 +1,4 @@
-"""What a command did, and the exit codes that say it to a scheduler."""
+"""The result of a command, and the exit codes that tell a scheduler what came of it."""
 
 from dataclasses import dataclass, field
 from typing import Any

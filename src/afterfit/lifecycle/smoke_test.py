@@ -1,4 +1,4 @@
-"""A really started `mlflow models serve`, asked a few rows and stopped again: what production would answer."""
+"""Start a real `mlflow models serve`, ask it a few rows, and stop it: what production would answer."""
 
 import http.client
 import json
@@ -76,21 +76,6 @@ def serving(model: str) -> Iterator[int]:
             _stop(server)
 
 
-def _wait(server: "subprocess.Popen[bytes]", port: int, log: IO[str]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            log.seek(0)
-            said = " ".join(log.read()[-600:].split())
-            raise StoreError(f"mlflow models serve ended with code {server.returncode} before it was ready: {said}")
-        with suppress(OSError, http.client.HTTPException), _connection(port, timeout=2) as connection:
-            connection.request("GET", "/ping")
-            if connection.getresponse().status == OK:
-                return
-        time.sleep(0.2)
-    raise StoreError(f"mlflow models serve was not ready within {PATIENCE:.0f} seconds.")
-
-
 def post(port: int, body: Mapping[str, Any]) -> tuple[int, str]:
     """Post JSON to /invocations; gives status and body.
 
@@ -106,22 +91,37 @@ def post(port: int, body: Mapping[str, Any]) -> tuple[int, str]:
         raise StoreError(f"The model server at port {port} does not answer: {error}") from error
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(server: "subprocess.Popen[bytes]", port: int, log: IO[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            log.seek(0)
+            output = " ".join(log.read()[-600:].split())
+            raise StoreError(f"mlflow models serve ended with code {server.returncode} before it was ready: {output}")
+        with suppress(OSError, http.client.HTTPException), _connection(port, timeout=2) as connection:
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == OK:
+                return
+        time.sleep(0.2)
+    raise StoreError(f"mlflow models serve was not ready within {PATIENCE:.0f} seconds.")
+
+
 def _connection(port: int, timeout: float) -> "closing[http.client.HTTPConnection]":
     return closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout))
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:
-    """The server starts workers of its own: the whole process group goes."""
+    """Stop the server with its whole process group, since it starts workers of its own."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(server.pid, number)
         with suppress(subprocess.TimeoutExpired):
             server.wait(timeout=10)
             return
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -23,7 +23,7 @@ from afterfit.model.builders import BUILDERS, trusted_packages
 from afterfit.model.bundle import Bundle
 from afterfit.model.packaging import PACKAGES, Table, finite, settings_digest
 from afterfit.model.training import Trained, TrainingData, train
-from afterfit.pages import figures
+from afterfit.pages import figures, model_card
 from afterfit.performance.evaluation import evaluate, metric
 from afterfit.use_case import UseCase
 
@@ -32,7 +32,7 @@ IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 3
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """A trained model: from which table, by which builder, how good, and where it is now."""
+    """A trained model: its table, builder, parameters, metrics and bundle, and its version where it was registered."""
 
     table: Table
     builder: str
@@ -52,45 +52,46 @@ def train_version(use_case: UseCase, builder: str, params_from: str, *, register
 
     Args:
         use_case: its settings.
-        builder: which; the use case's first one where empty.
-        params_from: the run of a search that found the parameters; the use case's own where empty.
-        register: whether to make a version of it.
+        builder: its name; where empty, the use case's first one.
+        params_from: the run of a search that found the parameters; where empty, the use case's own are taken.
+        register: whether to register the model as a version.
     """
     chosen, params = choose(use_case, builder, params_from)
     with tracking.run(use_case.name, f"train {chosen}", {"afterfit.use_case": use_case.name}) as active:
         result = train_and_register(load_table(use_case), chosen, params, register=register)
-    return CommandResult(tuple(described(result)), {**_summary(result), "run_id": active.info.run_id})
+    return CommandResult(tuple(describe(result)), {**_summary(result), "run_id": active.info.run_id})
 
 
 def load_table(use_case: UseCase) -> Table:
-    """Read a use case's window and make its training rows ready."""
-    period = use_case.split
-    ends = [w for w in (period.train, period.holdout) if w]
-    start = min((w.start for w in ends if w.start), default=None) if all(w.start for w in ends) else None
-    end = max((w.end for w in ends if w.end), default=None) if len(ends) == 2 and all(w.end for w in ends) else None
-    window = data.load(use_case, start=start, end=end)
-    rows, _ = data.split(use_case, window.frame)
-    return packaging.table(use_case, window, rows)
+    """Read a use case's window and prepare its training rows."""
+    split = use_case.split
+    windows = [window for window in (split.train, split.holdout) if window]
+    start = min((w.start for w in windows if w.start), default=None) if all(w.start for w in windows) else None
+    both_end = len(windows) == 2 and all(w.end for w in windows)
+    end = max((w.end for w in windows if w.end), default=None) if both_end else None
+    loaded = data.load(use_case, start=start, end=end)
+    rows, _ = data.split(use_case, loaded.frame)
+    return packaging.table(use_case, loaded, rows)
 
 
 def choose(use_case: UseCase, builder: str, params_from: str) -> tuple[str, dict[str, Any]]:
     """The builder and parameters to train: those of a search's run, else the use case's own for that builder."""
     if params_from:
-        found = tracking.best_of(params_from)
-        if builder and builder != found[0]:
-            raise SettingsError(f"The run {params_from} found parameters of '{found[0]}', not of '{builder}'.")
-        return found
-    named = {candidate.builder: dict(candidate.params) for candidate in use_case.candidates}
+        best = tracking.best_of(params_from)
+        if builder and builder != best[0]:
+            raise SettingsError(f"The run {params_from} found parameters of '{best[0]}', not of '{builder}'.")
+        return best
+    params_by_builder = {candidate.builder: dict(candidate.params) for candidate in use_case.candidates}
     chosen = builder or use_case.candidates[0].builder
-    if chosen not in named and chosen not in BUILDERS and "." not in chosen:
-        raise SettingsError(f"There is no builder '{chosen}'. The use case names {', '.join(named)}.")
-    return chosen, named.get(chosen, {})
+    if chosen not in params_by_builder and chosen not in BUILDERS and "." not in chosen:
+        raise SettingsError(f"There is no builder '{chosen}'. The use case names {', '.join(params_by_builder)}.")
+    return chosen, params_by_builder.get(chosen, {})
 
 
 def train_and_register(
     table: Table, builder: str, params: Mapping[str, Any], *, register: bool = True
 ) -> TrainingResult:
-    """Train inside the active run, and log and register what came of it; without `register` it is only logged."""
+    """Train inside the active run, log the model, and register it unless `register` is false."""
     use_case = table.problem.use_case
     with tqdm(total=use_case.split.folds + 1, desc=f"train {builder}", leave=False, disable=None) as bar:
 
@@ -115,35 +116,60 @@ def log_and_register(
     """Log a trained model into the active run, and register it as a version.
 
     Args:
-        result: the model, with the table that it was trained on and what its folds showed.
+        result: the model, with its training table and the metrics of its folds.
         folder: its bundle.
-        why: what it was trained for, in a few words for its description; nothing where somebody asked for it.
+        why: what it was trained for, in a few words for its description; empty where a person asked for it.
         tags: of the version, beside those that each version has.
     """
     uri = _log(result, folder, why)
     train_rows = result.table.train
     known = registry.registration_tags(result.builder, train_rows.rows, train_rows.end)
-    description = f"{_headline(result)}{f', {why}' if why else ''}\n\n{figures.card(result.bundle)}"
+    description = f"{_headline(result)}{f', {why}' if why else ''}\n\n{model_card.render(result.bundle)}"
     return registry.register(uri, result.use_case.name, result.bundle.digest, {**known, **(tags or {})}, description)
 
 
+def requirements() -> list[str]:
+    """The packages that a version needs elsewhere, pinned as they are here; its own code travels with it."""
+    trusted = trusted_packages()
+    homes = packages_distributions() if trusted else {}  # it looks at every file of every installed package
+    foreign = sorted({home for package in trusted for home in homes.get(package, ())})
+    return [f"{name}=={installed(name)}" for name in (*PACKAGES, *foreign)]
+
+
+def describe(result: TrainingResult) -> list[str]:
+    """The result in a few readable lines."""
+    table, trained, version = result.table, result.trained, result.version
+    span = f" from {table.train.start} to {table.train.end}" if table.train.start else ""
+    ordered = " ordered in time" if result.use_case.time else ""
+    lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.name}."]
+    lines += [f"Left out: {rows:,} rows ({reason})." for reason, rows in table.left_out.items()]
+    lines += [
+        f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds{ordered};"
+        f" next window {spread.low:.4f} to {spread.high:.4f} (dummy {trained.dummy[name].mean:.4f})"
+        for name, spread in trained.metrics.items()
+    ]
+    if version:
+        lines.append(f"Registered as version {version.number} of {version.name}.")
+    return lines
+
+
 def _log(result: TrainingResult, folder: Path, why: str = "") -> str:
-    """Data, model, parameters, metrics, pictures and card into the active run; gives the model's address."""
+    """Log data, model, parameters, metrics, pictures and card into the active run; gives the model's address."""
     table = result.table
     source = tracking.dataset(table.name, result.use_case.name, table.train, "training")
     uri, model_id = tracking.log_bundle(folder, result.bundle, requirements(), result.params)
     _log_params(result)
     _log_metrics(result, source, model_id)
     tracking.figures(_pictures(table.problem, result.trained))
-    card = figures.card(result.bundle)
+    card = model_card.render(result.bundle)
     tracking.text(card, "model_card.md")
     lines = [f"{why[:1].upper()}{why[1:]}."] if why else []
-    tracking.note("\n".join([*lines, *described(result)]) + "\n\n" + card)
+    tracking.note("\n".join([*lines, *describe(result)]) + "\n\n" + card)
     return uri
 
 
 def _headline(result: TrainingResult) -> str:
-    """One line that tells a version from its neighbours."""
+    """One line that distinguishes a version from the others."""
     name, spread = next(iter(result.trained.metrics.items()))
     return f"{result.builder}, {name} {spread.mean:.4f} ± {spread.sd:.4f} over folds, {result.table.train.rows:,} rows"
 
@@ -179,16 +205,16 @@ def _pictures(problem: TrainingData, trained: Trained) -> dict[str, Any]:
 
 def _importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, float], dict[str, float]]:
     """Permutation importance of each feature on a bounded sample: mean and sd of the primary metric's loss."""
-    judged = metric(problem.use_case.primary_metric)
+    primary = metric(problem.use_case.primary_metric)
     rows = np.random.default_rng(problem.use_case.seed).permutation(len(problem.frame))[:IMPORTANCE_ROWS]
     scorer = trained.scorer
     matrix = scorer.encoder.encode_frame(problem.contract.check_frame(problem.frame.iloc[rows]))
 
     def quality(_: Any, shuffled: Any, y: Any) -> float:
-        value = evaluate([judged.name], y, scorer.predict(np.asarray(shuffled)))[judged.name]
-        return value if judged.greater_is_better else -value
+        value = evaluate([primary.name], y, scorer.predict(np.asarray(shuffled)))[primary.name]
+        return value if primary.greater_is_better else -value
 
-    found = permutation_importance(
+    importance = permutation_importance(
         scorer.estimator,
         matrix,
         problem.y[rows],
@@ -197,37 +223,12 @@ def _importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, flo
         random_state=problem.use_case.seed,
     )
     names = scorer.encoder.features
-    means, sds = found.importances_mean.tolist(), found.importances_std.tolist()
+    means, sds = importance.importances_mean.tolist(), importance.importances_std.tolist()
     return dict(zip(names, means, strict=True)), dict(zip(names, sds, strict=True))
 
 
-def requirements() -> list[str]:
-    """What a version needs to load elsewhere, pinned to what made it; its own code travels with it."""
-    trusted = trusted_packages()
-    homes = packages_distributions() if trusted else {}  # it looks at every file of every installed package
-    foreign = sorted({home for package in trusted for home in homes.get(package, ())})
-    return [f"{name}=={installed(name)}" for name in (*PACKAGES, *foreign)]
-
-
-def described(result: TrainingResult) -> list[str]:
-    """The answer in a few readable lines."""
-    table, trained, version = result.table, result.trained, result.version
-    span = f" from {table.train.start} to {table.train.end}" if table.train.start else ""
-    ordered = " ordered in time" if result.use_case.time else ""
-    lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.name}."]
-    lines += [f"Left out: {rows:,} rows ({reason})." for reason, rows in table.left_out.items()]
-    lines += [
-        f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds{ordered};"
-        f" next window {spread.low:.4f} to {spread.high:.4f} (dummy {trained.dummy[name].mean:.4f})"
-        for name, spread in trained.metrics.items()
-    ]
-    if version:
-        lines.append(f"Registered as version {version.number} of {version.name}.")
-    return lines
-
-
 def _summary(result: TrainingResult) -> dict[str, Any]:
-    """The answer as data."""
+    """The result as data."""
     table, version = result.table, result.version
     return {
         "use_case": result.use_case.name,

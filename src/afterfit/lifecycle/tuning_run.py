@@ -19,7 +19,7 @@ from afterfit.use_case import UseCase
 
 
 def bounded(use_case: UseCase, trials: int, seconds: float) -> UseCase:
-    """The use case with other limits of the search where they are given (0: the file's own)."""
+    """The use case with other limits of the search, where they are given (0: as the settings say)."""
     for option, value in (("--trials", trials), ("--seconds", seconds)):
         if not value >= 0:  # nan is not either
             raise SettingsError(f"{option} must be 0 (as the settings say) or more, not {value}.")
@@ -35,24 +35,27 @@ def search_parameters(use_case: UseCase, studies: Path) -> CommandResult:
         studies: the folder that keeps the studies.
     """
     with tracking.run(use_case.name, "tune", {"afterfit.use_case": use_case.name}) as active:
-        found = tune(use_case, load_table(use_case), studies)
-    data = {**_summary(use_case, found), "run_id": active.info.run_id}
-    return CommandResult(tuple(described(use_case, found)), data)
+        result = tune(use_case, load_table(use_case), studies)
+    data = {**_summary(use_case, result), "run_id": active.info.run_id}
+    return CommandResult(tuple(describe(use_case, result)), data)
 
 
-def log_search(use_case: UseCase, found: Search, name: str) -> str:
-    """A search that is over as a run of its own, nested where one is active, with its trials below; gives its id."""
+def log_search(use_case: UseCase, result: Search, name: str) -> str:
+    """Log a finished search as a run with a nested run for each trial; gives the run's id.
+
+    The run is itself nested where a run is active.
+    """
     with tracking.run(use_case.name, name, {"afterfit.use_case": use_case.name}) as active:
-        for trial in found.trials:
+        for trial in result.trials:
             _log_trial(use_case, trial)
-        _log(use_case, found)
+        _log(use_case, result)
     return str(active.info.run_id)
 
 
 def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
-    """Search inside the active run; finished trials are kept whatever happens."""
+    """Search inside the active run. Finished trials are kept, even if the search is interrupted."""
     tracking.dataset(table.name, use_case.name, table.train, "training")
-    name = f"{use_case.name}-{table.train.sha256[:12]}-{settings_digest(_what_is_searched(use_case))}"
+    name = f"{use_case.name}-{table.train.sha256[:12]}-{settings_digest(_without_limits(use_case))}"
     store = files.check_writable(studies / f"{name}.journal")
     with tqdm(total=use_case.tuning.trials, desc="tune", leave=False, disable=None) as bar:
 
@@ -61,58 +64,62 @@ def tune(use_case: UseCase, table: Table, studies: Path) -> Search:
             bar.update(trial.number + 1 - bar.n)
             bar.set_postfix_str(f"{trial.builder} {trial.metrics[use_case.primary_metric]:.4f}")
 
-        found = search(table.problem, store, name, report_trial)
-    _log(use_case, found)
-    return found
+        result = search(table.problem, store, name, report_trial)
+    _log(use_case, result)
+    return result
 
 
-def _what_is_searched(use_case: UseCase) -> UseCase:
-    """The settings that make two searches the same one: its limits do not."""
+def describe(use_case: UseCase, result: Search) -> list[str]:
+    """The result in a few readable lines."""
+    best, primary = result.best, use_case.primary_metric
+    pruned = sum(trial.pruned for trial in result.trials)
+    resumed = f", {result.resumed} of them from an earlier sitting" if result.resumed else ""
+    params = ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best.params.items()
+    )
+    return [
+        f"Searched {len(result.trials)} trials ({pruned} stopped early{resumed}).",
+        f"Best: {best.builder} with {primary} {best.metrics[primary]:.4f} ({params}).",
+    ]
+
+
+def _without_limits(use_case: UseCase) -> UseCase:
+    """The settings with fixed limits: two searches that differ by their limits only are the same search."""
     return use_case.model_copy(update={"tuning": use_case.tuning.model_copy(update={"trials": 1, "seconds": 1.0})})
 
 
 def _log_trial(use_case: UseCase, trial: Trial) -> None:
-    """One trial as a nested run with the same metrics' names as a training run."""
+    """Log one trial as a nested run; its metrics have the same names as a training run's."""
     with tracking.run(use_case.name, trial.name, {"afterfit.pruned": str(trial.pruned).lower()}):
         tracking.params({"builder": trial.builder, **trial.params})
         tracking.metrics({**trial.metrics, "seconds": trial.seconds})
 
 
-def _log(use_case: UseCase, found: Search) -> None:
-    best = found.best
+def _log(use_case: UseCase, result: Search) -> None:
+    best = result.best
     tracking.tags({tracking.BEST: json.dumps({"builder": best.builder, "params": dict(best.params)})})
     tracking.params({"builder": best.builder, **best.params}, "best")
     tracking.metrics(best.metrics)
-    tracking.note("\n".join(described(use_case, found)))
+    tracking.note("\n".join(describe(use_case, result)))
     primary = use_case.primary_metric
-    values = [(trial.number, trial.metrics[primary], trial.pruned) for trial in found.trials]
+    values = [(trial.number, trial.metrics[primary], trial.pruned) for trial in result.trials]
     pictures = {"history": figures.history(values, primary, greater_is_better=metric(primary).greater_is_better)}
-    weights = importances(found.study)
+    weights = importances(result.study)
     if weights:
         pictures["search_importance"] = figures.bars("What mattered in the search", "importance", weights)
     tracking.figures(pictures)
 
 
-def described(use_case: UseCase, found: Search) -> list[str]:
-    """The answer in a few readable lines."""
-    best, primary = found.best, use_case.primary_metric
-    pruned = sum(trial.pruned for trial in found.trials)
-    again = f", {found.resumed} of them from an earlier sitting" if found.resumed else ""
-    shown = ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best.params.items()
-    )
-    return [
-        f"Searched {len(found.trials)} trials ({pruned} stopped early{again}).",
-        f"Best: {best.builder} with {primary} {best.metrics[primary]:.4f} ({shown}).",
-    ]
-
-
-def _summary(use_case: UseCase, found: Search) -> dict[str, Any]:
-    """The answer as data."""
+def _summary(use_case: UseCase, result: Search) -> dict[str, Any]:
+    """The result as data."""
     return {
         "use_case": use_case.name,
-        "trials": len(found.trials),
-        "resumed": found.resumed,
-        "pruned": sum(trial.pruned for trial in found.trials),
-        "best": {"builder": found.best.builder, "params": dict(found.best.params), "metrics": dict(found.best.metrics)},
+        "trials": len(result.trials),
+        "resumed": result.resumed,
+        "pruned": sum(trial.pruned for trial in result.trials),
+        "best": {
+            "builder": result.best.builder,
+            "params": dict(result.best.params),
+            "metrics": dict(result.best.metrics),
+        },
     }

@@ -1,4 +1,4 @@
-"""One at a time, over any MLflow store: a lock made of the one thing that every store does atomically."""
+"""A lock over any MLflow store: commands work one at a time. It uses what every store does atomically."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from afterfit.errors import BusyError, StoreError
 from afterfit.mlflow_store.tracking import check_reachable, store, store_errors
 
 LEASE = 300.0
-"""Seconds after which a lock counts as left behind, even where its process cannot be looked at or still lives."""
+"""Seconds after which a lock counts as left behind, even if its process still lives or runs on another machine."""
 PATIENCE = 60.0
-"""Seconds to wait for a living holder; what is done under the lock takes one or two."""
+"""Seconds to wait for a living holder; work under the lock takes one or two."""
 Result = TypeVar("Result")
 
 
@@ -51,7 +51,7 @@ class Owner:
         """Whether its process is known to be gone, or its lease has run out."""
         if now - self.since > self.lease:
             return True
-        return self.machine == _machine() and _born(self.pid) != self.born
+        return self.machine == _machine() and _start_of(self.pid) != self.born
 
     def to_text(self) -> str:
         """As the description of the lock."""
@@ -59,7 +59,7 @@ class Owner:
 
 
 class Lease:
-    """A lock while it is held; ask `require` before each step that others must not cross."""
+    """A lock while it is held; call `require` before each step that must not run beside another command."""
 
     def __init__(self, name: str, since: float, lease: float = LEASE) -> None:
         self.name = name
@@ -67,7 +67,7 @@ class Lease:
         self._until = since + lease / 2
 
     def require(self) -> None:
-        """Fail where so much time has passed that another command may soon take over.
+        """Fail if so much time has passed that another command may soon take the lock.
 
         Raises:
             StoreError: half of the lease is over.
@@ -83,13 +83,13 @@ class Lease:
 def locked(name: str, who: str, patience: float = PATIENCE, lease: float = LEASE) -> Iterator[Lease]:
     """Hold the lock of that name while the block runs.
 
-    MLflow has no compare-and-set. What each of its stores does atomically is to make a registered model: names are
-    unique, and the second to ask is refused. So the lock is a registered model without versions, whose description
-    names its owner (one row in the store, so that both are there or neither), and it is deleted at the end.
+    MLflow has no compare-and-set. But each of its stores creates a registered model atomically: names are unique, and
+    the second request for a name is refused. So the lock is a registered model without versions. Its description names
+    the owner (both are one row in the store, so that both are there or neither is). It is deleted at the end.
 
-    One that was left behind, because its process is gone or its lease is over, is deleted by whoever first takes the
-    lock of that one ownership (`name.token`), and only after another look: so that two who see it at once cannot
-    delete each other's. Leases compare clocks of machines, which must agree to within a minute or two.
+    A lock is left behind if its process is gone or its lease is over. To delete it, a process first takes the lock of
+    that one ownership (`name.token`) and then looks again: so two processes that see it at the same time cannot delete
+    each other's new lock. Leases compare clocks of machines, which must agree to within a minute or two.
 
     Args:
         name: of the lock; it stands in the registry while it is held.
@@ -101,18 +101,29 @@ def locked(name: str, who: str, patience: float = PATIENCE, lease: float = LEASE
         StoreError: another process holds it all that time (it is named), or the store is away.
     """
     check_reachable()
-    owner = Owner(uuid.uuid4().hex[:12], _machine(), os.getpid(), _born(os.getpid()), who, time.time(), lease)
+    owner = Owner(uuid.uuid4().hex[:12], _machine(), os.getpid(), _start_of(os.getpid()), who, time.time(), lease)
     _take(name, owner, time.monotonic() + patience)
     try:
         yield Lease(name, time.monotonic(), lease)
     finally:
         # what cannot be deleted now is left behind, which the next command sees
         with suppress(StoreError):
-            _leave(name, owner)
+            _delete_own(name, owner)
+
+
+def retry_if_locked(call: Callable[[], Result], tries: int = 20) -> Result:
+    """Repeat a call that SQLite refused because another process was writing; a refused call has changed nothing."""
+    try:
+        return call()
+    except MlflowException as error:
+        if tries <= 1 or "database is locked" not in str(error.message):
+            raise
+    time.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - see above
+    return retry_if_locked(call, tries - 1)
 
 
 def _take(name: str, owner: Owner, deadline: float) -> None:
-    while not _made(name, owner):
+    while not _create(name, owner):
         while (holder := _holder(name)) is not None:  # reading only: writers of a SQLite file wait for each other
             if holder.left_behind(time.time()):
                 _break(name, holder, owner, deadline)
@@ -130,15 +141,15 @@ def _break(name: str, holder: Owner, owner: Owner, deadline: float) -> None:
     right = f"{name}.{holder.token}"
     _take(right, owner, deadline)
     try:
-        _leave(name, holder)
+        _delete_own(name, holder)
     finally:
-        _leave(right, owner)
+        _delete_own(right, owner)
 
 
-def _made(name: str, owner: Owner) -> bool:
+def _create(name: str, owner: Owner) -> bool:
     try:
         with store_errors():
-            patiently(lambda: MlflowClient().create_registered_model(name, description=owner.to_text()))
+            retry_if_locked(lambda: MlflowClient().create_registered_model(name, description=owner.to_text()))
     except StoreError as error:
         # RESOURCE_DOES_NOT_EXIST: it was there when it was asked for, and gone when MLflow looked whose it is
         if _code(error) in {"RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}:
@@ -147,14 +158,14 @@ def _made(name: str, owner: Owner) -> bool:
     return True
 
 
-def _leave(name: str, owner: Owner) -> None:
+def _delete_own(name: str, owner: Owner) -> None:
     """Delete the lock if it still is this owner's."""
-    found = _holder(name)
-    if found is None or found.token != owner.token:
+    holder = _holder(name)
+    if holder is None or holder.token != owner.token:
         return
     try:
         with store_errors():
-            patiently(lambda: MlflowClient().delete_registered_model(name))
+            retry_if_locked(lambda: MlflowClient().delete_registered_model(name))
     except StoreError as error:
         if _code(error) != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -163,13 +174,13 @@ def _leave(name: str, owner: Owner) -> None:
 def _holder(name: str) -> Owner | None:
     try:
         with store_errors():
-            found = patiently(lambda: MlflowClient().get_registered_model(name))
+            model = retry_if_locked(lambda: MlflowClient().get_registered_model(name))
     except StoreError as error:
         if _code(error) == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
     try:
-        return Owner(**json.loads(found.description or ""))
+        return Owner(**json.loads(model.description or ""))
     except (ValueError, TypeError) as error:
         raise StoreError(
             f"The registered model '{name}' is no lock of Afterfit's: rename it, the name is needed."
@@ -180,38 +191,27 @@ def _code(error: StoreError) -> str:
     return str(getattr(error.__cause__, "error_code", ""))
 
 
-def patiently(call: Callable[[], Result], tries: int = 20) -> Result:
-    """Repeat a call that SQLite refused because another process was writing; nothing of it was done."""
-    try:
-        return call()
-    except MlflowException as error:
-        if tries <= 1 or "database is locked" not in str(error.message):
-            raise
-    time.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - see above
-    return patiently(call, tries - 1)
-
-
 def _machine() -> str:
-    return " ".join([socket.gethostname(), _text("/proc/sys/kernel/random/boot_id"), _space()])
+    return " ".join([socket.gethostname(), _read_text("/proc/sys/kernel/random/boot_id"), _process_space()])
 
 
-def _space() -> str:
+def _process_space() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return "-"
 
 
-def _text(path: str) -> str:
+def _read_text(path: str) -> str:
     try:
         return Path(path).read_text("ascii").strip()
     except OSError:
         return "-"
 
 
-def _born(pid: int) -> str:
-    """When a living process began; empty where there is none, or only its remains."""
-    stat = _text(f"/proc/{pid}/stat")
+def _start_of(pid: int) -> str:
+    """When a living process began; empty where there is none, or it has ended and waits for its parent (a zombie)."""
+    stat = _read_text(f"/proc/{pid}/stat")
     if stat != "-":
         fields = stat.rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]

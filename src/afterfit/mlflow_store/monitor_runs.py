@@ -1,4 +1,4 @@
-"""What monitoring keeps in MLflow: a run a window, replaced when it is looked at again, and a series of them all."""
+"""What monitoring keeps in MLflow: one run for each window (the newest look), and one run with all windows' metrics."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from afterfit.loop.observation import Observation
 from afterfit.loop.policy import Action
 from afterfit.loop.recorded_windows import RecordedWindow
 from afterfit.mlflow_store import tracking
-from afterfit.mlflow_store.tracking import MetricPoint, Noted
+from afterfit.mlflow_store.tracking import FinishedRun, MetricPoint
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.performance.metrics import Measured
 
@@ -26,9 +26,9 @@ MOST_REASON = 2_000
 
 @dataclass(frozen=True, slots=True)
 class MonitorRecord:
-    """What is recorded of a window: what was seen, what it showed of the version, its place, and what is to be done.
+    """What is recorded of a window: its observation, evidence on the version, its step, and what is to be done.
 
-    `causes` are the keys of all that is wrong, which were told with this window or before.
+    `causes` are the keys of all that is wrong now, whether it was told with this window or before.
     """
 
     seen: Observation
@@ -39,109 +39,120 @@ class MonitorRecord:
 
 
 def experiment(use_case: str) -> str:
-    """Where a use case's windows are."""
+    """The experiment of a use case's windows."""
     return f"{use_case}.monitor"
 
 
 def windows(use_case: str) -> list[RecordedWindow]:
-    """The windows recorded so far, oldest first, each as it was looked at last."""
-    found: dict[tuple[str, ...], RecordedWindow] = {}
-    for one in map(_watched, tracking.noted(experiment(use_case), {KIND: "window"})):
-        found.setdefault(place_of(one.name, one.start, one.end), one)
-    return sorted(found.values(), key=lambda one: (one.step, one.name))
+    """The windows recorded so far, oldest first; of each window the newest record."""
+    latest: dict[tuple[str, ...], RecordedWindow] = {}
+    for window in map(_recorded_window, tracking.finished_runs(experiment(use_case), {KIND: "window"})):
+        latest.setdefault(place_of(window.name, window.start, window.end), window)
+    return sorted(latest.values(), key=lambda window: (window.step, window.name))
 
 
 def record(use_case: str, entry: MonitorRecord, texts: Mapping[str, str]) -> str:
-    """Record one window in a run of its own; runs of the same window before are removed. Gives the run's id.
+    """Record one window in a run of its own; older runs of the same window are deleted. Gives the run's id.
 
     Args:
         use_case: its name.
         entry: what is recorded.
         texts: files of the run, by path.
     """
-    name, seen, step = experiment(use_case), entry.seen, entry.step
+    name, observation, step = experiment(use_case), entry.seen, entry.step
     tags = {
         KIND: "window",
         USE_CASE: use_case,
-        NAME: seen.name,
-        START: _iso(seen.start),
-        END: _iso(seen.end),
-        VERSION: seen.version,
+        NAME: observation.name,
+        START: _iso(observation.start),
+        END: _iso(observation.end),
+        VERSION: observation.version,
         STEP: str(step),
         PAST: json.dumps(entry.past.to_dict()),
-        COMPLETE: str(seen.complete).lower(),
-        UNTIL: _iso(seen.known_up_to),
+        COMPLETE: str(observation.complete).lower(),
+        UNTIL: _iso(observation.known_up_to),
         ACTION: entry.action.kind,
         REASON: entry.action.reason[:MOST_REASON],
         CAUSES: json.dumps(entry.causes),
     }
-    time = moment_of(seen.end, step)
-    points = [MetricPoint(key, value, time, step) for key, value in metrics_of(seen).items()]
-    place = {key: tags[key] for key in ((KIND, START, END) if seen.start and seen.end else (KIND, NAME))}
-    before = [run.run_id for run in tracking.noted(name, place)]
-    made = tracking.note_run(name, seen.name, tags, points, texts)
-    tracking.forget(before)
-    return made
+    time = moment_of(observation.end, step)
+    points = [MetricPoint(key, value, time, step) for key, value in metrics_of(observation).items()]
+    same_window = {
+        key: tags[key] for key in ((KIND, START, END) if observation.start and observation.end else (KIND, NAME))
+    }
+    older_runs = [run.run_id for run in tracking.finished_runs(name, same_window)]
+    run_id = tracking.write_run(name, observation.name, tags, points, texts)
+    tracking.delete_runs(older_runs)
+    return run_id
 
 
 def series(use_case: str) -> str:
-    """Bring the run that carries all windows' metrics in order of time up to date; gives its id.
+    """Update the run that holds all windows' metrics in order of time; gives its id.
 
-    What was told already only grows; where an earlier value became another one, the run is made anew.
+    New points are added to the run. If an earlier value has changed, the run is replaced by a new one.
     """
-    name, found = experiment(use_case), windows(use_case)
+    name, recorded = experiment(use_case), windows(use_case)
     points = [
-        MetricPoint(k, v, moment_of(one.end, one.step), one.step) for one in found for k, v in one.metrics.items()
+        MetricPoint(k, v, moment_of(window.end, window.step), window.step)
+        for window in recorded
+        for k, v in window.metrics.items()
     ]
-    known = tracking.noted(name, {KIND: "series"})
-    if known:
-        count, digest = known[0].tags[POINTS].split(" ")
+    earlier = tracking.finished_runs(name, {KIND: "series"})
+    if earlier:
+        count, digest = earlier[0].tags[POINTS].split(" ")
         if int(count) <= len(points) and digest == _digest(points[: int(count)]):
-            tracking.add_points(known[0].run_id, points[int(count) :], {POINTS: _told(points)})
-            tracking.forget([run.run_id for run in known[1:]])
-            return known[0].run_id
-    tags = {KIND: "series", USE_CASE: use_case, POINTS: _told(points)}
-    made = tracking.note_run(name, "series", tags, points, {})
-    tracking.forget([run.run_id for run in known])
-    return made
+            tracking.add_points(earlier[0].run_id, points[int(count) :], {POINTS: _points_tag(points)})
+            tracking.delete_runs([run.run_id for run in earlier[1:]])
+            return earlier[0].run_id
+    tags = {KIND: "series", USE_CASE: use_case, POINTS: _points_tag(points)}
+    run_id = tracking.write_run(name, "series", tags, points, {})
+    tracking.delete_runs([run.run_id for run in earlier])
+    return run_id
 
 
-def metrics_of(seen: Observation) -> dict[str, float]:
-    """What becomes a metric of MLflow; names are those of the metrics after `estimated_` and `realised_`."""
-    found = {"rows": float(seen.rows), "outcomes": float(seen.outcomes), "refused": float(seen.quality.refused)}
-    for kind, measured in (("estimated", seen.estimated), ("realised", seen.realised)):
-        for name, one in measured.items():
-            found |= _ends(f"{kind}_{name}", one)
-    if seen.drift is not None:
-        alarms = [column for column in seen.drift.columns.values() if column.alarm]
-        found |= {"drift_alarm": float(seen.drift.alarm), "changed_columns": float(len(alarms))}
-    if seen.calibration is not None:
-        found["calibration_error"] = seen.calibration
-    if seen.service is not None:
-        told = {"answers_per_second": seen.service.per_second, "request_errors": float(seen.service.errors)}
-        late = {f"seconds_p{q}": getattr(seen.service, f"p{q}") for q in (50, 95, 99)}
-        found |= told | {key: value for key, value in late.items() if value is not None}
-    return found
+def metrics_of(observation: Observation) -> dict[str, float]:
+    """An observation as MLflow metrics; performance is named `estimated_<metric>` and `realised_<metric>`."""
+    values = {
+        "rows": float(observation.rows),
+        "outcomes": float(observation.outcomes),
+        "refused": float(observation.quality.refused),
+    }
+    for kind, measured in (("estimated", observation.estimated), ("realised", observation.realised)):
+        for name, estimate in measured.items():
+            values |= _ends(f"{kind}_{name}", estimate)
+    if observation.drift is not None:
+        alarms = [column for column in observation.drift.columns.values() if column.alarm]
+        values |= {"drift_alarm": float(observation.drift.alarm), "changed_columns": float(len(alarms))}
+    if observation.calibration is not None:
+        values["calibration_error"] = observation.calibration
+    if observation.service is not None:
+        rates = {
+            "answers_per_second": observation.service.per_second,
+            "request_errors": float(observation.service.errors),
+        }
+        latencies = {f"seconds_p{q}": getattr(observation.service, f"p{q}") for q in (50, 95, 99)}
+        values |= rates | {key: value for key, value in latencies.items() if value is not None}
+    return values
 
 
 def moment_of(end: datetime | None, step: int) -> int:
-    """Milliseconds since 1970 at which a window's metrics stand: its end, or without times its step in seconds."""
+    """The time of a window's metrics, in milliseconds since 1970: its end; without times, its step in seconds."""
     if end is None:
         return 1_000 * step
     return int(end.replace(tzinfo=timezone.utc).timestamp() * 1_000)
 
 
-def _ends(name: str, one: Measured) -> dict[str, float]:
-    ends = {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    return {key: value for key, value in ends.items() if value is not None and isfinite(value)}
-
-
 def place_of(name: str, start: datetime | None, end: datetime | None) -> tuple[str, ...]:
-    """What makes two looks ones at the same window: where it begins and ends, or without times its name."""
+    """What identifies a window: its start and end; without times, its name."""
     return (_iso(start), _iso(end)) if start is not None and end is not None else (name,)
 
 
-def _watched(run: Noted) -> RecordedWindow:
+def _ends(name: str, measured: Measured) -> dict[str, float]:
+    values = {name: measured.value, f"{name}_low": measured.low, f"{name}_high": measured.high}
+    return {key: value for key, value in values.items() if value is not None and isfinite(value)}
+
+
+def _recorded_window(run: FinishedRun) -> RecordedWindow:
     tags = run.tags
     ends = [datetime.fromisoformat(tags[key]) if tags.get(key) else None for key in (START, END)]
     past = CalibrationEvidence.from_dict(json.loads(tags[PAST])) if tags.get(PAST) else None
@@ -159,7 +170,7 @@ def _watched(run: Noted) -> RecordedWindow:
     )
 
 
-def _told(points: Sequence[MetricPoint]) -> str:
+def _points_tag(points: Sequence[MetricPoint]) -> str:
     return f"{len(points)} {_digest(points)}"
 
 

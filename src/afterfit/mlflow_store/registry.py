@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 PREFIX = "afterfit."
-"""How the names of facts begin that the machine needs of a version, wherever the store keeps them."""
+"""The prefix of facts about a version that programs need, wherever the store keeps them."""
 DIGEST, STEP = f"{PREFIX}digest", f"{PREFIX}step"
-"""The digest of its bundle, and the run of the step that trained it, where one did."""
+"""The digest of its bundle, and the run of the loop's step that trained it, if one did."""
 MACHINE = "mlflow.afterfit"
-"""The one tag that keeps all those facts, as JSON. MLflow's page of a version shows no tag that begins with `mlflow.`;
-its table of versions shows every tag, and there one is better than ten."""
+"""The one tag that keeps all those facts, as JSON. MLflow's page of a version hides tags that begin with `mlflow.`; its
+table of versions shows every tag, and there one is better than ten."""
 STATUS, DECISION, ROWS, UNTIL = "status", "decision", "rows", "trained until"
-"""The tags that are for people."""
+"""The tags for people."""
 TRAINED = "trained"
 MOST_DESCRIPTION = 5000
 """Characters of a description that MLflow's tables have room for."""
@@ -40,7 +40,7 @@ LOADER = "served.py"
 NOTED = "registered_model_meta"
 """The file in which MLflow notes the registered version beside a model that was downloaded."""
 UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
-"""What MLflow says of an alias that nothing holds, or that nothing can hold."""
+"""MLflow's error codes for an alias that nothing holds, or that nothing can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Version:
     @property
     def tags(self) -> dict[str, str]:
         """Its tags, with each fact under its own name."""
-        return unfolded(self.stored)
+        return unfold_tags(self.stored)
 
     @property
     def uri(self) -> str:
@@ -78,10 +78,10 @@ def register(model_uri: str, name: str, digest: str, tags: Mapping[str, str], de
     """Register a logged model; its digest is recorded with its tags (`registration_tags` makes them)."""
     check_reachable()
     with store_errors():
-        kept = _folded({**tags, DIGEST: digest})
-        made = mlflow.register_model(model_uri, name, tags=kept, await_registration_for=0)
-        MlflowClient().update_model_version(name, str(made.version), description)
-    return version(name, str(made.version))
+        stored_tags = _fold_tags({**tags, DIGEST: digest})
+        registered = mlflow.register_model(model_uri, name, tags=stored_tags, await_registration_for=0)
+        MlflowClient().update_model_version(name, str(registered.version), description)
+    return version(name, str(registered.version))
 
 
 def registration_tags(builder: str, rows: int, trained_until: str | None) -> dict[str, str]:
@@ -96,24 +96,13 @@ def registration_tags(builder: str, rows: int, trained_until: str | None) -> dic
     return {STATUS: TRAINED} | {f"{PREFIX}{key}": value for key, value in facts.items()}
 
 
-def unfolded(tags: Mapping[str, str]) -> dict[str, str]:
-    """A version's tags with each fact under its own name, as versions of old have them in the store."""
+def unfold_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """A version's tags with each fact under its own name. Older versions have them in this form in the store."""
     facts: Any = {}
-    with suppress(ValueError):  # somebody's hand was at it: a version without a digest, which is refused as such
+    with suppress(ValueError):  # somebody changed the tag by hand: the version has no digest then, and is refused
         facts = json.loads(tags.get(MACHINE, "{}"))
     plain = {key: value for key, value in tags.items() if key != MACHINE}
     return plain | ({f"{PREFIX}{key}": str(value) for key, value in facts.items()} if isinstance(facts, dict) else {})
-
-
-def _folded(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags as they are stored: facts in one, and those of them that a person needs in words beside it."""
-    facts = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
-    shown = {key: value for key, value in tags.items() if not key.startswith(PREFIX)}
-    if facts.get("rows", "").isdigit():
-        shown[ROWS] = f"{int(facts['rows']):,}"
-    if facts.get("trained_until"):
-        shown[UNTIL] = facts["trained_until"].replace("T", " ")
-    return shown | ({MACHINE: json.dumps(facts, sort_keys=True)} if facts else {})
 
 
 def version(name: str, reference: str) -> Version:
@@ -125,51 +114,24 @@ def version(name: str, reference: str) -> Version:
     check_reachable()
     try:
         with store_errors():
-            found = _found(name, reference.strip())
+            model_version = _find(name, reference.strip())
     except UnknownVersionError as error:
-        raise UnknownVersionError(_nothing_there(name, reference)) from error
-    run_id, tags, description = str(found.run_id or ""), dict(found.tags), found.description or ""
-    return Version(name, str(found.version), run_id, str(found.source), tags, description)
+        raise UnknownVersionError(_unknown_message(name, reference)) from error
+    run_id, tags, description = (
+        str(model_version.run_id or ""),
+        dict(model_version.tags),
+        model_version.description or "",
+    )
+    return Version(name, str(model_version.version), run_id, str(model_version.source), tags, description)
 
 
-def _found(name: str, reference: str) -> Any:
-    client = MlflowClient()
-    if re.fullmatch("[0-9]{1,9}", reference):
-        return client.get_model_version(name, reference)
-    if reference == LATEST:
-        client.get_registered_model(name)
-        versions = client.search_model_versions(f"name = '{name}'")
-        if not versions:
-            raise UnknownVersionError(name)
-        return max(versions, key=lambda one: int(one.version))
-    try:
-        return client.get_model_version_by_alias(name, reference)
-    except MlflowException as error:
-        if error.error_code not in UNKNOWN:  # a store that fails has not said that nothing holds the alias
-            raise
-        raise UnknownVersionError(str(error.message)) from error
-
-
-def _nothing_there(name: str, reference: str) -> str:
-    client = MlflowClient()
-    try:
-        with store_errors():
-            model = client.get_registered_model(name)
-            versions = client.search_model_versions(f"name = '{name}'")
-    except UnknownVersionError:
-        return f"There is no registered model '{name}': train one first (mlflow run . -e train)."
-    aliases = ", ".join(f"{alias} ({number})" for alias, number in sorted(model.aliases.items())) or "none"
-    numbers = ", ".join(sorted((str(one.version) for one in versions), key=int)) or "none"
-    return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
-
-
-def tagged(name: str, key: str, value: str) -> Version | None:
+def find_by_tag(name: str, key: str, value: str) -> Version | None:
     """The newest version that has a tag with this value, or None."""
     check_reachable()
     with store_errors():
-        known = MlflowClient().search_model_versions(f"name = '{name}'")
-    found = [one for one in known if unfolded(one.tags).get(key) == value]
-    return version(name, str(max(int(one.version) for one in found))) if found else None
+        versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    matching = [candidate for candidate in versions if unfold_tags(candidate.tags).get(key) == value]
+    return version(name, str(max(int(match.version) for match in matching))) if matching else None
 
 
 def holder(name: str, alias: str) -> Version | None:
@@ -181,24 +143,24 @@ def holder(name: str, alias: str) -> Version | None:
 
 
 def set_alias(target: Version, alias: str) -> None:
-    """Move an alias to a version; one atomic write of MLflow's, the last writer wins."""
+    """Move an alias to a version: one atomic write; the last writer wins."""
     with store_errors():
         MlflowClient().set_registered_model_alias(target.name, alias, target.number)
 
 
 def tag(target: Version, tags: Mapping[str, str], drop: Collection[str] = ()) -> None:
-    """Set tags on a version and take others away; what is so already is not written again.
+    """Set tags on a version and delete others; tags that have the value already are not written again.
 
-    A version of old gets its facts into one tag too. Those of its tags that still say the same stay, for programs of
-    old; what they do not know any more is taken away.
+    The facts of a version of an older release are put into the one tag too. Its old tags stay for older programs, as
+    long as their values are still right; old tags with other values are deleted.
 
     Args:
         target: the version, read just now: its facts are kept.
         tags: for people, or facts by their names.
-        drop: names of tags or facts.
+        drop: names of tags or facts to delete.
     """
-    wanted = _folded({**{key: value for key, value in target.tags.items() if key not in drop}, **tags})
-    facts = unfolded(wanted)
+    wanted = _fold_tags({**{key: value for key, value in target.tags.items() if key not in drop}, **tags})
+    facts = unfold_tags(wanted)
     old = [key for key in target.stored if key in drop or (key.startswith(PREFIX) and facts[key] != target.stored[key])]
     with store_errors():
         client = MlflowClient()
@@ -220,14 +182,14 @@ def model_folder(target: Version, into: Path | None = None) -> Path:
         BundleError: the registry knows the version, and its files are not there.
     """
     with store_errors():
-        place = MlflowClient().get_model_version_download_uri(target.name, target.number)
+        address = MlflowClient().get_model_version_download_uri(target.name, target.number)
         try:
-            copied = None if into is None else str(into)
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=copied))
+            destination = None if into is None else str(into)
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=destination))
         except (MlflowException, OSError) as error:
             check_reachable()
-            said = " ".join(str(error).split())[:300]
-            raise BundleError(f"The files of {target.uri} cannot be read from {place}: {said}") from error
+            message = " ".join(str(error).split())[:300]
+            raise BundleError(f"The files of {target.uri} cannot be read from {address}: {message}") from error
 
 
 def load_bundle(target: Version) -> "Bundle":
@@ -240,17 +202,8 @@ def load_bundle(target: Version) -> "Bundle":
     return _checked(home, expected, target.number)
 
 
-def _checked(home: Path, expected: str, number: str) -> "Bundle":
-    from afterfit.model.bundle import load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
-    from afterfit.model.safe_loading import check_code  # noqa: PLC0415 - as above
-
-    bundle = load(home / BUNDLE, expected, number)
-    check_code(home, bundle.manifest.code, LOADER)
-    return bundle
-
-
 def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
-    """The local folder of a version that may be loaded, and the digest that its bundle must have; loads nothing.
+    """Fetch a version's files without loading them; gives the local folder, and the digest its bundle must have.
 
     Args:
         target: the version.
@@ -268,9 +221,9 @@ def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
 
 
 def keep(target: Version, folder: Path) -> Path:
-    """Copy a version's files into a new folder from which it is served without the registry.
+    """Copy a version's files into a new folder, so that it can be served without the registry.
 
-    They are held against the registered digest there, and MLflow's own note says beside them which version they are.
+    The copy is checked against the registered digest. MLflow's own file beside it says which version it is.
 
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
@@ -278,8 +231,8 @@ def keep(target: Version, folder: Path) -> Path:
     home, expected = fetch(target)
     shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
     _checked(folder, expected, target.number)
-    noted = {"model_name": target.name, "model_version": target.number}
-    (folder / NOTED).write_text(yaml.safe_dump(noted), "utf-8")
+    content = {"model_name": target.name, "model_version": target.number}
+    (folder / NOTED).write_text(yaml.safe_dump(content), "utf-8")
     return folder
 
 
@@ -288,54 +241,42 @@ def bundle_folder(target: Version) -> Path:
     return model_folder(target) / BUNDLE
 
 
-def _refuse_pickle(target: Version, home: Path) -> None:
-    """A version must be code and data that we wrote: anything that MLflow would unpickle is refused."""
-    try:
-        described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
-        flavour = described["flavors"]["python_function"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise BundleError(f"{target.uri} has no readable MLmodel file with a python_function flavour.") from error
-    ours = Path(str(flavour.get("model_code_path"))).name == LOADER  # MLflow runs the file of that name beside MLmodel
-    from_code = ours and flavour.get("loader_module") == "mlflow.pyfunc.loaders.code_model"
-    if not from_code or set(described["flavors"]) != {"python_function"}:
-        raise BundleError(f"{target.uri} is not a model from code: it would be unpickled, which is refused.")
-
-
 def aliases(name: str) -> dict[str, str]:
-    """Which version each alias is at; empty where there is no such model."""
+    """The version that holds each alias; empty where there is no such model."""
     check_reachable()
     try:
         with store_errors():
-            found = MlflowClient().get_registered_model(name).aliases
+            version_by_alias = MlflowClient().get_registered_model(name).aliases
     except UnknownVersionError:
         return {}
-    return {str(alias): str(number) for alias, number in found.items()}
+    return {str(alias): str(number) for alias, number in version_by_alias.items()}
 
 
 def unset_alias(name: str, alias: str) -> None:
-    """Take an alias away; nothing happens where nothing holds it."""
+    """Delete an alias; nothing happens where nothing holds it."""
     with store_errors():
         MlflowClient().delete_registered_model_alias(name, alias)
 
 
 def extend_description(target: Version, heading: str, text: str) -> None:
-    """Put a section at the end of a version's description, once: not where a section of that heading is there.
+    """Add a section to the end of a version's description, unless it has a section with that heading already.
 
     Args:
         target: the version, read just now.
         heading: of the section, such as "## Decision 7".
-        text: of the section. Where all are too many for MLflow's tables, the oldest sections of that kind go first.
+        text: of the section. If the description gets too long for MLflow's tables, the oldest sections of that kind
+            are removed.
     """
-    known = target.description
-    if f"{heading}\n" in known:
+    description = target.description
+    if f"{heading}\n" in description:
         return
     kind, section = heading.rpartition(" ")[0], f"\n\n{heading}\n\n{text[: MOST_DESCRIPTION // 2]}\n"
-    first, *older = re.split(f"\n+(?={re.escape(kind)} )", known.rstrip())
+    first, *older = re.split(f"\n+(?={re.escape(kind)} )", description.rstrip())
     while older and len("\n\n".join([first, *older])) + len(section) > MOST_DESCRIPTION:
         older.pop(0)
-    kept = "\n\n".join([first, *older])[: MOST_DESCRIPTION - len(section)]
+    shortened = "\n\n".join([first, *older])[: MOST_DESCRIPTION - len(section)]
     with store_errors():
-        MlflowClient().update_model_version(target.name, target.number, f"{kept.rstrip()}{section}")
+        MlflowClient().update_model_version(target.name, target.number, f"{shortened.rstrip()}{section}")
 
 
 def mirror_stage(target: Version, stage: str) -> None:
@@ -345,3 +286,69 @@ def mirror_stage(target: Version, stage: str) -> None:
         MlflowClient().transition_model_version_stage(
             target.name, target.number, stage, archive_existing_versions=stage in {"Production", "Staging"}
         )
+
+
+def _fold_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags as they are stored: all facts in one tag, and beside it, in words, those that a person needs."""
+    facts = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+    shown = {key: value for key, value in tags.items() if not key.startswith(PREFIX)}
+    if facts.get("rows", "").isdigit():
+        shown[ROWS] = f"{int(facts['rows']):,}"
+    if facts.get("trained_until"):
+        shown[UNTIL] = facts["trained_until"].replace("T", " ")
+    return shown | ({MACHINE: json.dumps(facts, sort_keys=True)} if facts else {})
+
+
+def _find(name: str, reference: str) -> Any:
+    client = MlflowClient()
+    if re.fullmatch("[0-9]{1,9}", reference):
+        return client.get_model_version(name, reference)
+    if reference == LATEST:
+        client.get_registered_model(name)
+        versions = client.search_model_versions(f"name = '{name}'")
+        if not versions:
+            raise UnknownVersionError(name)
+        return max(versions, key=lambda version: int(version.version))
+    try:
+        return client.get_model_version_by_alias(name, reference)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:  # a store that fails has not said that nothing holds the alias
+            raise
+        raise UnknownVersionError(str(error.message)) from error
+
+
+def _unknown_message(name: str, reference: str) -> str:
+    client = MlflowClient()
+    try:
+        with store_errors():
+            model = client.get_registered_model(name)
+            versions = client.search_model_versions(f"name = '{name}'")
+    except UnknownVersionError:
+        return f"There is no registered model '{name}': train one first (mlflow run . -e train)."
+    aliases = ", ".join(f"{alias} ({number})" for alias, number in sorted(model.aliases.items())) or "none"
+    numbers = ", ".join(sorted((str(version.version) for version in versions), key=int)) or "none"
+    return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
+
+
+def _checked(home: Path, expected: str, number: str) -> "Bundle":
+    from afterfit.model.bundle import load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
+    from afterfit.model.safe_loading import check_code  # noqa: PLC0415 - as above
+
+    bundle = load(home / BUNDLE, expected, number)
+    check_code(home, bundle.manifest.code, LOADER)
+    return bundle
+
+
+def _refuse_pickle(target: Version, home: Path) -> None:
+    """Refuse a version that MLflow would unpickle: it must be code and data written by this package."""
+    try:
+        model_file = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
+        flavour = model_file["flavors"]["python_function"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise BundleError(f"{target.uri} has no readable MLmodel file with a python_function flavour.") from error
+    is_loader = (
+        Path(str(flavour.get("model_code_path"))).name == LOADER
+    )  # MLflow runs the file of that name beside MLmodel
+    from_code = is_loader and flavour.get("loader_module") == "mlflow.pyfunc.loaders.code_model"
+    if not from_code or set(model_file["flavors"]) != {"python_function"}:
+        raise BundleError(f"{target.uri} is not a model from code: it would be unpickled, which is refused.")

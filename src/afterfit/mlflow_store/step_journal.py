@@ -1,4 +1,4 @@
-"""The loop's journal: a run in `<use case>.loop` for each window, with marks of how far its step came."""
+"""The loop's journal: one run in the experiment `<use case>.loop` for each window; its tags mark how far it came."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from afterfit.mlflow_store import tracking
-from afterfit.mlflow_store.lock import patiently
+from afterfit.mlflow_store.lock import retry_if_locked
 
 PREFIX = "afterfit."
 DONE = "done"
@@ -28,56 +28,51 @@ class StepRun:
 
     @property
     def done(self) -> bool:
-        """Whether its step came to its end."""
+        """Whether its step has ended."""
         return self.marks.get(DONE) == "true"
 
 
 def experiment(name: str) -> str:
-    """Where a use case's journal is."""
+    """The experiment of a use case's journal."""
     return f"{name}.loop"
 
 
 def pages(name: str) -> list[StepRun]:
     """The journal, oldest window first."""
     tracking.check_reachable()
-    found: list[Run] = []
+    runs: list[Run] = []
     with tracking.store_errors():
-        known = mlflow.get_experiment_by_name(experiment(name))
-        token: str | None = "" if known is not None else None
-        while known is not None and token is not None:
-            part = MlflowClient().search_runs(
-                [known.experiment_id], f"tags.`{PREFIX}kind` = 'step'", page_token=token or None
+        journal = mlflow.get_experiment_by_name(experiment(name))
+        token: str | None = "" if journal is not None else None
+        while journal is not None and token is not None:
+            batch = MlflowClient().search_runs(
+                [journal.experiment_id], f"tags.`{PREFIX}kind` = 'step'", page_token=token or None
             )
-            found += part
-            token = part.token or None
-    return sorted((_page(run) for run in found), key=lambda one: one.end)
-
-
-def _page(run: Run) -> StepRun:
-    marks = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
-    return StepRun(run.info.run_id, marks.get("window", ""), marks.get("end", ""), marks)
+            runs += batch
+            token = batch.token or None
+    return sorted((_page(run) for run in runs), key=lambda page: page.end)
 
 
 def begin(name: str, window: str, start: str, end: str) -> StepRun:
-    """A new page; a run that nobody has to be active for."""
+    """Make a new page: a run of its own, whatever run is active. Times are ISO text."""
     marks = {"kind": "step", "use_case": name, "window": window, "start": start, "end": end}
     tags = {f"{PREFIX}{key}": value for key, value in marks.items()}
     with tracking.store_errors():
-        ledger = tracking.experiment_id(experiment(name))
-        made: Any = patiently(lambda: MlflowClient().create_run(ledger, tags=tags, run_name=window))
-    return StepRun(made.info.run_id, window, end, marks)
+        journal_id = tracking.experiment_id(experiment(name))
+        run: Any = retry_if_locked(lambda: MlflowClient().create_run(journal_id, tags=tags, run_name=window))
+    return StepRun(run.info.run_id, window, end, marks)
 
 
 def mark(page: StepRun, **marks: str) -> StepRun:
     """Set marks, one after the other."""
     with tracking.store_errors():
         for key, value in marks.items():
-            patiently(partial(MlflowClient().set_tag, page.run_id, f"{PREFIX}{key}", value))
+            retry_if_locked(partial(MlflowClient().set_tag, page.run_id, f"{PREFIX}{key}", value))
     return replace(page, marks={**page.marks, **marks})
 
 
 def write(page: StepRun, path: str, content: Mapping[str, Any]) -> None:
-    """Write a JSON file of the page; one of that name is replaced."""
+    """Write a JSON file of the page; an older one of that name is replaced."""
     with tracking.store_errors():
         MlflowClient().log_text(page.run_id, json.dumps(content, indent=1, default=str), path)
 
@@ -85,17 +80,22 @@ def write(page: StepRun, path: str, content: Mapping[str, Any]) -> None:
 def read(page: StepRun, path: str) -> dict[str, Any]:
     """Read a JSON file of the page."""
     with tracking.store_errors():
-        place = f"{MlflowClient().get_run(page.run_id).info.artifact_uri}/{path}"
-        found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(place))
-    return found
+        uri = f"{MlflowClient().get_run(page.run_id).info.artifact_uri}/{path}"
+        content: dict[str, Any] = json.loads(mlflow.artifacts.load_text(uri))
+    return content
 
 
 def close(page: StepRun, note: str, metrics: Mapping[str, float]) -> StepRun:
-    """End the page; the mark that it is done comes last."""
+    """End the page with a note and metrics; it is marked as done last of all."""
     with tracking.store_errors():
         client = MlflowClient()
         for key, value in metrics.items():
             client.log_metric(page.run_id, key, value)
-        patiently(lambda: client.set_tag(page.run_id, "mlflow.note.content", note))
-        patiently(lambda: client.set_terminated(page.run_id, "FINISHED"))
+        retry_if_locked(lambda: client.set_tag(page.run_id, "mlflow.note.content", note))
+        retry_if_locked(lambda: client.set_terminated(page.run_id, "FINISHED"))
     return mark(page, **{DONE: "true"})
+
+
+def _page(run: Run) -> StepRun:
+    marks = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
+    return StepRun(run.info.run_id, marks.get("window", ""), marks.get("end", ""), marks)

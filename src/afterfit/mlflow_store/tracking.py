@@ -34,21 +34,21 @@ if TYPE_CHECKING:  # who only asks the store needs no scikit-learn
     from afterfit.data.loading import Fingerprint
     from afterfit.model.bundle import Bundle
 
-
-class Described(MetaDataset):
-    """A dataset of which MLflow keeps the description; the rows stay where they are."""
-
-    @property
-    def profile(self) -> None:
-        """Nothing beyond the schema and the tags."""
-        return
-
-
 MOST_METRICS = 1_000
 """Metrics that MLflow takes in one call."""
 PATIENCE = 5.0
 """Seconds to wait for a tracking server before it counts as away."""
 DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
+BEST = "afterfit.best"
+
+
+class Described(MetaDataset):
+    """A dataset that MLflow keeps only the description of; the rows stay where they are."""
+
+    @property
+    def profile(self) -> None:
+        """None: schema and tags say it all."""
+        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +61,32 @@ class MetricPoint:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A finished run: its tags and the last value of each metric."""
+
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what MLflow and the libraries under it raise into a StoreError that names the store."""
+    """Turn errors of MLflow and of the libraries under it into a StoreError that names the store."""
     try:
         yield
     except MlflowException as error:
-        said = " ".join(str(error.message).split())
+        message = " ".join(str(error.message).split())
         if isinstance(error.__cause__ or error.__context__, RequestException):
             raise StoreError(
-                f"MLflow at {store()} cannot be reached: it went away in the middle. {said[:300]}"
+                f"MLflow at {store()} cannot be reached: it went away in the middle. {message[:300]}"
             ) from error
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
-            raise UnknownVersionError(f"MLflow at {store()} does not know this: {said}") from error
-        raise StoreError(f"MLflow at {store()} refused: {said[:500]}") from error
+            raise UnknownVersionError(f"MLflow at {store()} does not know this: {message}") from error
+        raise StoreError(f"MLflow at {store()} refused: {message[:500]}") from error
     except (RequestException, SQLAlchemyError, ConnectionError) as error:
-        said = " ".join(str(error).split())
-        raise StoreError(f"MLflow at {store()} cannot be reached: {said[:300]}") from error
+        message = " ".join(str(error).split())
+        raise StoreError(f"MLflow at {store()} cannot be reached: {message[:300]}") from error
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
         raise StoreError(f"MLflow at {store()} cannot read or write its files{where}: {error.strerror}") from error
@@ -91,7 +100,7 @@ def store() -> str:
 
 
 def check_reachable() -> None:
-    """Fail within seconds where the tracking server or database is away; MLflow itself would try for minutes.
+    """Fail within seconds if the tracking server or database is away; MLflow itself would try for minutes.
 
     Raises:
         StoreError: no connection.
@@ -104,34 +113,16 @@ def check_reachable() -> None:
         elif kind.split("+")[0] in DATABASES:
             _open_database(address)
     except (OSError, SQLAlchemyError, ImportError) as error:
-        said = getattr(error, "strerror", None) or getattr(error, "orig", None) or error
+        cause = getattr(error, "strerror", None) or getattr(error, "orig", None) or error
         raise StoreError(
-            f"MLflow at {store()} cannot be reached: {said}. "
+            f"MLflow at {store()} cannot be reached: {cause}. "
             f"Start the server, or point MLFLOW_TRACKING_URI at another store."
         ) from error
 
 
-def _knock(host: str | None, port: int) -> None:
-    socket.create_connection((host or "", port), timeout=PATIENCE).close()
-
-
-def _open_database(address: str) -> None:
-    """One connection; the folder of a SQLite file is made, as MLflow would."""
-    url = make_url(address)
-    if url.host and url.port:
-        _knock(url.host, url.port)
-    elif url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
-
-
 @contextmanager
 def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
-    """The run that `mlflow run` made where there is one, else a new one; nested where one is already active.
+    """The run that `mlflow run` has made, if there is one, else a new run; it is nested if a run is already active.
 
     It ends FINISHED, FAILED where the block raises, and KILLED where it is interrupted.
     """
@@ -152,52 +143,26 @@ def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> It
         mlflow.end_run("FINISHED")
 
 
-def _start(experiment: str, name: str) -> Run:
-    parent = mlflow.active_run()
-    if parent is not None:  # without its parent's experiment it would land in MLflow's default one
-        return mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True)
-    if "MLFLOW_RUN_ID" in os.environ:
-        return mlflow.start_run()
-    return mlflow.start_run(experiment_id=experiment_id(experiment), run_name=name)
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: in the middle of a library's clean-up it comes out as that library's error."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _end(status: str) -> None:
-    """End the active run after a failure, which must not be hidden by a store that is away by now."""
-    try:
-        mlflow.end_run(status)
-    except (MlflowException, SQLAlchemyError, OSError):  # requests' errors are OSErrors
-        return
-
-
 def experiment_id(name: str) -> str:
-    """The experiment's id; made where it is absent, with an artifact folder that does not depend on who asks."""
-    known = mlflow.get_experiment_by_name(name)
-    if known is not None:
-        if known.lifecycle_stage == "deleted":
+    """The experiment's id; an absent experiment is created, and its artifacts are placed below the working folder."""
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        if experiment.lifecycle_stage == "deleted":
             raise StoreError(f"The experiment '{name}' was deleted: restore it, or delete it for good.")
-        return str(known.experiment_id)
+        return str(experiment.experiment_id)
     local = urlsplit(mlflow.get_tracking_uri()).scheme not in {"http", "https"}
-    place = (Path.cwd() / "mlruns" / name).as_uri() if local else None
+    artifact_location = (Path.cwd() / "mlruns" / name).as_uri() if local else None
     try:
-        return str(mlflow.create_experiment(name, artifact_location=place))
+        return str(mlflow.create_experiment(name, artifact_location=artifact_location))
     except MlflowException:
-        raced = mlflow.get_experiment_by_name(name)
-        if raced is None:
+        created_meanwhile = mlflow.get_experiment_by_name(name)
+        if created_meanwhile is None:
             raise
-        return str(raced.experiment_id)
+        return str(created_meanwhile.experiment_id)
 
 
 def params(values: Mapping[str, Any], prefix: str = "model") -> None:
-    """Log parameters under `prefix.`, so that they never meet those that `mlflow run` has logged."""
+    """Log parameters under `prefix.`, so that they never collide with those that `mlflow run` has logged."""
     with store_errors():
         mlflow.log_params({f"{prefix}.{key}": value for key, value in values.items()})
 
@@ -205,34 +170,34 @@ def params(values: Mapping[str, Any], prefix: str = "model") -> None:
 def metrics(
     values: Mapping[str, float], *, step: int = 0, model_id: str | None = None, dataset: Dataset | None = None
 ) -> None:
-    """Log metrics, those that are not defined (nan) left out; linked to a model and a dataset where given."""
-    known = {key: float(value) for key, value in values.items() if value == value}  # noqa: PLR0124 - nan is not itself
-    if known:
+    """Log metrics, linked to a model and a dataset where given; nan values (not defined) are left out."""
+    defined = {key: float(value) for key, value in values.items() if value == value}  # noqa: PLR0124 - nan is not itself
+    if defined:
         with store_errors():
-            mlflow.log_metrics(known, step=step, model_id=model_id, dataset=dataset)
+            mlflow.log_metrics(defined, step=step, model_id=model_id, dataset=dataset)
 
 
 def histories(steps: Sequence[Mapping[str, float]]) -> None:
-    """Log the active run's metrics of many steps, from step 0 on, in as few calls as may be; nan is left out."""
+    """Log metrics of many steps to the active run, from step 0 on, in few calls; nan is left out."""
     active, now = mlflow.active_run(), int(time.time() * 1000)
     if active is None:
         raise StoreError("Metrics need an active run, and there is none.")
-    found = [
+    points = [
         Metric(key, float(value), now, step)
         for step, values in enumerate(steps)
         for key, value in values.items()
         if isfinite(value)
     ]
     with store_errors():
-        for start in range(0, len(found), MOST_METRICS):
-            MlflowClient().log_batch(active.info.run_id, metrics=found[start : start + MOST_METRICS])
+        for start in range(0, len(points), MOST_METRICS):
+            MlflowClient().log_batch(active.info.run_id, metrics=points[start : start + MOST_METRICS])
 
 
 def dataset(source: str, name: str, fingerprint: "Fingerprint", context: str) -> Dataset:
     """Log the table that a run used: its source, content digest, rows, columns and time range."""
     schema = _any_values(fingerprint.columns)
     table = Described(CodeDatasetSource({"source": source}), name=name, digest=fingerprint.sha256[:16], schema=schema)
-    told = {
+    facts = {
         "sha256": fingerprint.sha256,
         "rows": str(fingerprint.rows),
         "columns": str(len(fingerprint.columns)),
@@ -240,8 +205,8 @@ def dataset(source: str, name: str, fingerprint: "Fingerprint", context: str) ->
         "end": fingerprint.end or "",
     }
     with store_errors():
-        mlflow.log_input(table, context=context, tags=told)
-        mlflow.log_params({f"{context}.{key}": value for key, value in told.items() if value})
+        mlflow.log_input(table, context=context, tags=facts)
+        mlflow.log_params({f"{context}.{key}": value for key, value in facts.items() if value})
     return table
 
 
@@ -258,14 +223,6 @@ def note(text: str) -> None:
         mlflow.set_tag("mlflow.note.content", text)
 
 
-def _any_values(columns: Sequence[str]) -> Schema:
-    """A schema that takes any value in each column, or none."""
-    return Schema([ColSpec(AnyType(), name, required=False) for name in columns])  # type: ignore[no-untyped-call]
-
-
-BEST = "afterfit.best"
-
-
 def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
     """The builder and parameters that a search's run found best.
 
@@ -274,12 +231,12 @@ def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
     """
     check_reachable()
     with store_errors():
-        found = mlflow.get_run(run_id.strip())
-    if BEST not in found.data.tags:
+        run = mlflow.get_run(run_id.strip())
+    if BEST not in run.data.tags:
         raise UnknownVersionError(
             f"The run {run_id} found no best parameters: give the run of a search (entry point tune)."
         )
-    best = json.loads(found.data.tags[BEST])
+    best = json.loads(run.data.tags[BEST])
     return best["builder"], best["params"]
 
 
@@ -307,8 +264,9 @@ def log_bundle(
 ) -> tuple[str, str]:
     """Log a bundle as an MLflow pyfunc whose code travels with it; gives (model URI, model id).
 
-    MLflow keeps a folder under its own name, and a version's is called "bundle": one of another name is copied.
-    The signature takes any value in every column, so that a bad row is answered and not refused with its batch.
+    MLflow logs a folder under the folder's name, and this one must be called "bundle": a folder of another name is
+    copied first. The signature takes any value in every column: so a bad row is answered, and does not make MLflow
+    refuse its whole batch.
     """
     with tempfile.TemporaryDirectory() as scratch, store_errors():
         if folder.name != "bundle":
@@ -326,55 +284,47 @@ def log_bundle(
     return logged.model_uri, logged.model_id
 
 
-# Runs of their own, beside whatever run is active.
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """A finished run: its tags and the last value of each metric."""
-
-    run_id: str
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-
-
-def noted(experiment: str, tags: Mapping[str, str]) -> list[Noted]:
+def finished_runs(experiment: str, tags: Mapping[str, str]) -> list[FinishedRun]:
     """The finished runs of an experiment with these tags, newest first; none where there is no such experiment."""
     check_reachable()
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    found: list[Run] = []
+    runs: list[Run] = []
     with store_errors():
-        known = mlflow.get_experiment_by_name(experiment)
-        token: str | None = "" if known is not None and known.lifecycle_stage != "deleted" else None
-        while known is not None and token is not None:
+        known_experiment = mlflow.get_experiment_by_name(experiment)
+        token: str | None = (
+            "" if known_experiment is not None and known_experiment.lifecycle_stage != "deleted" else None
+        )
+        while known_experiment is not None and token is not None:
             page = MlflowClient().search_runs(
-                [known.experiment_id], f"{wanted} and attributes.status = 'FINISHED'", page_token=token or None
+                [known_experiment.experiment_id],
+                f"{wanted} and attributes.status = 'FINISHED'",
+                page_token=token or None,
             )
-            found += page
+            runs += page
             token = page.token or None
-    return [Noted(one.info.run_id, dict(one.data.tags), dict(one.data.metrics)) for one in found]
+    return [FinishedRun(run.info.run_id, dict(run.data.tags), dict(run.data.metrics)) for run in runs]
 
 
-def note_run(
+def write_run(
     experiment: str, name: str, tags: Mapping[str, str], points: Sequence[MetricPoint], texts: Mapping[str, str]
 ) -> str:
-    """A whole run at once, whatever run is active: tags, metrics in order of time, and text files; gives its id.
+    """Write a whole new run, whatever run is active: tags, metrics in order of time, text files. Gives its id.
 
-    It counts as finished only when all of it is there.
+    It gets the status FINISHED only when all of it is there.
     """
     check_reachable()
     with store_errors():
         client = MlflowClient()
-        made = client.create_run(experiment_id(experiment), run_name=name, tags=dict(tags)).info.run_id
-        add_points(made, points)
+        run_id = client.create_run(experiment_id(experiment), run_name=name, tags=dict(tags)).info.run_id
+        add_points(run_id, points)
         for path, content in texts.items():
-            client.log_text(made, content, path)
-        client.set_terminated(made, "FINISHED")
-    return str(made)
+            client.log_text(run_id, content, path)
+        client.set_terminated(run_id, "FINISHED")
+    return str(run_id)
 
 
 def add_points(run_id: str, points: Sequence[MetricPoint], tags: Mapping[str, str] | None = None) -> None:
-    """Further points of a run's metrics, and tags; values that are not finite are left out."""
+    """Add points to a run's metrics, and tags; values that are not finite are left out."""
     metrics = [Metric(p.metric, float(p.value), p.time, p.step) for p in points if isfinite(p.value)]
     with store_errors():
         for start in range(0, len(metrics), MOST_METRICS):
@@ -383,7 +333,7 @@ def add_points(run_id: str, points: Sequence[MetricPoint], tags: Mapping[str, st
             MlflowClient().set_tag(run_id, key, value)
 
 
-def forget(run_ids: Sequence[str]) -> None:
+def delete_runs(run_ids: Sequence[str]) -> None:
     """Delete runs; MLflow keeps them as deleted until its own clean-up."""
     with store_errors():
         for run_id in run_ids:
@@ -391,10 +341,59 @@ def forget(run_ids: Sequence[str]) -> None:
 
 
 @contextmanager
-def joined(name: str) -> Iterator[None]:
-    """The run that `mlflow run` made, or one nested where a run is active; nothing where there is neither."""
+def join_run(name: str) -> Iterator[None]:
+    """Join the run that `mlflow run` has made, or start a nested one if a run is active; do nothing without either."""
     if mlflow.active_run() is None and "MLFLOW_RUN_ID" not in os.environ:
         yield
         return
     with run("", name):
         yield
+
+
+def _knock(host: str | None, port: int) -> None:
+    socket.create_connection((host or "", port), timeout=PATIENCE).close()
+
+
+def _open_database(address: str) -> None:
+    """Open one connection; the folder of a SQLite file is created, as MLflow would do."""
+    url = make_url(address)
+    if url.host and url.port:
+        _knock(url.host, url.port)
+    elif url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _start(experiment: str, name: str) -> Run:
+    parent = mlflow.active_run()
+    if parent is not None:  # without its parent's experiment it would land in MLflow's default one
+        return mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True)
+    if "MLFLOW_RUN_ID" in os.environ:
+        return mlflow.start_run()
+    return mlflow.start_run(experiment_id=experiment_id(experiment), run_name=name)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused the error: during a library's clean-up it appears as an error of that library."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _end(status: str) -> None:
+    """End the active run after a failure; an error of the store here must not hide that failure."""
+    try:
+        mlflow.end_run(status)
+    except (MlflowException, SQLAlchemyError, OSError):  # requests' errors are OSErrors
+        return
+
+
+def _any_values(columns: Sequence[str]) -> Schema:
+    """A schema in which each column takes any value, and may be absent."""
+    return Schema([ColSpec(AnyType(), name, required=False) for name in columns])  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a person looks at: pictures, cards, and HTML pages.
+"""What a person looks at: pictures, the model card, and HTML pages.
 
-A page never computes what it shows, has no script in it, and loads nothing from elsewhere. Words: docs/glossary.md.
+A page does not compute what it shows. It contains no script and loads nothing from elsewhere. Words: docs/glossary.md.
 """

@@ -1,4 +1,4 @@
-"""One self-contained page about a backtest: the ranking, and a timeline a policy. No script in it."""
+"""One self-contained HTML page about a backtest: the ranking, and a timeline for each policy. It has no script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MARKS = {
     "held": ("✕", "bad"),
     "rolled back": ("▼", "bad"),
 }
-SAID = {
+OUTCOME_WORDS = {
     "promoted": "retrained and promoted",
     "on trial": "retrained, in production on trial (TRIAL)",
     "refused": "retrained, refused",
@@ -30,7 +30,7 @@ SAID = {
 
 @dataclass(frozen=True, slots=True)
 class ChartPoint:
-    """One window on a timeline: where it is, what was realised and believed, and what was done; words for a reader."""
+    """One window on a timeline: its place, realised and estimated metric, what was done, and the same in words."""
 
     x: float
     realised: float | None
@@ -45,7 +45,7 @@ class ChartPoint:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A policy's windows: points, the lines through them (a new version begins a new one), ticks and grid lines."""
+    """A policy's windows: points, lines through them (each new version begins a new line), ticks and grid lines."""
 
     points: tuple[ChartPoint, ...]
     lines: tuple[str, ...]
@@ -54,17 +54,17 @@ class Timeline:
     grid: tuple[tuple[float, str], ...]
 
 
-def page(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
-    """The page.
+def render(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
+    """The page as HTML.
 
     Args:
-        use_case: whose policies.
-        ranking: what came of them.
+        use_case: its settings.
+        ranking: the policies, the best first.
         window: which rows, in words.
-        rows: how many.
+        rows: how many rows.
     """
     name = use_case.primary_metric
-    ends = _ends(ranking.stories, name)
+    ends = _value_range(ranking.stories, name)
     best = ranking.stories[0]
     return template("backtest.html").render(
         title=f"Backtest of {use_case.name}",
@@ -83,45 +83,14 @@ def page(use_case: UseCase, ranking: Ranking, window: str, rows: int) -> str:
     )
 
 
-def _row(story: PolicyRun, ranking: Ranking, name: str) -> dict[str, Any]:
-    found = ranking.against_best[story.name]
-    first = story is ranking.stories[0]
-    money = story.money is not None
-    shown = "{:+,.0f} ({:+,.0f} to {:+,.0f})" if money else "{:+.4f} ({:+.4f} to {:+.4f})"
-    return {
-        "name": story.name,
-        "recommended": story.name == ranking.recommended,
-        "mean": f"{story.mean(name):.4f}",
-        "difference": "best" if first else shown.format(found.value, found.low, found.high),
-        "retrainings": story.retrainings,
-        "promotions": story.count("promoted", "on trial"),
-        "refusals": story.count("refused", "held"),
-        "rollbacks": story.count("rolled back"),
-        "alarms": f"{story.alarms[0]} true, {story.alarms[1]} false",
-        "seconds": f"{story.seconds:,.0f} s",
-        "outcomes": f"{story.outcomes:,}",
-        "money": "" if story.money is None else f"{story.money:,.0f}",
-    }
-
-
-def _ends(stories: Sequence[PolicyRun], name: str) -> tuple[float, float]:
-    """The range of the timelines: all realised values and what was believed, not its intervals."""
-    values = [entry.realised.get(name, nan) for story in stories for entry in story.entries]
-    estimates = [entry.best_estimate(name) for story in stories for entry in story.entries]
-    values += [one.value for one in estimates if one is not None and one.value is not None]
-    known = [value for value in values if isfinite(value)] or [0.0, 1.0]
-    room = 0.08 * ((max(known) - min(known)) or 1.0)
-    return min(known) - room, max(known) + room
-
-
 def timeline(story: PolicyRun, best: PolicyRun, name: str, ends: tuple[float, float]) -> Timeline:
     """Lay out a policy's windows.
 
     Args:
-        story: the policy's.
-        best: the best one's, drawn beside it.
+        story: the run of the policy.
+        best: the run of the best policy, drawn beside it.
         name: the metric.
-        ends: its range.
+        ends: the range of the metric, from `_value_range`.
     """
     count = max(len(story.entries), 1)
     places = [round(LEFT + (WIDE - LEFT - 12) * (i + 0.5) / count, 1) for i in range(len(story.entries))]
@@ -134,8 +103,39 @@ def timeline(story: PolicyRun, best: PolicyRun, name: str, ends: tuple[float, fl
     return Timeline(points, _lines(story, points), others, ticks, tuple((_y(v, ends), f"{v:.4g}") for v in marks))
 
 
+def _row(story: PolicyRun, ranking: Ranking, name: str) -> dict[str, Any]:
+    difference = ranking.against_best[story.name]
+    first = story is ranking.stories[0]
+    money = story.money is not None
+    shown = "{:+,.0f} ({:+,.0f} to {:+,.0f})" if money else "{:+.4f} ({:+.4f} to {:+.4f})"
+    return {
+        "name": story.name,
+        "recommended": story.name == ranking.recommended,
+        "mean": f"{story.mean(name):.4f}",
+        "difference": "best" if first else shown.format(difference.value, difference.low, difference.high),
+        "retrainings": story.retrainings,
+        "promotions": story.count("promoted", "on trial"),
+        "refusals": story.count("refused", "held"),
+        "rollbacks": story.count("rolled back"),
+        "alarms": f"{story.alarms[0]} true, {story.alarms[1]} false",
+        "seconds": f"{story.seconds:,.0f} s",
+        "outcomes": f"{story.outcomes:,}",
+        "money": "" if story.money is None else f"{story.money:,.0f}",
+    }
+
+
+def _value_range(stories: Sequence[PolicyRun], name: str) -> tuple[float, float]:
+    """The range of the timelines: all realised and estimated values, without the estimates' intervals."""
+    values = [entry.realised.get(name, nan) for story in stories for entry in story.entries]
+    estimates = [entry.best_estimate(name) for story in stories for entry in story.entries]
+    values += [estimate.value for estimate in estimates if estimate is not None and estimate.value is not None]
+    known = [value for value in values if isfinite(value)] or [0.0, 1.0]
+    room = 0.08 * ((max(known) - min(known)) or 1.0)
+    return min(known) - room, max(known) + room
+
+
 def _lines(story: PolicyRun, points: Sequence[ChartPoint]) -> tuple[str, ...]:
-    """A line a stretch of windows that one version answered; each begins where the last ended."""
+    """One line for each stretch of windows that one version answered; a line begins where the last one ended."""
     lines: list[list[str]] = []
     version = ""
     last = ""
@@ -153,48 +153,48 @@ def _lines(story: PolicyRun, points: Sequence[ChartPoint]) -> tuple[str, ...]:
 
 def _point(entry: WindowResult, x: float, name: str, ends: tuple[float, float]) -> ChartPoint:
     value, best = entry.realised.get(name, nan), entry.best_estimate(name)
-    known = best if best is not None and best.value is not None else None
+    estimate = best if best is not None and best.value is not None else None
     mark, kind = MARKS.get(entry.done.outcome, ("", ""))
-    told = entry.turn.action.causes
-    alarm = ("true" if entry.fell else "false") if told else ""
-    said = [f"{entry.turn.span.name}, version {entry.version}", f"realised {value:.4f}"]
-    if known is not None:
-        said.append(f"believed {known.value:.4f}")
-    said += [SAID[entry.done.outcome]] if entry.done.outcome in SAID else []
+    causes = entry.turn.action.causes
+    alarm = ("true" if entry.fell else "false") if causes else ""
+    words = [f"{entry.turn.span.name}, version {entry.version}", f"realised {value:.4f}"]
+    if estimate is not None:
+        words.append(f"believed {estimate.value:.4f}")
+    words += [OUTCOME_WORDS[entry.done.outcome]] if entry.done.outcome in OUTCOME_WORDS else []
     return ChartPoint(
         x,
         _y(value, ends) if isfinite(value) else None,
-        None if known is None or known.value is None else _y(known.value, ends),
-        None if known is None or known.low is None else _y(known.low, ends),
-        None if known is None or known.high is None else _y(known.high, ends),
+        None if estimate is None or estimate.value is None else _y(estimate.value, ends),
+        None if estimate is None or estimate.low is None else _y(estimate.low, ends),
+        None if estimate is None or estimate.high is None else _y(estimate.high, ends),
         mark,
         kind,
         alarm,
-        "; ".join(said),
+        "; ".join(words),
     )
 
 
 def _y(value: float, ends: tuple[float, float]) -> float:
-    """Where a value is, from the top; cut at the picture's ends."""
+    """The distance of a value from the top; values outside the range are drawn at its ends."""
     share = (value - ends[0]) / (ends[1] - ends[0])
     return round(TOP + HIGH * (1 - min(max(share, 0.0), 1.0)), 1)
 
 
 def _events(story: PolicyRun) -> list[dict[str, str]]:
-    """The windows in which something was done or told, in words."""
-    told = []
+    """The windows with an action or an alarm, in words."""
+    events = []
     for entry in story.entries:
         action, verdict = entry.turn.action, entry.done.verdict
         if action.kind == "nothing" or (entry.done.outcome == "over" and not action.causes):
             continue
         deciding = [] if verdict is None else [f.sentence for f in verdict.findings if f.outcome in {"fail", "unsure"}]
         deciding = deciding or [f.sentence for f in (() if verdict is None else verdict.findings) if f.code == "better"]
-        told.append(
+        events.append(
             {
                 "window": entry.turn.span.name,
-                "what": SAID.get(entry.done.outcome, "alarm" if action.causes else action.kind),
+                "what": OUTCOME_WORDS.get(entry.done.outcome, "alarm" if action.causes else action.kind),
                 "why": action.reason,
                 "gate": " ".join(deciding)[:500],
             }
         )
-    return told
+    return events

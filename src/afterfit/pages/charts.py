@@ -1,4 +1,4 @@
-"""The geometry of a drift page's pictures: a column's two distributions, and columns by windows as a heat map."""
+"""The geometry of a drift page's pictures: the two distributions of a column, and a heat map of columns by windows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,10 @@ from afterfit.drift.binning import Bins, CategoryBins, NumberBins
 from afterfit.drift.profiles import Counts
 
 Array = np.ndarray[Any, Any]
-
 WIDE, HIGH = 240.0, 84.0
-"""Size of a number's picture, in the units of its own view."""
+"""Size of the picture of a numeric column, in the units of its own view."""
 SLOT, GAP = 9.0, 5.0
-"""At either end a bar for what lies outside, apart from the others."""
+"""Width of the bar at either end for values outside the range, and its distance from the other bars."""
 BARS = 30
 MOST_NAMES = 7
 ROW = 15.0
@@ -34,9 +33,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class NumberPicture:
-    """Shares of rows over a number's range; `line` is the window's outline; `low` and `high` are its ends in words.
+    """Shares of rows over the range of a numeric column.
 
-    `outside` holds bars for what lies below and above the range, cut at the picture's height.
+    `line` is the outline of the window's bars; `low` and `high` are the ends of the range in words. `outside` holds
+    bars for values below and above the range, cut at the picture's height.
     """
 
     bars: tuple[Bar, ...]
@@ -48,7 +48,7 @@ class NumberPicture:
 
 @dataclass(frozen=True, slots=True)
 class NameRow:
-    """One category: its two shares as lengths of bars and in words."""
+    """One category: its shares in reference and window, as lengths of bars and in words."""
 
     name: str
     y: float
@@ -60,7 +60,7 @@ class NameRow:
 
 @dataclass(frozen=True, slots=True)
 class NamePicture:
-    """The categories with the largest shares and those that changed most."""
+    """The categories with the largest shares, and those that changed most."""
 
     rows: tuple[NameRow, ...]
     high: float
@@ -103,16 +103,42 @@ def picture(bins: Bins, reference: Counts, window: Counts) -> NumberPicture | Na
 
 
 def percent(share: float) -> str:
-    """A share in per cent, as short as can be."""
+    """A share in per cent, as short as possible."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 9.95 or value == 0 else f"{value:.1f} %" if value >= 0.095 else "< 0.1 %"
 
 
-def middle(bins: Bins, counts: Counts) -> float | None:
-    """The mean of a number whose grid is straight; None otherwise."""
+def mean_of(bins: Bins, counts: Counts) -> float | None:
+    """The mean of a numeric column whose bins are on a linear scale; None otherwise."""
     if not isinstance(bins, NumberBins) or bins.curve or not counts.present or not bins.scale:
         return None
     return bins.value_of(counts.first / counts.present)
+
+
+def heat_map(
+    columns: Sequence[str], windows: Sequence[str], alarms: Mapping[tuple[int, int], tuple[float, str]], most: int
+) -> HeatMap:
+    """Lay out alarms.
+
+    Args:
+        columns: the columns' names, those to be shown first.
+        windows: the windows' names, in order.
+        alarms: (column, window) to (how many times the smallest effect of interest, words).
+        most: the largest number of cells; with many windows fewer columns are shown.
+    """
+    rows = max(min(len(columns), 40, most // max(len(windows), 1)), min(len(columns), 5))
+    side = float(np.clip(round(820 / max(len(windows), 1), 1), 1.0, 44.0))
+    high, left, top = 18.0, 150.0, 66.0
+    cells = tuple(
+        HeatCell(round(left + w * side, 1), top + c * high, round(min(math.log2(max(weight, 1.0)) / 6, 1.0), 2), words)
+        for (c, w), (weight, words) in alarms.items()
+        if c < rows
+    )
+    step = max(math.ceil(15 / side), 1)
+    ticks = tuple((round(left + (i + 0.5) * side, 1), windows[i]) for i in range(0, len(windows), step))
+    names = tuple((top + i * high, name) for i, name in enumerate(columns[:rows]))
+    wide = round(left + len(windows) * side + 60, 1)
+    return HeatMap(cells, names, ticks, side, left, top, wide, top + rows * high + 4, len(columns) - rows)
 
 
 def _shares(counts: Counts) -> Array:
@@ -140,7 +166,7 @@ def _of_number(bins: NumberBins, before: Array, now: Array) -> NumberPicture | N
     slots = [(0.0, below, ends[0]), (WIDE - SLOT, above, ends[1])]
     outside = tuple(_bar(x, SLOT, pair[0] * scale, pair[1] * scale) for x, pair, drawn in slots if drawn)
     values = [bins.value_of(low - 0.5), bins.value_of(high - 0.5)]
-    labels = [_tidy(value, abs(values[1] - values[0])) for value in values]
+    labels = [_format_end(value, abs(values[1] - values[0])) for value in values]
     if ends[0]:
         labels[0] += f" · below {percent(below[0])} → {percent(below[1])}"
     if ends[1]:
@@ -152,7 +178,7 @@ def _bar(x: float, wide: float, before: float, now: float) -> Bar:
     return Bar(round(x, 1), round(wide, 1), round(min(before, HIGH), 1), round(min(now, HIGH), 1))
 
 
-def _tidy(value: float, span: float) -> str:
+def _format_end(value: float, span: float) -> str:
     """A value to about a hundredth of the span that it belongs to."""
     if not (math.isfinite(value) and math.isfinite(span)) or span <= 0:
         return f"{value:.4g}"
@@ -161,7 +187,7 @@ def _tidy(value: float, span: float) -> str:
 
 
 def _range(edges: Array, before: Array, now: Array) -> tuple[float, float]:
-    """From which cell to which is drawn: all but the outermost half per cent of the reference, and of the window."""
+    """The drawn range, in cells: without the outermost 0.5 % of the reference and 1 % of the window at either end."""
     lows, highs = [], []
     for shares, tail in ((before, 0.005), (now, 0.01)):
         if shares.sum() <= 0:
@@ -175,7 +201,7 @@ def _range(edges: Array, before: Array, now: Array) -> tuple[float, float]:
 
 
 def _spread(edges: Array, shares: Array, cuts: Array) -> Array:
-    """(bars,) what of each level falls between the cuts, each level's share laid out evenly over it."""
+    """(bars,) the share between each two cuts, where the share of a level is spread evenly over the level."""
     climb = np.concatenate([[0.0], np.cumsum(shares)])
     result: Array = np.diff(np.interp(cuts, edges, climb))
     return result
@@ -199,39 +225,13 @@ def _of_names(bins: CategoryBins, before: Array, now: Array) -> NamePicture | No
     chosen = list(dict.fromkeys([*by_size[:4].tolist(), *by_change[:3].tolist(), *by_size.tolist()]))
     chosen = chosen[: MOST_NAMES - (1 if now[1] else 0)]
     chosen.sort(key=lambda level: (-before[level], level))
-    named = [(bins.kept[level - 3], float(before[level]), float(now[level]), False) for level in chosen]
+    categories = [(bins.kept[level - 3], float(before[level]), float(now[level]), False) for level in chosen]
     if now[1]:
-        named.append(("never seen", float(before[1]), float(now[1]), True))
-    tallest = max(max(b, n) for _, b, n, _ in named) or 1.0
+        categories.append(("never seen", float(before[1]), float(now[1]), True))
+    tallest = max(max(b, n) for _, b, n, _ in categories) or 1.0
     scale = (WIDE - NAME_SPACE - SHARE_SPACE) / tallest
     rows = tuple(
         NameRow(name, i * ROW, round(b * scale, 1), round(n * scale, 1), f"{percent(b)} → {percent(n)}", is_new)
-        for i, (name, b, n, is_new) in enumerate(named)
+        for i, (name, b, n, is_new) in enumerate(categories)
     )
     return NamePicture(rows, len(rows) * ROW)
-
-
-def heat_map(
-    columns: Sequence[str], windows: Sequence[str], found: Mapping[tuple[int, int], tuple[float, str]], most: int
-) -> HeatMap:
-    """Lay out alarms.
-
-    Args:
-        columns: the columns' names, those to be shown first.
-        windows: the windows' names, in order.
-        found: (column, window) to (how many times the smallest effect of interest, words).
-        most: the most cells; of many windows fewer columns are shown.
-    """
-    rows = max(min(len(columns), 40, most // max(len(windows), 1)), min(len(columns), 5))
-    side = float(np.clip(round(820 / max(len(windows), 1), 1), 1.0, 44.0))
-    high, left, top = 18.0, 150.0, 66.0
-    cells = tuple(
-        HeatCell(round(left + w * side, 1), top + c * high, round(min(math.log2(max(weight, 1.0)) / 6, 1.0), 2), words)
-        for (c, w), (weight, words) in found.items()
-        if c < rows
-    )
-    step = max(math.ceil(15 / side), 1)
-    ticks = tuple((round(left + (i + 0.5) * side, 1), windows[i]) for i in range(0, len(windows), step))
-    names = tuple((top + i * high, name) for i, name in enumerate(columns[:rows]))
-    wide = round(left + len(windows) * side + 60, 1)
-    return HeatMap(cells, names, ticks, side, left, top, wide, top + rows * high + 4, len(columns) - rows)

@@ -1,4 +1,4 @@
-"""How every page's template is loaded: values escaped, a name that is missing an error."""
+"""Load the template of a page: values are escaped, and a missing name is an error."""
 
 from functools import cache
 

@@ -20,7 +20,7 @@ import orjson
 
 from afterfit.errors import AfterfitError, BundleError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry
-from afterfit.mlflow_store.ledger import Decision
+from afterfit.mlflow_store.decisions import Decision
 from afterfit.mlflow_store.registry import Version
 from afterfit.server.options import ServerOptions, plan_of
 from afterfit.serving.auth import LOOK_AGAIN
