@@ -76,17 +76,17 @@ def compare_windows(
         save: a file that gets the profile of all windows.
     """
     known = known_reference(reference, use_case, period.time)
-    found = compare_with(known, use_case, data, period, rate)
+    comparison = compare_with(known, use_case, data, period, rate)
     name = use_case.name if use_case else "drift"
     with tracking.run(name, f"drift against {known.name}"[:200], {"afterfit.use_case": name}) as active:
-        html = drift.render(found)
-        _log(found, html)
+        html = drift.render(comparison)
+        _log(comparison, html)
     if page is not None:
         page.write_text(html, "utf-8")
     if save is not None:
-        save.write_text(found.total.to_json(), "utf-8")
-    answer = {**found.to_dict(), "run_id": active.info.run_id}
-    return CommandResult(tuple(describe(found)), answer, ALARM if found.alarm else 0)
+        save.write_text(comparison.total.to_json(), "utf-8")
+    answer = {**comparison.to_dict(), "run_id": active.info.run_id}
+    return CommandResult(tuple(describe(comparison)), answer, ALARM if comparison.alarm else 0)
 
 
 # What is compared with.

@@ -15,6 +15,7 @@ PREVIOUS = "previous"
 RETIRED = ("production_until", "replaced_by")
 """Facts of a version that left production; a version that comes back loses them."""
 STAGES = {PRODUCTION: "Production", STAGING: "Staging"}
+"""The aliases that the ledger keeps, each with the one of MLflow's old stages that mirrors it."""
 
 
 def carry_out(name: str, entries: Sequence[LedgerEntry], lease: Lease) -> None:
