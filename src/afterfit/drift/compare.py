@@ -97,7 +97,8 @@ def describe_design(layout: ProfileSpec) -> str:
         return (
             f"'{layout.time}' spans too little time to measure how rows depend on each other: each row counts for one"
         )
-    return f"rows near in '{layout.time}' ({', '.join(layout.units)}) depend on each other, and count as fewer rows"
+    units = ", ".join(layout.units)
+    return f"rows that share time in '{layout.time}' ({units}) depend on each other: they count as fewer rows"
 
 
 def holm(pvalues: Sequence[float], share: float = 1.0) -> list[float]:
