@@ -15,7 +15,7 @@ from afterfit.model.answer import (
     answer_of_shares,
     answers_of,
     fresh_id,
-    refused,
+    refused_answer,
     task_of,
 )
 from afterfit.model.answer_batch import AnswerBatch, json_list
@@ -26,7 +26,7 @@ from afterfit.prediction_log.privacy import NO_REDACTION, LogRedaction
 
 Row = Mapping[str, Any]
 Bodies = Sequence[bytes] | bytes | None
-MANY = 64
+FEWEST_FOR_COLUMNS = 64
 """Rows of one form from which they are checked column by column, and logged together."""
 MOST = 5_000
 """Rows that are logged together."""
@@ -62,7 +62,7 @@ class Engine:
         """
         if len(rows) <= FEW and self.compiled is not None:
             return [self._single(row, self.compiled) for row in rows]
-        if len(rows) >= MANY and set(map(len, rows)) == {len(rows[0])}:
+        if len(rows) >= FEWEST_FOR_COLUMNS and set(map(len, rows)) == {len(rows[0])}:
             with suppress(KeyError):
                 return self._framed(rows)
         checked = [self._checked(row) for row in rows]
@@ -93,7 +93,7 @@ class Engine:
 
     def _refused(self, row: CheckedRow) -> Answer:
         task = task_of(self.bundle.scorer.classes)
-        return refused(task, self.bundle.version, row.warnings, row.errors[0], fresh_id())
+        return refused_answer(task, self.bundle.version, row.warnings, row.errors[0], fresh_id())
 
     def _checked(self, row: Row) -> CheckedRow:
         if self.beside and not self.beside.isdisjoint(row):
@@ -132,7 +132,7 @@ class Engine:
         redaction, version = self.redaction, self.bundle.version or ""
         kept = [redaction.features(row) for row in rows] if redaction.private else rows
         texts = None if redaction.private else bodies
-        if len(rows) < MANY:
+        if len(rows) < FEWEST_FOR_COLUMNS:
             each = [text_of(row) for row in kept] if texts is None or isinstance(texts, bytes) else texts
             name = redaction.name
             return [
