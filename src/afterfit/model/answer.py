@@ -88,7 +88,7 @@ class Answer(NamedTuple):
 _answer_from_tuple = partial(
     tuple.__new__, Answer
 )  # half the time of a call by position; the number of fields is not checked
-_NO_NUMBERS = (None,) * len(Answer._fields[2:-4])
+_NO_NUMBERS = (None,) * len(Answer._fields[2 : Answer._fields.index("model_version")])
 _NUMBER_PLACES = {
     task: (first, Answer._fields.index(first), second, Answer._fields.index(second))
     for task, (first, second) in NUMBERS.items()

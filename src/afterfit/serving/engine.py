@@ -130,26 +130,26 @@ class Engine:
             shadow: whether nobody got these answers.
         """
         redaction, version = self.redaction, self.bundle.version or ""
-        kept = [redaction.features(row) for row in rows] if redaction.private else rows
+        logged_rows = [redaction.features(row) for row in rows] if redaction.private else rows
         texts = None if redaction.private else bodies
         if len(rows) < FEWEST_FOR_COLUMNS:
-            each = [text_of(row) for row in kept] if texts is None or isinstance(texts, bytes) else texts
+            row_texts = [text_of(row) for row in logged_rows] if texts is None or isinstance(texts, bytes) else texts
             name = redaction.name
             return [
                 LogEntry._make(record_of(answer, time, version, shadow, name(row), text, seconds))
-                for row, text, answer in zip(rows, each, answers, strict=True)
+                for row, text, answer in zip(rows, row_texts, answers, strict=True)
             ]
         records: list[LogEntry | BatchRecord] = []
         for first in range(0, len(rows), MOST):
-            some = slice(first, first + MOST)
+            chunk = slice(first, first + MOST)
             whole = len(rows) <= MOST
             if isinstance(texts, bytes):
-                features = texts if whole else text_of(kept[some])
+                features = texts if whole else text_of(logged_rows[chunk])
             else:
-                features = text_of(kept[some]) if texts is None else list_of(texts[some])
-            keys = text_of([redaction.name(row) for row in rows[some]]) if redaction.key else None
-            size, given = len(rows[some]), json_list(answers if whole else answers[some])
-            records.append(BatchRecord(size, time, version, shadow, keys, features, given, seconds))
+                features = text_of(logged_rows[chunk]) if texts is None else list_of(texts[chunk])
+            keys = text_of([redaction.name(row) for row in rows[chunk]]) if redaction.key else None
+            size, answers_text = len(rows[chunk]), json_list(answers if whole else answers[chunk])
+            records.append(BatchRecord(size, time, version, shadow, keys, features, answers_text, seconds))
         return records
 
 
