@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 from afterfit.contract.contract import learn
-from afterfit.model.answer import Answer, fresh_ids, keys
-from afterfit.model.answer_batch import AnswerBatch, ids_of, json_list, json_of_single, to_dicts, with_ids
+from afterfit.model.answer import Answer, answer_of_number, fresh_ids, keys
+from afterfit.model.answer_batch import AnswerBatch, json_list, json_of_single, prediction_ids, to_dicts, with_ids
 from afterfit.model.answer_table import answer_table
 from afterfit.performance.predictions import Predictions
 from afterfit.prediction_log.entries import BatchRecord, LogEntry, batch_record_of, loaded, record_of, unbatch
@@ -97,7 +97,7 @@ def test_a_row_of_the_table_is_the_answer(batch):
 
 
 def test_an_answer_cannot_be_changed():
-    answer = Answer("1", True, 0.5, None, None, None, 0.5, "7", [], None, "binary")
+    answer = answer_of_number(1.5, None, "7", [])
     with pytest.raises(AttributeError):
         answer.prediction = False
 
@@ -132,11 +132,11 @@ def test_answers_under_other_ids_differ_in_nothing_else():
     batch = AnswerBatch("1", checked, Predictions.of_values([1.0, 2.0, 3.0]))
     for answers in (batch, list(batch)):
         other = with_ids(answers, ["a", "b", "c"])
-        assert list(ids_of(other)) == ["a", "b", "c"]
+        assert list(prediction_ids(other)) == ["a", "b", "c"]
         assert to_dicts(other) == [
             one | {"prediction_id": name} for one, name in zip(to_dicts(answers), "abc", strict=True)
         ]
-    assert json.loads(json_list(with_ids(batch, ids_of(batch)))) == to_dicts(batch)
+    assert json.loads(json_list(with_ids(batch, prediction_ids(batch)))) == to_dicts(batch)
 
 
 def test_many_answers_are_a_sequence_whose_ids_stay():

@@ -186,7 +186,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-STEPS = [(Folder, "put"), (spool_file, "plan"), (spool_file, "passed"), (spool_file, "sweep"), (spool_file, "remove")]
+STEPS = [(Folder, "put"), *((spool_file, name) for name in ("plan", "mark_sealed", "sweep", "remove"))]
 
 
 def tripped(patch, at):

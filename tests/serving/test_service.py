@@ -19,7 +19,7 @@ from afterfit.model.bundle import Bundle
 from afterfit.prediction_log.entries import unbatch
 from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.auth import Tokens, tokens_of_environment
-from afterfit.serving.engine import MANY, Engine, engine
+from afterfit.serving.engine import FEWEST_FOR_COLUMNS, Engine, engine
 from afterfit.serving.metrics import ServerMetrics
 from afterfit.serving.service import count
 from made_answers import CONTRACT, batches
@@ -140,7 +140,7 @@ def test_many_rows_of_one_form_are_answered_as_each_alone(bundle, first, second)
     names = [*ROW, "other"]
     row = dict(zip(names, first, strict=True))
     kept = json.loads(json.dumps([{**row, name: value} for name, value in zip(names, second, strict=False)]))
-    found = engine(bundle).answers([*kept, *[{**ROW, "other": None}] * MANY])
+    found = engine(bundle).answers([*kept, *[{**ROW, "other": None}] * FEWEST_FOR_COLUMNS])
     for answer, one in zip(found, [*kept, {**ROW, "other": None}], strict=False):
         same(answer.to_dict(), bundle.answer(one))
 
@@ -148,7 +148,10 @@ def test_many_rows_of_one_form_are_answered_as_each_alone(bundle, first, second)
 @pytest.mark.parametrize("private", [frozenset(), frozenset({"secret"})])
 def test_a_request_of_many_rows_is_logged_as_its_rows_alone_would_be(bundle, private):
     made = engine(bundle, LogRedaction(("seats",), private, "hash", "salt"))
-    rows = [{**ROW, "distance": 100.0 + k, "carrier": "ZZ" if k % 3 else None, "seats": k} for k in range(MANY)]
+    rows = [
+        {**ROW, "distance": 100.0 + k, "carrier": "ZZ" if k % 3 else None, "seats": k}
+        for k in range(FEWEST_FOR_COLUMNS)
+    ]
     rows[5]["distance"] = "far"
     answers = made.answers(rows)
     alone = [record for row, one in zip(rows, answers, strict=True) for record in made.entries([row], [one], 7, 0.5)]
@@ -172,7 +175,10 @@ def test_counts_of_columns_are_those_of_the_answers(batch):
 
 
 def test_counts_of_many_rows_are_those_of_each_alone(service, doors):
-    rows = [{**ROW, "distance": 100.0 + 50 * k, "carrier": "ZZ" if k % 3 else None, "odd": 1} for k in range(MANY)]
+    rows = [
+        {**ROW, "distance": 100.0 + 50 * k, "carrier": "ZZ" if k % 3 else None, "odd": 1}
+        for k in range(FEWEST_FOR_COLUMNS)
+    ]
     for bad in (False, True):
         rows[5]["distance"] = "far" if bad else 1.0
         made = engine(service.engine.bundle)
@@ -185,7 +191,10 @@ def test_counts_of_many_rows_are_those_of_each_alone(service, doors):
             assert together.histograms[key].counts == histogram.counts
             assert together.histograms[key].total == pytest.approx(histogram.total)
     assert asked(doors, "/predict", rows).status_code == 200
-    assert len(asked(reopened(doors), "/invocations", {"dataframe_records": rows}).json()["predictions"]) == MANY
+    assert (
+        len(asked(reopened(doors), "/invocations", {"dataframe_records": rows}).json()["predictions"])
+        == FEWEST_FOR_COLUMNS
+    )
 
 
 def test_requests_that_come_together_are_answered_apart_and_counted(service, doors):

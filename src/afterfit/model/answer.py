@@ -20,7 +20,12 @@ NUMBERS: dict[Task, tuple[str, str]] = {
     "multiclass": ("probabilities", "confidence"),
     "regression": ("lower", "upper"),
 }
-"""The two keys that stand behind `prediction`, by task."""
+"""The two keys that stand behind `prediction`, by task.
+
+Exactly two. `numbers_of` and `json_values` give two columns, `answers_of` takes them, and `Answer.to_dict`, `keys`,
+`AnswerBatch.to_dicts` and `answer_batch._woven_numbers` write two keys: to build the dictionaries in a loop over keys
+takes two to four times as long. A third key of one task needs a branch in the last four.
+"""
 NO_NUMBER: Note = {"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}
 NOT_JSON = (orjson.JSONEncodeError, UnicodeError)
 """What orjson raises of an integer beyond 64 bits, or of half a surrogate pair."""
@@ -63,15 +68,16 @@ class Answer(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The form that users and MLflow get: keys in the order of the JSON."""
-        first, first_at, second, second_at = _NUMBERS_AT[self[10]]  # by place, which takes half as long as by name
+        # by place, which takes half as long as by name: the first two fields and the last four
+        first_key, first_place, second_key, second_place = _NUMBER_PLACES[self[-1]]
         return {
             "prediction_id": self[0],
             "prediction": self[1],
-            first: self[first_at],
-            second: self[second_at],
-            "model_version": self[7],
-            "warnings": self[8],
-            "error": self[9],
+            first_key: self[first_place],
+            second_key: self[second_place],
+            "model_version": self[-4],
+            "warnings": self[-3],
+            "error": self[-2],
         }
 
     def to_json(self) -> bytes:
@@ -79,8 +85,11 @@ class Answer(NamedTuple):
         return encode_json(self.to_dict())
 
 
-_made = partial(tuple.__new__, Answer)  # takes the fields as one tuple: half the time of a call by position
-_NUMBERS_AT = {
+_answer_from_tuple = partial(
+    tuple.__new__, Answer
+)  # half the time of a call by position; the number of fields is not checked
+_NO_NUMBERS = (None,) * len(Answer._fields[2 : Answer._fields.index("model_version")])
+_NUMBER_PLACES = {
     task: (first, Answer._fields.index(first), second, Answer._fields.index(second))
     for task, (first, second) in NUMBERS.items()
 }
@@ -96,9 +105,9 @@ def task_of(classes: Sequence[Any] | None) -> Task:
     return "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
 
 
-def refused(task: Task, version: str | None, warnings: list[Note], error: Note, prediction_id: str) -> Answer:
+def refused_answer(task: Task, version: str | None, warnings: list[Note], error: Note, prediction_id: str) -> Answer:
     """The answer to a row that gets an error in place of a prediction."""
-    return Answer(prediction_id, None, None, None, None, None, None, version, warnings, error, task)
+    return _answer_from_tuple((prediction_id, None, *_NO_NUMBERS, version, warnings, error, task))
 
 
 def answer_of_number(
@@ -107,8 +116,9 @@ def answer_of_number(
     """The answer to one row of a regression, with its interval where the model has one; equal to `answers_of`."""
     lower, upper = (None, None) if offsets is None else (value + offsets[0], value + offsets[1])
     if not all(number is None or math.isfinite(number) for number in (value, lower, upper)):
-        return refused("regression", version, warnings, NO_NUMBER.copy(), fresh_id())
-    return _made((fresh_id(), value, None, None, lower, upper, None, version, warnings, None, "regression"))
+        return refused_answer("regression", version, warnings, NO_NUMBER.copy(), fresh_id())
+    numbers = (None, None, lower, upper, None)
+    return _answer_from_tuple((fresh_id(), value, *numbers, version, warnings, None, "regression"))
 
 
 def answer_of_shares(
@@ -116,16 +126,16 @@ def answer_of_shares(
 ) -> Answer:
     """The answer to one row from the k probabilities of its classes; equal to `answers_of`."""
     if not all(map(math.isfinite, shares)):
-        return refused(task_of(classes), version, warnings, NO_NUMBER.copy(), fresh_id())
+        return refused_answer(task_of(classes), version, warnings, NO_NUMBER.copy(), fresh_id())
     if len(classes) == 2:
         positive = shares[1]
         chosen = 1 if positive >= 0.5 else 0
-        numbers: tuple[Any, ...] = (classes[chosen], positive, None, None, None, shares[chosen])
-        return _made((fresh_id(), *numbers, version, warnings, None, "binary"))
+        numbers: tuple[Any, ...] = (positive, None, None, None, shares[chosen])
+        return _answer_from_tuple((fresh_id(), classes[chosen], *numbers, version, warnings, None, "binary"))
     chosen = max(range(len(shares)), key=shares.__getitem__)
-    named = dict(zip(map(str, classes), shares, strict=True))
-    numbers = (classes[chosen], None, named, None, None, shares[chosen])
-    return _made((fresh_id(), *numbers, version, warnings, None, "multiclass"))
+    shares_by_name = dict(zip(map(str, classes), shares, strict=True))
+    numbers = (None, shares_by_name, None, None, shares[chosen])
+    return _answer_from_tuple((fresh_id(), classes[chosen], *numbers, version, warnings, None, "multiclass"))
 
 
 def answers_of(
@@ -140,27 +150,30 @@ def answers_of(
         ids: the n prediction ids.
     """
     task = predictions.task
-    labels, first, second = listed(predictions)
+    labels, first_numbers, second_numbers = json_values(predictions)
+    first_key, second_key = NUMBERS[task]
     columns: dict[str, Any] = dict.fromkeys(Answer._fields, repeat(None))
-    columns |= {"prediction_id": ids, "prediction": labels, NUMBERS[task][0]: first, NUMBERS[task][1]: second}
+    columns |= {"prediction_id": ids, "prediction": labels, first_key: first_numbers, second_key: second_numbers}
     columns |= {"model_version": repeat(version), "warnings": warnings, "task": repeat(task)}
-    answers = list(map(_made, zip(*columns.values(), strict=False)))  # what is repeated has no end
+    answers = list(map(_answer_from_tuple, zip(*columns.values(), strict=False)))  # what is repeated has no end
     for row in np.flatnonzero(~predictions.finite).tolist():
-        answers[row] = refused(task, version, answers[row].warnings, NO_NUMBER.copy(), ids[row])
+        answers[row] = refused_answer(task, version, answers[row].warnings, NO_NUMBER.copy(), ids[row])
     return answers
 
 
-def listed(predictions: Predictions) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any]]:
+def json_values(predictions: Predictions) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any]]:
     """The predictions of n rows and their two numbers (`NUMBERS`) as JSON has them, one by one."""
     classes, labels = predictions.classes, predictions.prediction.tolist()
-    nothing: list[Any] = [None] * len(labels)
-    first, second = (nothing if values is None else values.tolist() for values in numbers_of(predictions))
+    missing: list[Any] = [None] * len(labels)
+    first_numbers, second_numbers = (
+        missing if values is None else values.tolist() for values in numbers_of(predictions)
+    )
     if classes is None:
-        return labels, first, second
+        return labels, first_numbers, second_numbers
     if len(classes) > 2:
         names = [str(label) for label in classes]
-        first = [dict(zip(names, row, strict=True)) for row in first]
-    return [classes[place] for place in labels], first, second
+        first_numbers = [dict(zip(names, row, strict=True)) for row in first_numbers]
+    return [classes[place] for place in labels], first_numbers, second_numbers
 
 
 def numbers_of(predictions: Predictions) -> tuple[Any, Any]:

@@ -10,7 +10,16 @@ import numpy as np
 import orjson
 
 from afterfit.contract.checks import Checked, Note, make_note
-from afterfit.model.answer import NOT_JSON, NUMBERS, Answer, answers_of, fresh_ids, listed, numbers_of, refused
+from afterfit.model.answer import (
+    NOT_JSON,
+    NUMBERS,
+    Answer,
+    answers_of,
+    fresh_ids,
+    json_values,
+    numbers_of,
+    refused_answer,
+)
 from afterfit.performance.predictions import Predictions
 
 Column = str | Sequence[str]
@@ -31,7 +40,7 @@ class AnswerBatch(Sequence[Answer]):
         ids: the prediction ids.
     """
 
-    __slots__ = ("_answers", "_json", "_tails", "checked", "ids", "predictions", "version")
+    __slots__ = ("_answers", "_json", "_json_after_head", "checked", "ids", "predictions", "version")
 
     def __init__(
         self, version: str | None, checked: Checked, predictions: Predictions, ids: Sequence[str] | None = None
@@ -40,7 +49,7 @@ class AnswerBatch(Sequence[Answer]):
         self.ids = fresh_ids(checked.size) if ids is None else ids
         self._answers: list[Answer] | None = None
         self._json: bytes | None = None
-        self._tails: list[bytes] | None = None
+        self._json_after_head: list[bytes] | None = None
 
     def __len__(self) -> int:
         return self.checked.size
@@ -67,19 +76,19 @@ class AnswerBatch(Sequence[Answer]):
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """What `Answer.to_dict` gives for each; from columns, which takes half the time."""
-        (first, second), version = NUMBERS[self.predictions.task], self.version
-        columns = self.ids, *listed(self.predictions), self._warnings(range(len(self)))
+        (first_key, second_key), version = NUMBERS[self.predictions.task], self.version
+        columns = self.ids, *json_values(self.predictions), self._warnings(range(len(self)))
         dicts = [
             {
                 "prediction_id": identity,
                 "prediction": prediction,
-                first: number,
-                second: other,
+                first_key: first_number,
+                second_key: second_number,
                 "model_version": version,
                 "warnings": warnings,
                 "error": None,
             }
-            for identity, prediction, number, other, warnings in zip(*columns, strict=True)
+            for identity, prediction, first_number, second_number, warnings in zip(*columns, strict=True)
         ]
         for row, answer in self._without_prediction():
             dicts[row] = answer.to_dict()
@@ -95,15 +104,15 @@ class AnswerBatch(Sequence[Answer]):
         return self._json
 
     @property
-    def tails(self) -> list[bytes]:
+    def json_after_head(self) -> list[bytes]:
         """The JSON of each without its `HEAD`."""
-        if self._tails is None:
+        if self._json_after_head is None:
             # `BETWEEN` stands nowhere inside: a text has its quotes escaped, and no other list has such objects
-            self._tails = self.to_json()[1 + len(HEAD) : -1].split(BETWEEN) if len(self) else []
-        return self._tails
+            self._json_after_head = self.to_json()[1 + len(HEAD) : -1].split(BETWEEN) if len(self) else []
+        return self._json_after_head
 
     def _woven(self) -> bytes:
-        numbers = _numbers(self.predictions)
+        numbers = _woven_numbers(self.predictions)
         if numbers is None or not self.checked.size:
             return json_list(self.answers)
         close, after = f',"model_version":{_text(self.version)},"warnings":[', f'],"error":null}}{BETWEEN.decode()}'
@@ -131,7 +140,7 @@ class AnswerBatch(Sequence[Answer]):
         for place, row in enumerate(rows) if errors else ():
             if row in errors:
                 warnings = answers[place].warnings
-                answers[place] = refused(predictions.task, self.version, warnings, errors[row][0], ids[place])
+                answers[place] = refused_answer(predictions.task, self.version, warnings, errors[row][0], ids[place])
         return answers
 
     def _warnings(self, rows: Sequence[int]) -> list[list[Note]]:
@@ -162,12 +171,12 @@ class AnswerSlice(Sequence[Answer]):
 
     def to_json(self) -> bytes:
         """The JSON list of them."""
-        tails = self._batch.tails[self._start : self._stop]
-        return b"[" + HEAD + BETWEEN.join(tails) + b"]" if tails else b"[]"
+        texts = self._batch.json_after_head[self._start : self._stop]
+        return b"[" + HEAD + BETWEEN.join(texts) + b"]" if texts else b"[]"
 
     def first_to_json(self) -> bytes:
         """The JSON of the first of them."""
-        return HEAD + self._batch.tails[self._start]
+        return HEAD + self._batch.json_after_head[self._start]
 
 
 def to_dicts(answers: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -190,7 +199,7 @@ def json_of_single(answers: Sequence[Answer]) -> bytes:
     return answers.first_to_json() if type(answers) is AnswerSlice else answers[0].to_json()
 
 
-def ids_of(answers: Sequence[Answer]) -> Sequence[str]:
+def prediction_ids(answers: Sequence[Answer]) -> Sequence[str]:
     """Their prediction ids."""
     return answers.ids if type(answers) is AnswerBatch else [answer.prediction_id for answer in answers]
 
@@ -220,28 +229,29 @@ def _interleaved(columns: Sequence[Column], rows: int) -> list[str]:
     return pieces
 
 
-def _numbers(predictions: Predictions) -> list[Column] | None:
-    """Between `"prediction":` and the version; None where two classes are called the same in JSON."""
+def _woven_numbers(predictions: Predictions) -> list[Column] | None:
+    """The texts between `"prediction":` and the version; None where two classes are called the same in JSON."""
     task, classes = predictions.task, predictions.classes
-    first, second = numbers_of(predictions)
+    first_key, second_key = NUMBERS[task]
+    first_numbers, second_numbers = numbers_of(predictions)
     if classes is None:
         columns: list[Column] = [_column(predictions.prediction)]
-        for name, values in zip(NUMBERS[task], (first, second), strict=True):
+        for name, values in ((first_key, first_numbers), (second_key, second_numbers)):
             columns += [f',"{name}":', "null" if values is None else _column(values)]
         return columns
     names = [_text(str(label)) for label in classes]
     if len(set(names)) < len(names) and task == "multiclass":
         return None
-    opened = f',"{NUMBERS[task][0]}":' + (f"{{{names[0]}:" if task == "multiclass" else "")
-    labels = [_text(label) + opened for label in classes]
+    before_first = f',"{first_key}":' + (f"{{{names[0]}:" if task == "multiclass" else "")
+    before_second = f',"{second_key}":'
+    labels = [_text(label) + before_first for label in classes]
     columns = [[labels[place] for place in predictions.prediction.tolist()]]
-    closed = f',"{NUMBERS[task][1]}":'
     if task == "binary":
-        return [*columns, _column(first), closed, _column(second)]
-    columns += [_column(first[:, 0])]
+        return [*columns, _column(first_numbers), before_second, _column(second_numbers)]
+    columns += [_column(first_numbers[:, 0])]
     for place, name in enumerate(names[1:], start=1):
-        columns += [f",{name}:", _column(first[:, place])]
-    return [*columns, "}" + closed, _column(second)]
+        columns += [f",{name}:", _column(first_numbers[:, place])]
+    return [*columns, "}" + before_second, _column(second_numbers)]
 
 
 def _warnings(checked: Checked) -> Column:
@@ -265,8 +275,8 @@ def _warnings(checked: Checked) -> Column:
         some = (text for bit, text in enumerate(texts) if mark >> bit & 1)
         return ",".join([*(text[row] if isinstance(text, dict) else text for text in some), *unknown])
 
-    listed = marks.tolist()
-    shared = {mark: joined(0, mark) for mark in set(listed) if not mark & single}
+    mark_by_row = marks.tolist()
+    shared = {mark: joined(0, mark) for mark in set(mark_by_row) if not mark & single}
     if not single:
-        return [*map(shared.__getitem__, listed)]
-    return [joined(row, mark) if mark & single else shared[mark] for row, mark in enumerate(listed)]
+        return [*map(shared.__getitem__, mark_by_row)]
+    return [joined(row, mark) if mark & single else shared[mark] for row, mark in enumerate(mark_by_row)]

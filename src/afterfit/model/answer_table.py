@@ -37,8 +37,8 @@ def answer_table(
         they stand in `unknown` of what the contract said. A row with an error has no prediction.
     """
     checked, predictions = bundle.scorer.score(frame)
-    lost = ~checked.bad & ~predictions.finite
-    bad = checked.bad | lost
+    no_number = ~checked.bad & ~predictions.finite
+    bad = checked.bad | no_number
     n = len(frame)
     columns: dict[str, Any] = {"row": pa.array(np.arange(first_row, first_row + n))}
     columns |= {name: pa.array(frame[name], from_pandas=True) for name in keep if name in frame.columns}
@@ -46,7 +46,7 @@ def answer_table(
     columns |= _predicted(predictions, bad)
     columns["model_version"] = pa.array([bundle.version] * n if n else [], pa.string())
     columns["warnings"] = _notes(checked, n, error=False)
-    columns["error"] = _without_number(_notes(checked, n, error=True), lost)
+    columns["error"] = _with_no_number(_notes(checked, n, error=True), no_number)
     return pa.table(columns), checked, predictions
 
 
@@ -96,12 +96,12 @@ def _notes(checked: Checked, n: int, *, error: bool) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
 
-def _without_number(errors: pa.Array, lost: npt.NDArray[np.bool_]) -> pa.Array:
+def _with_no_number(errors: pa.Array, no_number: npt.NDArray[np.bool_]) -> pa.Array:
     """The errors, with one more for each row for which the model answered no number."""
-    if not lost.any():
+    if not no_number.any():
         return errors
-    no_number = pa.scalar([{"column": None, "code": NO_NUMBER["code"], "value": None}], errors.type)
-    return pc.if_else(pa.array(lost), no_number, errors)
+    error = pa.scalar([{"column": None, "code": NO_NUMBER["code"], "value": None}], errors.type)
+    return pc.if_else(pa.array(no_number), error, errors)
 
 
 def _values(issue: Issue) -> pa.Array:

@@ -16,7 +16,7 @@ from afterfit.contract.encoder import Encoder
 from afterfit.drift.profiles import Profile
 from afterfit.drift.reference import Reference
 from afterfit.errors import BundleError, DataError
-from afterfit.model.answer import Answer, answers_of, fresh_id, refused, task_of
+from afterfit.model.answer import Answer, answers_of, fresh_id, refused_answer, task_of
 from afterfit.model.answer_batch import AnswerBatch, to_dicts
 from afterfit.model.calibration import Calibration
 from afterfit.model.safe_loading import dump_estimator, read_estimator
@@ -164,7 +164,9 @@ class Bundle:
         scorer = self.scorer
         checked = scorer.contract.check_row(row)
         if checked.errors:
-            return refused(task_of(scorer.classes), self.version, checked.warnings, checked.errors[0], fresh_id())
+            return refused_answer(
+                task_of(scorer.classes), self.version, checked.warnings, checked.errors[0], fresh_id()
+            )
         predictions = scorer.predict(np.array([scorer.encoder.encode_row(checked)]))
         return answers_of(predictions, self.version, [checked.warnings], [fresh_id()])[0]
 

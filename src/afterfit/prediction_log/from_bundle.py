@@ -1,6 +1,8 @@
-"""What a bundle answered as rows of the prediction log: a request's answers, and a scored batch as a table.
+"""Writes into the prediction log what a bundle answered outside Afterfit's server. The module has two jobs.
 
-Also the log of a bundle that is served by something else: MLflow's server, Spark, a notebook.
+- It converts: `entries` turns the answers of one request into rows of the spool, `batch` turns a scored table into one
+  that goes straight into sealed parts, and `outcomes` does the same for a table of known targets.
+- Its class `ServedLog` is a bundle that answers and logs, for other servers: MLflow's, Spark, a notebook.
 """
 
 import os

@@ -208,7 +208,7 @@ def features_of(table: pa.Table) -> pa.Table:
     return chosen.rename_columns([field.metadata[b"name"].decode() for field in fields])
 
 
-def read(folder: Path, store: Store, use_case: str, asked: LogQuery) -> Iterator[pa.Table]:
+def read(folder: Path, store: Store, use_case: str, query: LogQuery) -> Iterator[pa.Table]:
     """Stream a window. What is not sealed is copied at the start, so that no spool is kept from moving on.
 
     Each answer comes once, though sealing goes on meanwhile: spools are looked at first, and parts of a spool that
@@ -216,26 +216,26 @@ def read(folder: Path, store: Store, use_case: str, asked: LogQuery) -> Iterator
     """
     with TemporaryDirectory(prefix="afterfit-log-") as temporary:
         copy = Folder(Path(temporary) / "copy")
-        seen = _copied(folder, use_case, copy)
-        places = {kind: _parts(store, copy, kind, seen) for kind in ("answers", "outcomes")}
-        wanted = [place for place in places["answers"] if _of_window(place[1], asked)]
-        types = _types(wanted, asked)
+        last_sealed = _copied(folder, use_case, copy)
+        places = {kind: _parts(store, copy, kind, last_sealed) for kind in ("answers", "outcomes")}
+        wanted = [place for place in places["answers"] if _of_window(place[1], query)]
+        types = _types(wanted, query)
         runs = Path(temporary) / "runs"
         runs.mkdir()
         with Outcomes(_outcome_tables(places["outcomes"]), runs) as outcomes:
             for place, part in wanted:
-                for table in _tables(place, part, types, asked):
-                    yield _shaped(table, outcomes, asked)
+                for table in _tables(place, part, types, query):
+                    yield _shaped(table, outcomes, query)
 
 
 def outcomes_of(folder: Path, store: Store, use_case: str, answers: pa.Table) -> pa.ChunkedArray:
     """The last known outcome of each of n answers (prediction_id, key), sealed or not."""
     with TemporaryDirectory(prefix="afterfit-log-") as temporary:
         copy = Folder(Path(temporary) / "copy")
-        seen = _copied(folder, use_case, copy, ("outcomes",))
+        last_sealed = _copied(folder, use_case, copy, ("outcomes",))
         runs = Path(temporary) / "runs"
         runs.mkdir()
-        with Outcomes(_outcome_tables(_parts(store, copy, "outcomes", seen)), runs) as outcomes:
+        with Outcomes(_outcome_tables(_parts(store, copy, "outcomes", last_sealed)), runs) as outcomes:
             return outcomes.of(answers)[0]
 
 
@@ -243,43 +243,43 @@ def _copied(
     folder: Path, use_case: str, copy: Folder, kinds: Sequence[str] = tuple(TABLES)
 ) -> dict[tuple[str, str], int]:
     """Copy what no spool has sealed; gives for (spool, kind) the last row that was sealed then."""
-    seen: dict[tuple[str, str], int] = {}
+    last_sealed: dict[tuple[str, str], int] = {}
     for path in spool_file.spools(folder, use_case):
         with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
             if connection is None:
                 continue
             for kind in kinds:
                 left = spool_file.unsealed(connection, kind)
-                seen[path.stem, kind] = left.first - 1
+                last_sealed[path.stem, kind] = left.first - 1
                 for first in range(left.first, left.last + 1, PART_ROWS):
                     last = min(first + PART_ROWS - 1, left.last)
                     for day, table in by_day(connection, kind, RowRange(first, last)):
                         place = copy.path / Part(kind, day, f"{path.stem}-{first}-{last}.parquet").name
                         place.parent.mkdir(parents=True, exist_ok=True)
                         pq.write_table(table, place)
-    return seen
+    return last_sealed
 
 
-def _parts(store: Store, copy: Folder, kind: str, seen: dict[tuple[str, str], int]) -> list[tuple[Store, Part]]:
+def _parts(store: Store, copy: Folder, kind: str, last_sealed: dict[tuple[str, str], int]) -> list[tuple[Store, Part]]:
     """All parts by day: the copied ones, and the sealed ones without those whose rows were copied."""
     parts: list[tuple[Store, Part]] = [(copy, part) for part in copy.parts(kind)]
     for part in current(store, kind):
         match = SPOOLED.fullmatch(part.file)
-        known = None if match is None else seen.get((match["spool"], kind))
+        known = None if match is None else last_sealed.get((match["spool"], kind))
         if match is None or known is None or int(match["last"]) <= known:
             parts.append((store, part))
     return sorted(parts, key=lambda place: (place[1].day, place[1].file))
 
 
-def _of_window(part: Part, asked: LogQuery) -> bool:
-    if not asked.served:
+def _of_window(part: Part, query: LogQuery) -> bool:
+    if not query.served:
         return True
     day = np.datetime64(part.day, "D")
-    after = asked.end is not None and np.datetime64(asked.end, "us") <= day.astype("datetime64[us]")
-    return bool(not after and (asked.start is None or day >= np.datetime64(asked.start, "D")))
+    after = query.end is not None and np.datetime64(query.end, "us") <= day.astype("datetime64[us]")
+    return bool(not after and (query.start is None or day >= np.datetime64(query.start, "D")))
 
 
-def _types(places: Sequence[tuple[Store, Part]], asked: LogQuery) -> dict[str, pa.DataType]:
+def _types(places: Sequence[tuple[Store, Part]], query: LogQuery) -> dict[str, pa.DataType]:
     """The columns to read, as they stand in the parts, each with the type that all parts have together."""
     kinds: dict[str, list[pa.DataType]] = {}
     for place, part in places:
@@ -290,15 +290,15 @@ def _types(places: Sequence[tuple[Store, Part]], asked: LogQuery) -> dict[str, p
     return {
         name: LOG_TYPES.get(name) or common(types)
         for name, types in kinds.items()
-        if name in kept or name == FEATURE + asked.time or _is_chosen(name, asked)
+        if name in kept or name == FEATURE + query.time or _is_chosen(name, query)
     }
 
 
-def _is_chosen(name: str, asked: LogQuery) -> bool:
+def _is_chosen(name: str, query: LogQuery) -> bool:
     if name == REST:
         return False
     shown = feature_column(name.removeprefix(FEATURE)) if name.startswith(FEATURE) else name
-    return asked.columns is None or shown in asked.columns or name.removeprefix(FEATURE) in asked.columns
+    return query.columns is None or shown in query.columns or name.removeprefix(FEATURE) in query.columns
 
 
 def _outcome_tables(places: Sequence[tuple[Store, Part]]) -> Iterator[pa.Table]:
@@ -307,52 +307,52 @@ def _outcome_tables(places: Sequence[tuple[Store, Part]]) -> Iterator[pa.Table]:
             yield pq.read_table(file, columns=["prediction_id", "key", "value", "time"])
 
 
-def _tables(place: Store, part: Part, types: dict[str, pa.DataType], asked: LogQuery) -> Iterator[pa.Table]:
+def _tables(place: Store, part: Part, types: dict[str, pa.DataType], query: LogQuery) -> Iterator[pa.Table]:
     """The rows of a part that are in the window, group by group."""
     with place.open(part) as file:
         parquet = pq.ParquetFile(file, pre_buffer=False)
         have = [name for name in types if name in parquet.schema_arrow.names]
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=have, use_threads=False):
-            table = _kept(shaped(pa.Table.from_batches([batch]).select(have), types), asked)
+            table = _kept(shaped(pa.Table.from_batches([batch]).select(have), types), query)
             if table.num_rows:
                 yield table
 
 
-def _kept(table: pa.Table, asked: LogQuery) -> pa.Table:
-    if asked.shadow is not None:
-        table = table.filter(table["shadow"] if asked.shadow else pc.invert(table["shadow"]))
-    if asked.version is not None:
-        table = table.filter(pc.equal(table["version"], asked.version))
-    if asked.served:
-        ends = [None if end is None else pa.scalar(end, pa.timestamp("us")) for end in (asked.start, asked.end)]
+def _kept(table: pa.Table, query: LogQuery) -> pa.Table:
+    if query.shadow is not None:
+        table = table.filter(table["shadow"] if query.shadow else pc.invert(table["shadow"]))
+    if query.version is not None:
+        table = table.filter(pc.equal(table["version"], query.version))
+    if query.served:
+        ends = [None if end is None else pa.scalar(end, pa.timestamp("us")) for end in (query.start, query.end)]
         return between(table, ends[0], ends[1])
-    return _within(table, asked)
+    return _within(table, query)
 
 
-def _within(table: pa.Table, asked: LogQuery) -> pa.Table:
+def _within(table: pa.Table, query: LogQuery) -> pa.Table:
     """The rows whose own time column, among the features, is in the window; rows without a time are in none."""
-    name = FEATURE + asked.time
-    if asked.start is None and asked.end is None:
+    name = FEATURE + query.time
+    if query.start is None and query.end is None:
         return table
     if name not in table.column_names:
         return table.slice(0, 0)
     times = parse_datetimes(table[name].to_pandas()).values
     inside = ~np.isnat(times)
-    if asked.start is not None:
-        inside &= times >= np.datetime64(asked.start, "us")
-    if asked.end is not None:
-        inside &= times < np.datetime64(asked.end, "us")
+    if query.start is not None:
+        inside &= times >= np.datetime64(query.start, "us")
+    if query.end is not None:
+        inside &= times < np.datetime64(query.end, "us")
     return table.filter(pa.array(inside))
 
 
-def _shaped(table: pa.Table, outcomes: Outcomes, asked: LogQuery) -> pa.Table:
+def _shaped(table: pa.Table, outcomes: Outcomes, query: LogQuery) -> pa.Table:
     """The table as it is given out: the log's own columns, the features, the outcome."""
     values, times = outcomes.of(table)
     fields: list[pa.Field] = []
     columns: list[Any] = []
 
     def add(name: str, column: Any, metadata: dict[str, str] | None = None) -> None:
-        if asked.columns is None or name in asked.columns or (metadata and metadata["name"] in asked.columns):
+        if query.columns is None or name in query.columns or (metadata and metadata["name"] in query.columns):
             fields.append(pa.field(name, column.type, metadata=metadata))
             columns.append(column)
 

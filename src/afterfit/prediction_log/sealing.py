@@ -72,13 +72,13 @@ def seal(folder: Path, store: Store, use_case: str, own: Sequence[Spool] = ()) -
     faults: list[str] = []
     done = Sealed()
     for spool in own:
-        with _told(spool.path, faults), spool.sealing:
-            done += _drained(spool.path, store)
+        with _collect_fault(spool.path, faults), spool.sealing:
+            done += _drain(spool.path, store)
     ours = {spool.path for spool in own}
     for path in spool_file.spools(folder, use_case):
         if path not in ours:
-            with _told(path, faults):
-                done += _taken_over(path, store)
+            with _collect_fault(path, faults):
+                done += _take_over(path, store)
     _clear_orphans(folder, use_case)
     if faults:
         raise LogError("\n".join(faults))
@@ -86,7 +86,7 @@ def seal(folder: Path, store: Store, use_case: str, own: Sequence[Spool] = ()) -
 
 
 @contextmanager
-def _told(path: Path, faults: list[str]) -> Iterator[None]:
+def _collect_fault(path: Path, faults: list[str]) -> Iterator[None]:
     """Go on where one spool fails, and raise what went wrong at the end."""
     try:
         with translate_errors(path, "sealed"):
@@ -95,14 +95,14 @@ def _told(path: Path, faults: list[str]) -> Iterator[None]:
         faults.append(str(error))
 
 
-def _taken_over(path: Path, store: Store) -> Sealed:
+def _take_over(path: Path, store: Store) -> Sealed:
     hold = FileLock(path)
     if not hold.take():
         return Sealed()
     gone = not path.exists()
     try:
         if not gone:
-            done = _drained(path, store)
+            done = _drain(path, store)
             spool_file.remove(path)
             gone = True
             return done + Sealed(spools=1)
@@ -111,33 +111,33 @@ def _taken_over(path: Path, store: Store) -> Sealed:
         hold.free(remove=gone)
 
 
-def _drained(path: Path, store: Store) -> Sealed:
+def _drain(path: Path, store: Store) -> Sealed:
     """Seal all that a spool has now; what is written meanwhile is for the next time."""
     done = Sealed()
     with closing(spool_file.connect(path)) as connection:
         spool_file.prepare(connection)
         for table in spool_file.TABLES:
             goal = spool_file.unsealed(connection, table).last
-            while (some := spool_file.plan(connection, table, PART_ROWS, goal)) is not None:
-                done += _sealed(connection, path.stem, table, some, store)
-                spool_file.mark_sealed(connection, table, some.last)
+            while (row_range := spool_file.plan(connection, table, PART_ROWS, goal)) is not None:
+                done += _seal_range(connection, path.stem, table, row_range, store)
+                spool_file.mark_sealed(connection, table, row_range.last)
             spool_file.sweep(connection, table)  # what a killed process passed and did not remove
     return done
 
 
-def _sealed(connection: sqlite3.Connection, spool: str, table: str, some: RowRange, store: Store) -> Sealed:
-    parts = by_day(connection, table, some)
+def _seal_range(connection: sqlite3.Connection, spool: str, table: str, row_range: RowRange, store: Store) -> Sealed:
+    parts = by_day(connection, table, row_range)
     for day, whole in parts:
-        part = Part(table, day, f"{spool}-{some.first}-{some.last}.parquet")
+        part = Part(table, day, f"{spool}-{row_range.first}-{row_range.last}.parquet")
         put(store, part, whole)
     counted = {table: sum(whole.num_rows for _, whole in parts)}
     return Sealed(parts=len(parts), **counted)
 
 
-def by_day(connection: sqlite3.Connection, kind: str, some: RowRange) -> list[tuple[str, pa.Table]]:
+def by_day(connection: sqlite3.Connection, kind: str, row_range: RowRange) -> list[tuple[str, pa.Table]]:
     """A range of a spool's rows as one table for each UTC day of their time."""
-    tabled = answers_table if kind == "answers" else outcomes_table
-    tables = [tabled(rows) for rows in spool_file.read_in_chunks(connection, kind, some, PIECE_ROWS)]
+    to_table = answers_table if kind == "answers" else outcomes_table
+    tables = [to_table(rows) for rows in spool_file.read_in_chunks(connection, kind, row_range, PIECE_ROWS)]
     return split(unified(tables)) if tables else []
 
 

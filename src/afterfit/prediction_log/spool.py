@@ -77,7 +77,7 @@ class Spool:
         self.lost = 0
         self._connection: sqlite3.Connection | None = None
         with translate_errors(folder, "written"):
-            self.path, self._hold = _made(folder, use_case)
+            self.path, self._hold = _hold_new_path(folder, use_case)
         try:
             with translate_errors(self.path, "written"):
                 self._last = self._ready()
@@ -142,7 +142,7 @@ class Spool:
             with translate_errors(self.path, "written"):
                 if not any(spool_file.unsealed_rows(self._opened(), table) for table in TABLES):
                     return
-                path, hold = _made(self._folder, self._use_case)
+                path, hold = _hold_new_path(self._folder, self._use_case)
             before = self.path, self._hold, self._last
             self._drop()
             self.path, self._hold = path, hold
@@ -285,7 +285,7 @@ class Spool:
         self._last = last
 
 
-def _made(folder: Path, use_case: str) -> tuple[Path, FileLock]:
+def _hold_new_path(folder: Path, use_case: str) -> tuple[Path, FileLock]:
     """A new spool's path, held before there is a file that somebody else could take for a dead process's."""
     (folder / "spool").mkdir(parents=True, exist_ok=True)
     while True:

@@ -15,7 +15,7 @@ from afterfit.model.answer import (
     answer_of_shares,
     answers_of,
     fresh_id,
-    refused,
+    refused_answer,
     task_of,
 )
 from afterfit.model.answer_batch import AnswerBatch, json_list
@@ -26,7 +26,7 @@ from afterfit.prediction_log.privacy import NO_REDACTION, LogRedaction
 
 Row = Mapping[str, Any]
 Bodies = Sequence[bytes] | bytes | None
-MANY = 64
+FEWEST_FOR_COLUMNS = 64
 """Rows of one form from which they are checked column by column, and logged together."""
 MOST = 5_000
 """Rows that are logged together."""
@@ -62,7 +62,7 @@ class Engine:
         """
         if len(rows) <= FEW and self.compiled is not None:
             return [self._single(row, self.compiled) for row in rows]
-        if len(rows) >= MANY and set(map(len, rows)) == {len(rows[0])}:
+        if len(rows) >= FEWEST_FOR_COLUMNS and set(map(len, rows)) == {len(rows[0])}:
             with suppress(KeyError):
                 return self._framed(rows)
         checked = [self._checked(row) for row in rows]
@@ -93,7 +93,7 @@ class Engine:
 
     def _refused(self, row: CheckedRow) -> Answer:
         task = task_of(self.bundle.scorer.classes)
-        return refused(task, self.bundle.version, row.warnings, row.errors[0], fresh_id())
+        return refused_answer(task, self.bundle.version, row.warnings, row.errors[0], fresh_id())
 
     def _checked(self, row: Row) -> CheckedRow:
         if self.beside and not self.beside.isdisjoint(row):
@@ -130,26 +130,26 @@ class Engine:
             shadow: whether nobody got these answers.
         """
         redaction, version = self.redaction, self.bundle.version or ""
-        kept = [redaction.features(row) for row in rows] if redaction.private else rows
+        logged_rows = [redaction.features(row) for row in rows] if redaction.private else rows
         texts = None if redaction.private else bodies
-        if len(rows) < MANY:
-            each = [text_of(row) for row in kept] if texts is None or isinstance(texts, bytes) else texts
+        if len(rows) < FEWEST_FOR_COLUMNS:
+            row_texts = [text_of(row) for row in logged_rows] if texts is None or isinstance(texts, bytes) else texts
             name = redaction.name
             return [
                 LogEntry._make(record_of(answer, time, version, shadow, name(row), text, seconds))
-                for row, text, answer in zip(rows, each, answers, strict=True)
+                for row, text, answer in zip(rows, row_texts, answers, strict=True)
             ]
         records: list[LogEntry | BatchRecord] = []
         for first in range(0, len(rows), MOST):
-            some = slice(first, first + MOST)
+            chunk = slice(first, first + MOST)
             whole = len(rows) <= MOST
             if isinstance(texts, bytes):
-                features = texts if whole else text_of(kept[some])
+                features = texts if whole else text_of(logged_rows[chunk])
             else:
-                features = text_of(kept[some]) if texts is None else list_of(texts[some])
-            keys = text_of([redaction.name(row) for row in rows[some]]) if redaction.key else None
-            size, given = len(rows[some]), json_list(answers if whole else answers[some])
-            records.append(BatchRecord(size, time, version, shadow, keys, features, given, seconds))
+                features = text_of(logged_rows[chunk]) if texts is None else list_of(texts[chunk])
+            keys = text_of([redaction.name(row) for row in rows[chunk]]) if redaction.key else None
+            size, answers_text = len(rows[chunk]), json_list(answers if whole else answers[chunk])
+            records.append(BatchRecord(size, time, version, shadow, keys, features, answers_text, seconds))
         return records
 
 

@@ -17,6 +17,8 @@ Schema = dict[str, Any]
 TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "category": "string", "datetime": "string"}
 NAMED = 8
 """Categories that a description names."""
+ERRORS = (400, 408, 413, 415, 422, 429, 503, 504)
+"""Codes with which a request of rows or outcomes may be refused."""
 
 
 def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
@@ -167,21 +169,18 @@ def _outcome() -> Schema:
     return {"Outcome": outcome, "Taken": {"type": "object", "properties": counts, "required": list(counts)}}
 
 
-def _of(name: str) -> Schema:
+def _reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _one_or_many(name: str) -> Schema:
-    return {"anyOf": [_of(name), {"type": "array", "items": _of(name)}]}
+    return {"anyOf": [_reference(name), {"type": "array", "items": _reference(name)}]}
 
 
 def _responses(content: Mapping[str, Any], errors: tuple[int, ...]) -> dict[str, Any]:
-    failed = {"application/json": {"schema": _of("Error")}}
+    failed = {"application/json": {"schema": _reference("Error")}}
     refusals = {str(code): {"description": CODES[code].replace("_", " "), "content": failed} for code in errors}
     return {"200": {"description": "Answered.", "content": dict(content)}, **refusals}
-
-
-ERRORS = (400, 408, 413, 415, 422, 429, 503, 504)
 
 
 def _operation(name: str, summary: str, body: Mapping[str, Any], answer: Schema, *, secured: bool) -> dict[str, Any]:
@@ -196,7 +195,7 @@ def _operation(name: str, summary: str, body: Mapping[str, Any], answer: Schema,
 
 
 def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
-    rows = {"type": "array", "items": _of("Row")}
+    rows = {"type": "array", "items": _reference("Row")}
     columns, data = {"type": "array", "items": {"type": "string"}}, {"type": "array", "items": {"type": "array"}}
     split = {"type": "object", "properties": {"columns": columns, "data": data}, "required": ["columns", "data"]}
     forms = {form: split if form == "dataframe_split" else rows for form in FORMS}
@@ -213,7 +212,7 @@ def _predicting(engine: Engine, *, secured: bool) -> dict[str, Any]:
         CSV: {"schema": {"type": "string"}},
         PARQUET: {"schema": {"type": "string", "format": "binary"}},
     }
-    answers = {"type": "object", "properties": {"predictions": {"type": "array", "items": _of("Answer")}}}
+    answers = {"type": "object", "properties": {"predictions": {"type": "array", "items": _reference("Answer")}}}
     plain = {JSON: {"schema": _one_or_many("Row"), "example": example[0] if example else {}}}
     return {
         "/predict": _operation(
@@ -236,7 +235,7 @@ def _others(secured: Mapping[str, bool]) -> dict[str, Any]:
     taken = {JSON: {"schema": _one_or_many("Outcome")}}
     return {
         "/outcomes": _operation(
-            "outcomes", "True targets of predictions.", taken, _of("Taken"), secured=secured["outcomes"]
+            "outcomes", "True targets of predictions.", taken, _reference("Taken"), secured=secured["outcomes"]
         ),
         "/model": get("model", "What is served.", guarded=secured["predict"]),
         "/live": get("live", "Whether the process lives."),

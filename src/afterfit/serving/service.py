@@ -18,7 +18,7 @@ import numpy.typing as npt
 from afterfit.contract.checks import Checked
 from afterfit.errors import AfterfitError, LogError
 from afterfit.model.answer import Answer
-from afterfit.model.answer_batch import AnswerBatch, ids_of, with_ids
+from afterfit.model.answer_batch import AnswerBatch, prediction_ids, with_ids
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from afterfit.serving.batching import Job
@@ -29,7 +29,17 @@ from afterfit.settings import Serving
 
 MOST_WAITING = 1_000
 """Batches that wait for the shadow; further ones are dropped and counted."""
-TOGETHER = 64
+MOST_AT_ONCE = 64
+"""Batches that the shadow answers in one go."""
+NTH = 10
+"""Which of the requests of one row is kept for trying new versions: each so many-th, as the look at it costs time."""
+MOST_KEPT = 200
+"""Columns of a row above which it is not kept for trying new versions."""
+LONGEST_KEPT = 100
+"""Characters of a name or text above which the same holds."""
+FOREIGN = "other"
+"""The label of columns that the contract does not know: their names are the clients' own, and without end."""
+NOT_WRITTEN = "The prediction cannot be logged at the moment, and is not given without that. Try again."
 
 
 class _Batch(NamedTuple):
@@ -69,7 +79,7 @@ class Shadow:
         while (batch := self._queue.get()) is not None:
             batches = [batch]
             with suppress(Empty):
-                while len(batches) < TOGETHER and (more := self._queue.get_nowait()) is not None:
+                while len(batches) < MOST_AT_ONCE and (more := self._queue.get_nowait()) is not None:
                     batches.append(more)
             self._score(batches)
 
@@ -80,7 +90,7 @@ class Shadow:
             return
         try:
             answers = with_ids(
-                engine.answers(rows), [identity for batch in batches for identity in ids_of(batch.answers)]
+                engine.answers(rows), [identity for batch in batches for identity in prediction_ids(batch.answers)]
             )
             self._log.write(engine.entries(rows, answers, time.time_ns() // 1000, None, shadow=True))
             self.metrics.counts["shadow_rows", engine.bundle.version or ""] += len(rows)
@@ -94,17 +104,6 @@ class Shadow:
         with suppress(Full):
             self._queue.put(None, timeout=1)
         self._thread.join(timeout=5)
-
-
-NTH = 10
-"""Which of the requests of one row is kept for trying new versions: each so many-th, as the look at it costs time."""
-MOST_KEPT = 200
-"""Columns of a row above which it is not kept for trying new versions."""
-LONGEST_KEPT = 100
-"""Characters of a name or text above which the same holds."""
-FOREIGN = "other"
-"""The label of columns that the contract does not know: their names are the clients' own, and without end."""
-NOT_WRITTEN = "The prediction cannot be logged at the moment, and is not given without that. Try again."
 
 
 @dataclass(slots=True)
