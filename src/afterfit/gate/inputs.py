@@ -178,15 +178,15 @@ def by_last_fold(
         rows: those with outcomes known now, in order of time.
         past: comparisons of earlier gates.
     """
-    unseen = candidate.bundle.unseen
-    if unseen is None:
+    out_of_fold = candidate.bundle.out_of_fold
+    if out_of_fold is None:
         none = rows.take(np.zeros(len(rows.y), dtype=np.bool_))
         return GateInput(use_case, candidate, champion, "production", none, past)
-    known, place = unseen.find(data.row_fingerprints(use_case, rows.frame))
+    known, place = out_of_fold.find(data.row_fingerprints(use_case, rows.frame))
     end = None if champion is None else champion.bundle.manifest.window["end"]
     after = np.ones(len(known), dtype=np.bool_)
     if end is not None and rows.times is not None:
         after = rows.times > np.datetime64(end)
     kept = replace(rows.take(known & after), inside=int((known & ~after).sum()))
-    answers = unseen.predictions.take(place[after[known]])
+    answers = out_of_fold.predictions.take(place[after[known]])
     return GateInput(use_case, candidate, champion, "production", kept, past, answers)
