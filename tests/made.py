@@ -60,7 +60,7 @@ def posed(case, frame, classes=None):
 def manifest(case):
     """What a bundle says of itself."""
     window = {"name": "made", "sha256": "0" * 64, "rows": 300, "start": None, "end": None}
-    told = {"settings": "0", "window": window, "promise": {}, "created": "2024-02-01", "packages": {}, "code": "0"}
+    told = {"settings": "0", "window": window, "expected": {}, "created": "2024-02-01", "packages": {}, "code": "0"}
     return Manifest(case.name, case.task, case.target, "made", {}, time=case.time, key=case.key, **told)
 
 

@@ -214,7 +214,7 @@ def test_all_findings_of_a_gate_by_the_last_fold_say_that_the_candidate_was_trai
     marks, predictions = data.row_fingerprints(case, held.frame), strong.bundle.scorer.score(held.frame)[1]
     kept = OutOfFold(marks, predictions)
     rows = np.sort(np.concatenate([strong.bundle.rows, marks]))
-    whole = LoadedVersion("2", replace(strong.bundle, rows=rows, unseen=kept), strong.folder)
+    whole = LoadedVersion("2", replace(strong.bundle, rows=rows, out_of_fold=kept), strong.folder)
     found = {one.code: one for one in examine(by_last_fold(case, whole, weak, held))}
     assert judge(found.values()).decision == "PROMOTE", [one.sentence for one in found.values()]
     assert found["unseen_by_candidate"].sentence == (

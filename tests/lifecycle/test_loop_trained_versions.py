@@ -73,7 +73,7 @@ def logged(version):
         "tags": {key: version.tags[key] for key in ("afterfit.builder", "afterfit.rows", "afterfit.trained_until")},
         "headline": headline.removesuffix(f", retrained for {WINDOW}"),
         "card": undated(card),
-        "promise": registry.load_bundle(version).manifest.promise,
+        "promise": registry.load_bundle(version).manifest.expected,
     }
 
 

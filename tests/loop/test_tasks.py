@@ -31,7 +31,7 @@ def test_a_model_that_is_found_again_has_what_its_folds_showed(tmp_path, task):
     expected, found = train(problem, RECIPE.builder, RECIPE.params), tasks.trained_of(model)
     assert (found.metrics, found.dummy, found.last) == (expected.metrics, expected.dummy, expected.last)
     np.testing.assert_array_equal(found.rows, expected.rows)
-    for name in ("out_of_fold", "unseen"):
+    for name in ("out_of_fold", "out_of_fold_final"):
         one, other = getattr(found, name), getattr(expected, name)
         for part in fields(one):
             np.testing.assert_array_equal(getattr(one, part.name), getattr(other, part.name), err_msg=part.name)

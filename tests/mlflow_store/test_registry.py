@@ -113,7 +113,7 @@ def test_a_description_never_outgrows_what_mlflows_tables_hold():
 def test_a_loaded_bundle_knows_its_version_and_promise():
     bundle = registry.load_bundle(registry.version("sizes", "1"))
     assert (bundle.version, bundle.manifest.builder) == ("1", "hist_gradient_boosting")
-    assert 0 < bundle.manifest.promise["log_loss"]["mean"] < 0.69
+    assert 0 < bundle.manifest.expected["log_loss"]["mean"] < 0.69
     assert bundle.answer(bundle.example[0])["model_version"] == "1"
 
 

@@ -71,6 +71,12 @@ def test_reading_a_bundle_again_gives_its_digest(folder):
     assert load(folder, load(folder).digest, "7").version == "7"
 
 
+def test_the_expected_metrics_keep_their_key_in_the_file(folder):
+    expected = load(folder).manifest.expected
+    assert json.loads((folder / "manifest.json").read_text())["promise"] == expected
+    assert load(folder).manifest.to_dict()["promise"] == expected
+
+
 @pytest.fixture
 def folder(trained, tmp_path):
     bundled(trained, tmp_path, use_case())

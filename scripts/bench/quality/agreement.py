@@ -214,7 +214,12 @@ def _trained(manifest: Any) -> dict[str, Any] | None:
     if manifest is None:
         return None
     told = {key: manifest.window[key] for key in ("rows", "start", "end", "sha256")}
-    return {**told, "builder": manifest.builder, "params": _plain(manifest.params), "promise": _plain(manifest.promise)}
+    return {
+        **told,
+        "builder": manifest.builder,
+        "params": _plain(manifest.params),
+        "promise": _plain(manifest.expected),
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -97,7 +97,7 @@ def _manifest(case):
     from afterfit.model.bundle import Manifest
 
     window = {"name": "flights", "sha256": "0" * 64, "rows": 0, "start": None, "end": None}
-    told = {"settings": "0", "window": window, "promise": {}, "created": "", "packages": {}, "code": "0"}
+    told = {"settings": "0", "window": window, "expected": {}, "created": "", "packages": {}, "code": "0"}
     return Manifest(case.name, case.task, case.target, "made", {}, time=case.time, key=case.key, **told)
 
 

@@ -68,7 +68,7 @@ def sides(case, folder):
     y = np.arange(rows) % 2
     trained = train(prepare(case, frame.assign(y=y), y, (0, 1)), "linear", {})
     window = {"name": "made", "sha256": "0", "rows": rows, "start": None, "end": None}
-    told = {"settings": "0", "window": window, "promise": {}, "created": "2012-02-01", "packages": {}, "code": "0"}
+    told = {"settings": "0", "window": window, "expected": {}, "created": "2012-02-01", "packages": {}, "code": "0"}
     manifest = Manifest(case.name, case.task, case.target, "linear", {}, time=case.time, key=case.key, **told)
     for number in ("1", "2"):
         save(trained.scorer, manifest, [{"row": 7}], Path(folder) / number)

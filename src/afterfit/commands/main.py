@@ -42,7 +42,7 @@ def command(
         tracking.dataset(table.name, use_case.name, table.train, "training")
         tracking.metrics({name: spread.mean for name, spread in result.trained.metrics.items()})
         tracking.note("```\n" + "\n".join(lines) + "\n```")
-    data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.promise)}
+    data = {"use_case": use_case.name, "run_id": active.info.run_id, "metrics": dict(result.bundle.manifest.expected)}
     champion = registry.holder(use_case.name, registry.PRODUCTION)
     return CommandResult(tuple(lines), {**data, "production": None if champion is None else champion.number})
 
@@ -58,7 +58,7 @@ def serve_and_ask(use_case: UseCase) -> list[str]:
         test = try_server(f"models:/{use_case.name}@{registry.PRODUCTION}", [row for _, row in rows])
     if test.status != 200:
         raise StoreError(f"mlflow models serve answered {test.status}: {test.body[:300]}")
-    return _answer_lines(use_case, champion.number, bundle.manifest.promise, [words for words, _ in rows], test)
+    return _answer_lines(use_case, champion.number, bundle.manifest.expected, [words for words, _ in rows], test)
 
 
 def _will_rehearse(use_case: UseCase, option: str) -> bool:

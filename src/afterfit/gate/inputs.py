@@ -168,17 +168,17 @@ def by_last_fold(
         rows: those whose outcomes are known now, in order of time.
         past: comparisons of earlier gates.
     """
-    unseen = candidate.bundle.unseen
-    if unseen is None:
+    out_of_fold = candidate.bundle.out_of_fold
+    if out_of_fold is None:
         no_rows = rows.take(np.zeros(len(rows.y), dtype=np.bool_))
         return GateInput(use_case, candidate, champion, "production", no_rows, past)
-    in_fold, positions = unseen.find(data.row_fingerprints(use_case, rows.frame))
+    in_fold, positions = out_of_fold.find(data.row_fingerprints(use_case, rows.frame))
     end = None if champion is None else champion.bundle.manifest.window["end"]
     after = np.ones(len(in_fold), dtype=np.bool_)
     if end is not None and rows.times is not None:
         after = rows.times > np.datetime64(end)
     usable = replace(rows.take(in_fold & after), inside=int((in_fold & ~after).sum()))
-    answers = unseen.predictions.take(positions[after[in_fold]])
+    answers = out_of_fold.predictions.take(positions[after[in_fold]])
     return GateInput(use_case, candidate, champion, "production", usable, past, answers)
 
 

@@ -237,7 +237,7 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         "rows": table.train.rows,
         "left_out": dict(table.left_out),
         "sha256": table.train.sha256,
-        "metrics": result.bundle.manifest.promise,
+        "metrics": result.bundle.manifest.expected,
         "dummy": {name: finite(spread.mean) for name, spread in result.trained.dummy.items()},
         "digest": result.bundle.digest,
         "version": None if version is None else version.number,

@@ -156,7 +156,7 @@ def observe(
         calibration=_calibration(window),
         slices=tuple(_slices(use_case, window, seed)),
         service=window.service,
-        promise=bundle.manifest.promise,
+        promise=bundle.manifest.expected,
     )
 
 

@@ -29,10 +29,12 @@ Marks = npt.NDArray[np.uint64]
 FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
 PROFILE = "profile.json"
 """What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
-UNSEEN = "unseen.npz"
-"""What the last fold's fit answered for rows that it had not seen. Optional as the profile is."""
+OUT_OF_FOLD = "unseen.npz"
+"""The last fold's predictions for rows that its fit had not seen. Optional, like the profile."""
 ERRORMAP = "errormap.json"
 """Where and by how much answers for rows unseen were off. Optional too."""
+FILE_KEYS = {"expected": "promise"}
+"""The manifest's attributes that have another key in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Manifest:
         window: name, sha256, rows, start and end of the training rows.
         time: the time column, or None.
         key: the columns that name a row.
-        promise: for each metric mean, sd, low and high over the folds.
+        expected: for each metric mean, sd, low and high over the folds; its key in the file is "promise".
         created: ISO time of training.
         packages: versions of the packages that made it.
         code: sha256 of the code that travels with it.
@@ -64,10 +66,14 @@ class Manifest:
     window: Mapping[str, Any]
     time: str | None
     key: tuple[str, ...]
-    promise: Mapping[str, Mapping[str, float | None]]
+    expected: Mapping[str, Mapping[str, float | None]]
     created: str
     packages: Mapping[str, str]
     code: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its attributes under the keys of the file."""
+        return {FILE_KEYS.get(name, name): getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,8 +123,8 @@ class Bundle:
         example: a few rows as a client would send them.
         version: the registry version it was loaded as, or None.
         rows: (m,) uint64, sorted: fingerprints of its training rows (`afterfit.data.row_fingerprints`), for the gate.
-        reference: profiles of the training window, its unseen predictions and outcomes; None in older bundles.
-        unseen: what the last fold answered for the rows that it had not seen; None in older bundles.
+        reference: profiles of the training window, its out-of-fold predictions and outcomes; None in older bundles.
+        out_of_fold: the last fold's predictions for the rows that it had not seen; None in older bundles.
         errormap: errors of rows that the folds' models were not fitted on; None in older bundles.
     """
 
@@ -129,7 +135,7 @@ class Bundle:
     version: str | None = None
     rows: Marks = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     reference: Reference | None = None
-    unseen: OutOfFold | None = None
+    out_of_fold: OutOfFold | None = None
     errormap: ErrorMap | None = None
 
     @property
@@ -179,7 +185,7 @@ def save(
     *,
     rows: Marks | None = None,
     reference: Reference | None = None,
-    unseen: OutOfFold | None = None,
+    out_of_fold: OutOfFold | None = None,
     errormap: ErrorMap | None = None,
 ) -> Bundle:
     """Write a bundle into a folder and read it back, so that what is there is known to load.
@@ -192,8 +198,8 @@ def save(
         example: a few rows as a client would send them.
         folder: where to.
         rows: (m,) fingerprints of the training rows, in any order; none are kept where None.
-        reference: profiles of the training window, its unseen predictions and outcomes; none are kept where None.
-        unseen: what the last fold answered for the rows that it had not seen.
+        reference: profiles of the training window, its out-of-fold predictions and outcomes; none are kept where None.
+        out_of_fold: the last fold's predictions for the rows that it had not seen; none are kept where None.
         errormap: errors of rows unseen in training; none are kept where None.
 
     Raises:
@@ -206,7 +212,7 @@ def save(
         "contract.json": _json("contract.json", scorer.contract.to_dict()),
         "encoder.json": _json("encoder.json", encoder),
         "example.json": _json("example.json", list(example)),
-        "manifest.json": _json("manifest.json", {"format": FORMAT, **_fields(manifest), **_scorer_fields(scorer)}),
+        "manifest.json": _json("manifest.json", {"format": FORMAT, **manifest.to_dict(), **_scorer_fields(scorer)}),
     }
     if reference is not None:
         texts[PROFILE] = reference.to_json()
@@ -214,13 +220,13 @@ def save(
         texts[ERRORMAP] = errormap.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (PROFILE, UNSEEN, ERRORMAP):
+        for name in (PROFILE, OUT_OF_FOLD, ERRORMAP):
             (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
         (folder / "estimator.skops").write_bytes(estimator)
-        if unseen is not None:
-            (folder / UNSEEN).write_bytes(unseen.to_bytes())
+        if out_of_fold is not None:
+            (folder / OUT_OF_FOLD).write_bytes(out_of_fold.to_bytes())
         (folder / "rows.npy").write_bytes(_array(np.empty(0, dtype=np.uint64) if rows is None else np.sort(rows)))
     except OSError as error:
         raise BundleError(f"The bundle cannot be written to '{folder}': {error.strerror}.") from error
@@ -254,14 +260,18 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
     estimator = read_estimator(folder / "estimator.skops")
     try:
         scorer = _scorer(folder, manifest, estimator)
-        known = {key: manifest[key] for key in Manifest.__dataclass_fields__}
+        known = {name: manifest[FILE_KEYS.get(name, name)] for name in Manifest.__dataclass_fields__}
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
         example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP
         reference = Reference.from_dict(_read(profiles)) if profiles.is_file() else None
         errormap = ErrorMap.from_dict(_read(errors)) if errors.is_file() else None
-        unseen = OutOfFold.from_file(folder / UNSEEN, scorer.classes) if (folder / UNSEEN).is_file() else None
-        return Bundle(scorer, Manifest(**known), actual_digest, example, version, rows, reference, unseen, errormap)
+        out_of_fold = (
+            OutOfFold.from_file(folder / OUT_OF_FOLD, scorer.classes) if (folder / OUT_OF_FOLD).is_file() else None
+        )
+        return Bundle(
+            scorer, Manifest(**known), actual_digest, example, version, rows, reference, out_of_fold, errormap
+        )
     except (DataError, KeyError, TypeError, ValueError, IndexError, EOFError) as error:
         raise BundleError(f"The bundle in '{folder}' does not hold what it should: {error!r}.") from error
 
@@ -287,16 +297,12 @@ def digest(folder: Path) -> str:
         BundleError: a file is missing.
     """
     whole = hashlib.sha256()
-    for name in (*FILES, *(name for name in (PROFILE, UNSEEN, ERRORMAP) if (folder / name).is_file())):
+    for name in (*FILES, *(name for name in (PROFILE, OUT_OF_FOLD, ERRORMAP) if (folder / name).is_file())):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")
         whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-def _fields(manifest: Manifest) -> dict[str, Any]:
-    return {key: getattr(manifest, key) for key in Manifest.__dataclass_fields__}
 
 
 def _scorer_fields(scorer: Scorer) -> dict[str, Any]:

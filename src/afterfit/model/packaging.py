@@ -85,7 +85,7 @@ def write_bundle(
         folder,
         rows=training_table.marks,
         reference=profiles,
-        unseen=out_of_fold_of(training_table, trained),
+        out_of_fold=out_of_fold_of(training_table, trained),
         errormap=errormap(training_table.problem, trained),
     )
 
@@ -96,7 +96,8 @@ def out_of_fold_of(training_table: Table, trained: Trained) -> OutOfFold | None:
     if not len(rows) or len(training_table.marks) != len(training_table.problem.frame):
         return None
     return OutOfFold(
-        training_table.marks[rows], trained.unseen.take(np.arange(len(trained.rows) - trained.last, len(trained.rows)))
+        training_table.marks[rows],
+        trained.out_of_fold_final.take(np.arange(len(trained.rows) - trained.last, len(trained.rows))),
     )
 
 
@@ -111,7 +112,7 @@ def save_folds(trained: Trained, file: Path) -> None:
     arrays: dict[str, Any] = {"names": np.array(names), "rows": trained.rows, "last": np.array(trained.last)}
     for key, scores in (("metrics", trained.metrics), ("dummy", trained.dummy)):
         arrays[key] = np.array([scores[name].folds for name in names])
-    for key, answers in (("out_of_fold", trained.out_of_fold), ("unseen", trained.unseen)):
+    for key, answers in (("out_of_fold", trained.out_of_fold), ("unseen", trained.out_of_fold_final)):
         parts = {f"{key}_{part}": getattr(answers, part) for part in ANSWER_PARTS}
         arrays |= {name: values for name, values in parts.items() if values is not None}
     np.savez(file, **arrays)
@@ -125,11 +126,11 @@ def load_folds(file: Path, scorer: Scorer) -> Trained:
             {name: CVScore.of(row.tolist(), metric(name).bounds) for name, row in zip(names, arrays[key], strict=True)}
             for key in ("metrics", "dummy")
         )
-        out_of_fold, unseen = (
+        out_of_fold, out_of_fold_final = (
             Predictions(**{part: arrays.get(f"{key}_{part}") for part in ANSWER_PARTS}, classes=scorer.classes)
             for key in ("out_of_fold", "unseen")
         )
-        return Trained(scorer, metrics, dummy, out_of_fold, arrays["rows"], unseen, int(arrays["last"]))
+        return Trained(scorer, metrics, dummy, out_of_fold, arrays["rows"], out_of_fold_final, int(arrays["last"]))
 
 
 def manifest_of(
@@ -137,7 +138,7 @@ def manifest_of(
 ) -> Manifest:
     """Everything known about a version besides its estimator."""
     use_case = training_table.problem.use_case
-    promise = {
+    expected = {
         name: {"mean": finite(score.mean), "sd": finite(score.sd), "low": finite(score.low), "high": finite(score.high)}
         for name, score in trained.metrics.items()
     }
@@ -158,7 +159,7 @@ def manifest_of(
         window=window,
         time=use_case.time,
         key=use_case.key,
-        promise=promise,
+        expected=expected,
         created=created.isoformat(timespec="seconds"),
         packages={name: installed(name) for name in PACKAGES},
         code=code_digest(ROOT),

@@ -107,8 +107,8 @@ class Trained:
         dummy: the same for the dummy, on the same folds.
         out_of_fold: out-of-fold predictions for `rows`, calibrated by other folds: they measure the model.
         rows: (m,) positions of these rows in the training data.
-        unseen: out-of-fold predictions for `rows` under the final calibration: of all that a training window has, the
-            nearest to what the scorer will answer for new rows.
+        out_of_fold_final: out-of-fold predictions for `rows` under the final calibration: of all that a training window
+            has, the nearest to what the scorer will answer for new rows.
         last: how many of `rows`, at their end, belong to the last fold.
     """
 
@@ -117,7 +117,7 @@ class Trained:
     dummy: Mapping[str, CVScore]
     out_of_fold: Predictions
     rows: Rows
-    unseen: Predictions
+    out_of_fold_final: Predictions
     last: int = 0
 
 
@@ -365,7 +365,7 @@ def reference(problem: TrainingData, trained: Trained) -> Reference:
         kinds={column.name: column.kind for column in problem.contract.columns},
         time=None if use_case.time is None or problem.times is None else (use_case.time, problem.times),
         outcomes=(use_case.target, outcomes),
-        predictions=trained.unseen,
+        predictions=trained.out_of_fold_final,
         rows=trained.rows,
         hidden=bool(use_case.columns.private),
     )
@@ -378,7 +378,7 @@ def errormap(problem: TrainingData, trained: Trained) -> ErrorMap | None:
     return learn_errormap(
         scorer.encoder.encode_frame(scorer.contract.check_frame(problem.frame.iloc[rows])),
         problem.y[rows],
-        trained.unseen.take(order),
+        trained.out_of_fold_final.take(order),
         None if problem.times is None else problem.times[rows],
         scorer.baseline,
         problem.use_case.split.folds,

@@ -30,7 +30,7 @@ def render(bundle: Bundle) -> str:
         *(
             f"| {name} | {_number(spread['mean'])} | {_number(spread['sd'])} | "
             f"{_number(spread['low'])} to {_number(spread['high'])} |"
-            for name, spread in manifest.promise.items()
+            for name, spread in manifest.expected.items()
         ),
         "",
         "## What a row looks like",

@@ -1,7 +1,7 @@
 """What is served, as data: the model's story, and an OpenAPI description with the use case's own columns."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,7 +30,7 @@ def model(engine: Engine | None, alias: str, since: float) -> dict[str, Any]:
     if engine is None:
         raise HttpError(503, "No version is loaded yet.")
     bundle = engine.bundle
-    manifest = asdict(bundle.manifest)
+    manifest = bundle.manifest.to_dict()
     manifest["window"] = {**manifest["window"], "name": _shown(str(manifest["window"].get("name", "")))}
     return {
         "name": manifest.pop("name"),
