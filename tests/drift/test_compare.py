@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import afterfit
-from afterfit.drift.compare import RATE_SHARES, holm
+from afterfit.drift.pvalues import holm
 from afterfit.drift.report import SMALLEST
+from afterfit.drift.window_comparison import RATE_SHARES
 from afterfit.errors import DataError, SchemaError
 
 ROWS = 2_000

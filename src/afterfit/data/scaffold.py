@@ -36,7 +36,7 @@ POSITIVE_WORDS = {"1", "true", "yes", "y", "t", "positive", "pos"}
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Remark:
     """One decision: the column (None: the whole file), what was decided, and why."""
 
     column: str | None
@@ -49,7 +49,7 @@ class Draft:
     """The text of the settings file, which `load_use_case` can read as it is, and the decisions in it."""
 
     text: str
-    notes: tuple[Note, ...]
+    notes: tuple[Remark, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +100,16 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
         chosen = np.random.default_rng(seed).choice(len(frame), SAMPLE, replace=False)
         sample = frame.iloc[np.sort(chosen)]
     inspected = {column: _inspect(sample[column], is_target=column == target) for column in frame.columns}
-    notes: list[Note] = []
+    notes: list[Remark] = []
     target_values = _known_values(frame[target], inspected[target].marks)
     task, positive = _task(inspected[target], target_values, len(frame), notes)
     time = _check_given_time(frame[time], inspected[time], notes) if time else _propose_time(inspected, target, notes)
     table = _Table(frame, sample, inspected, target, time, task)
     entries, keys = _entries(table, notes)
     if not any(entry.left_out is None for entry in entries) and time is None:
-        notes.append(Note(None, "there is nothing to learn from", "every column but the target is left out"))
+        notes.append(Remark(None, "there is nothing to learn from", "every column but the target is left out"))
     if keys:
-        notes.append(Note(keys[0], "is the key", "it is different in every row: outcomes join predictions by it"))
+        notes.append(Remark(keys[0], "is the key", "it is different in every row: outcomes join predictions by it"))
     plan = SettingsPlan(
         name=name,
         path=path,
@@ -155,7 +155,7 @@ def _known_values(series: "pd.Series[Any]", marks: Sequence[str]) -> "pd.Series[
     return known[~known.astype(str).str.strip().isin(["", *marks])]
 
 
-def _task(target: _InspectedColumn, target_values: "pd.Series[Any]", rows: int, notes: list[Note]) -> tuple[str, Any]:
+def _task(target: _InspectedColumn, target_values: "pd.Series[Any]", rows: int, notes: list[Remark]) -> tuple[str, Any]:
     """The task and the positive class."""
     if target_values.empty:
         raise DataError(f"The target '{target.name}' is missing in all {rows:,} rows")
@@ -163,15 +163,15 @@ def _task(target: _InspectedColumn, target_values: "pd.Series[Any]", rows: int, 
     if len(values) < 2:
         raise DataError(f"The target '{target.name}' is {values[0]!r} in every row: there is nothing to learn")
     if target.marks:
-        notes.append(Note(target.name, f"{', '.join(map(repr, target.marks))} counts as missing", "it is no outcome"))
+        notes.append(Remark(target.name, f"{', '.join(map(repr, target.marks))} counts as missing", "it is no outcome"))
     if len(target_values) < rows:
         reason = f"the target is missing in {rows - len(target_values):,} of {rows:,} rows"
-        notes.append(Note(target.name, "rows without it are left out", reason))
+        notes.append(Remark(target.name, "rows without it are left out", reason))
     if target.kind == "datetime":
         raise DataError(f"The target '{target.name}' is a date: give a number, such as days, or a class")
     all_whole = target.kind == "integer" or (target.kind == "number" and _all_whole(target.known))
     if target.kind in {"integer", "number"} and not (all_whole and len(values) <= FEW_VALUES):
-        notes.append(Note(target.name, "regression", f"it is a number with {len(values):,} different values"))
+        notes.append(Remark(target.name, "regression", f"it is a number with {len(values):,} different values"))
         _note_skew(target_values, target.name, notes)
         return "regression", None
     if len(values) > MOST_CLASSES:
@@ -180,10 +180,10 @@ def _task(target: _InspectedColumn, target_values: "pd.Series[Any]", rows: int, 
             f"classes (at most {MOST_CLASSES}), a regression numbers"
         )
     hint = "; if they are amounts, set task: regression" if all_whole and len(values) > 2 else ""
-    notes.append(Note(target.name, "classification", f"it has {len(values)} different values{hint}"))
+    notes.append(Remark(target.name, "classification", f"it has {len(values)} different values{hint}"))
     rarest = min(target_values.value_counts())
     if rarest < 20:
-        notes.append(Note(target.name, "look at its rarest class", f"it has {rarest} rows: too few to judge it"))
+        notes.append(Remark(target.name, "look at its rarest class", f"it has {rarest} rows: too few to judge it"))
     return "classification", _positive_class(target_values, target.name, notes) if len(values) == 2 else None
 
 
@@ -192,7 +192,7 @@ def _all_whole(values: "pd.Series[Any]") -> bool:
     return bool((numbers == np.floor(numbers)).all())
 
 
-def _positive_class(target_values: "pd.Series[Any]", column: str, notes: list[Note]) -> Any:
+def _positive_class(target_values: "pd.Series[Any]", column: str, notes: list[Remark]) -> Any:
     counts = target_values.value_counts()
     labels = [value.item() if isinstance(value, np.generic) else value for value in counts.index.tolist()]
     labels = [int(label) if isinstance(label, float) and label.is_integer() else label for label in labels]
@@ -203,16 +203,16 @@ def _positive_class(target_values: "pd.Series[Any]", column: str, notes: list[No
     else:
         reason = f"it is the rarer class ({counts.iloc[-1]:,} of {counts.sum():,} rows)"
         positive = labels[-1]
-    notes.append(Note(column, f"positive is {positive!r}", reason))
+    notes.append(Remark(column, f"positive is {positive!r}", reason))
     return positive
 
 
-def _note_skew(target_values: "pd.Series[Any]", column: str, notes: list[Note]) -> None:
+def _note_skew(target_values: "pd.Series[Any]", column: str, notes: list[Remark]) -> None:
     numbers = pd.to_numeric(target_values, errors="coerce").dropna().astype(float)
     skewness = float(((numbers - numbers.mean()) ** 3).mean() / max(numbers.std(ddof=0) ** 3, 1e-300))
     if abs(skewness) > 2:
         notes.append(
-            Note(
+            Remark(
                 column,
                 "the metric is mae",
                 f"it is skewed ({skewness:.1f}): a few large values would dominate a squared error",
@@ -220,7 +220,7 @@ def _note_skew(target_values: "pd.Series[Any]", column: str, notes: list[Note]) 
         )
 
 
-def _check_given_time(series: "pd.Series[Any]", column: _InspectedColumn, notes: list[Note]) -> str:
+def _check_given_time(series: "pd.Series[Any]", column: _InspectedColumn, notes: list[Remark]) -> str:
     marks = [mark for mark in column.marks if not any(char.isdigit() for char in mark)]  # "2024-13-45" is a mistake
     parsed = parse_datetimes(series, frozenset(marks))
     if parsed.bad.any() or column.known.empty:
@@ -228,28 +228,28 @@ def _check_given_time(series: "pd.Series[Any]", column: _InspectedColumn, notes:
         raise DataError(
             f"The time column '{column.name}' has values that are no dates or times: {bad_values or 'it is empty'}"
         )
-    notes.append(Note(column.name, "is the time column", f"it was given{_note_suffix(parsed.note)}"))
+    notes.append(Remark(column.name, "is the time column", f"it was given{_note_suffix(parsed.note)}"))
     if marks:
         quoted_marks = ", ".join(repr(mark) for mark in marks)
         notes.append(
-            Note(column.name, f"{quoted_marks} counts as missing", "it is no time: rows without one are left out")
+            Remark(column.name, f"{quoted_marks} counts as missing", "it is no time: rows without one are left out")
         )
     return column.name
 
 
-def _propose_time(inspected: dict[str, _InspectedColumn], target: str, notes: list[Note]) -> str | None:
+def _propose_time(inspected: dict[str, _InspectedColumn], target: str, notes: list[Remark]) -> str | None:
     dates = [column for name, column in inspected.items() if column.kind == "datetime" and name != target]
     candidates = [c for c in dates if len(c.known) >= 0.9 * c.rows and c.known.nunique() >= min(c.rows, FEW_DATES)]
     if len(candidates) == 1:
         reason = f"it is the only column of dates, and folds follow it{_note_suffix(candidates[0].date_note)}"
         notes.append(
-            Note(candidates[0].name, "is the time column", f"{reason}; take it out if rows do not happen then")
+            Remark(candidates[0].name, "is the time column", f"{reason}; take it out if rows do not happen then")
         )
         return candidates[0].name
     if candidates:
         names = ", ".join(column.name for column in candidates)
         reason = f"there are {len(candidates)} columns of dates ({names}): name the one at which a row happens"
-        notes.append(Note(None, "there is no time column", reason))
+        notes.append(Remark(None, "there is no time column", reason))
     return None
 
 
@@ -257,7 +257,7 @@ def _note_suffix(note: str) -> str:
     return f"; {note}" if note else ""
 
 
-def _entries(table: _Table, notes: list[Note]) -> tuple[list[ColumnEntry], list[str]]:
+def _entries(table: _Table, notes: list[Remark]) -> tuple[list[ColumnEntry], list[str]]:
     """An entry for every column but target and time: its kind, and why it is left out; and the names of keys."""
     entries: list[ColumnEntry] = []
     keys: list[str] = []
@@ -272,7 +272,7 @@ def _entries(table: _Table, notes: list[Note]) -> tuple[list[ColumnEntry], list[
             strengths[name] = strength(values, target_values, column.kind, table.task)
             reason_left_out = _why_leaky(strengths[name], table.task)
         if reason_left_out is not None:
-            notes.append(Note(name, "left out", reason_left_out))
+            notes.append(Remark(name, "left out", reason_left_out))
             if reason_left_out.startswith("an identifier") and _is_key(table.frame[name], column):
                 keys.append(name)
         entries.append(
@@ -336,16 +336,16 @@ def _metric_name(task: str) -> str:
     return "AUC" if task == "classification" else "R2"
 
 
-def _note_suspicious(strengths: dict[str, float], task: str, notes: list[Note]) -> None:
+def _note_suspicious(strengths: dict[str, float], task: str, notes: list[Remark]) -> None:
     suspicious = [
         name for name in sorted(strengths, key=lambda n: -strengths[n]) if strengths[name] >= SUSPICIOUS[task]
     ]
     for name in suspicious[:3]:
         reason = f"alone it predicts the target well ({_metric_name(task)} {strengths[name]:.3f})"
-        notes.append(Note(name, "kept; make sure that it is known before the target is", reason))
+        notes.append(Remark(name, "kept; make sure that it is known before the target is", reason))
 
 
-def _remarks(column: _InspectedColumn, notes: list[Note]) -> list[str]:
+def _remarks(column: _InspectedColumn, notes: list[Remark]) -> list[str]:
     """Remarks about a column that is kept; they are added to `notes` too."""
     decisions: list[tuple[str, str]] = []
     missing_share = 1 - len(column.known) / column.rows
@@ -370,7 +370,7 @@ def _remarks(column: _InspectedColumn, notes: list[Note]) -> list[str]:
         decisions.append((f"{quoted} is a category", "if it stands for missing, add it to missing_marks"))
     if column.kind == "datetime":
         decisions.append(("read as datetime", column.date_note or "all of its values read as dates or times"))
-    notes += [Note(column.name, decision, reason) for decision, reason in decisions]
+    notes += [Remark(column.name, decision, reason) for decision, reason in decisions]
     return [f"{decision}: {reason}" for decision, reason in decisions]
 
 

@@ -479,3 +479,15 @@ def _moments_from_dict(saved: Mapping[str, Any], units: int) -> Moments:
 
 def _lags(saved: list[list[float]], units: int) -> Array:
     return np.array(saved, dtype=float) if units else np.zeros((0, 0))
+
+
+def describe_design(layout: ProfileSpec) -> str:
+    """How dependence between rows is accounted for, in words."""
+    if layout.time is None:
+        return "no time column: each row counts for one, and dependence between rows is not accounted for"
+    if not layout.units:
+        return (
+            f"'{layout.time}' spans too little time to measure how rows depend on each other: each row counts for one"
+        )
+    units = ", ".join(layout.units)
+    return f"rows that share time in '{layout.time}' ({units}) depend on each other: they count as fewer rows"

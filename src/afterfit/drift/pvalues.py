@@ -3,13 +3,13 @@
 All are two-sided and take effective numbers of rows; all are vectorised.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
 Array = np.ndarray[Any, Any]
-
 RARE = 0.1
 """Shares below this are tested by the binomial distribution, those above as means with their skewness."""
 
@@ -93,3 +93,12 @@ def skew_factor(rows: Array, other_rows: Array, design: Array) -> Array:
     window_weight, reference_weight = design / rows, design / other_rows
     result: Array = (window_weight**2 - reference_weight**2) / (window_weight + reference_weight) ** 1.5
     return result
+
+
+def holm(pvalues: Sequence[float], share: float = 1.0) -> list[float]:
+    """Family-wise p-values by Holm's procedure, of tests that have a share of the rate."""
+    adjusted, largest = [1.0] * len(pvalues), 0.0
+    for rank, position in enumerate(np.argsort(pvalues, kind="stable").tolist()):
+        largest = max(largest, pvalues[position] * (len(pvalues) - rank) / share)
+        adjusted[position] = min(largest, 1.0)
+    return adjusted

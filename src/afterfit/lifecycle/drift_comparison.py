@@ -24,7 +24,7 @@ from afterfit.drift.report import DriftReport
 from afterfit.drift.tabular import Kind
 from afterfit.errors import BundleError, DataError, SettingsError, SourceError, UnknownVersionError
 from afterfit.lifecycle.result import ALARM, CommandResult
-from afterfit.loop.observe import Part, answered, profiled
+from afterfit.loop.observe import SomeRows, answered, profiled
 from afterfit.loop.window_rows import after_training
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
@@ -245,11 +245,13 @@ def _part(known: Known, use_case: UseCase | None, frame: pd.DataFrame) -> tuple[
     if bundle is None or profiles.predictions is None:
         return profiled(profiles, use_case, frame, outcomes=outcomes), 0
     rows = answered(bundle, frame, np.full(len(frame), np.nan), None)
-    answers = Part(rows.predictions.take(rows.sound), rows.sound)
+    answers = SomeRows(rows.predictions.take(rows.sound), rows.sound)
     return profiled(profiles, use_case, frame, answers=answers, outcomes=outcomes), int(rows.bad.sum())
 
 
-def _outcomes(bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFrame) -> Part[npt.NDArray[Any]] | None:
+def _outcomes(
+    bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFrame
+) -> SomeRows[npt.NDArray[Any]] | None:
     """The outcomes that are known; a label that the version does not know is among them, for it is a change."""
     if bundle is None or use_case is None or use_case.target not in frame.columns:
         return None
@@ -258,7 +260,7 @@ def _outcomes(bundle: Bundle | None, use_case: UseCase | None, frame: pd.DataFra
     if classes is not None:
         labels = {str(label): label for label in classes}
         values = values.astype(object).map(lambda value: labels.get(str(value), value))
-    return Part(values.to_numpy(), known)
+    return SomeRows(values.to_numpy(), known)
 
 
 # What is recorded and said.

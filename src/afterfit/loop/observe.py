@@ -33,7 +33,7 @@ from afterfit.performance.predictions import FloatArray, Predictions
 from afterfit.performance.recalibration import centre_of, thinned
 from afterfit.use_case import UseCase
 
-__all__ = ["AnsweredRows", "CalibrationEvidence", "Part", "answered", "observe", "paired", "past_of", "profiled"]
+__all__ = ["AnsweredRows", "CalibrationEvidence", "SomeRows", "answered", "observe", "paired", "past_of", "profiled"]
 
 Values = TypeVar("Values")
 RATE = 0.01
@@ -203,14 +203,14 @@ def drift(use_case: UseCase, bundle: Bundle, window: AnsweredRows) -> DriftRepor
         reference,
         use_case,
         window.frame,
-        answers=Part(window.predictions.take(sound), sound),
-        outcomes=Part(outcomes, known) if len(y) else None,
+        answers=SomeRows(window.predictions.take(sound), sound),
+        outcomes=SomeRows(outcomes, known) if len(y) else None,
     )
     return compare(reference, profiles, RATE).without(window.hidden)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part(Generic[Values]):
+class SomeRows(Generic[Values]):
     """What some of n rows have: m values, and (n,) which rows those are."""
 
     values: Values
@@ -222,8 +222,8 @@ def profiled(
     use_case: UseCase | None,
     frame: pd.DataFrame,
     *,
-    answers: Part[Predictions] | None = None,
-    outcomes: Part[npt.NDArray[Any]] | None = None,
+    answers: SomeRows[Predictions] | None = None,
+    outcomes: SomeRows[npt.NDArray[Any]] | None = None,
 ) -> Reference:
     """Profiles of n rows over a reference's bins, to be compared with it.
 
