@@ -5,10 +5,10 @@ requires, and the effect is at least the smallest effect of interest. So chance 
 and a change that does not matter does not make a large window alarm.
 
 The rate is family-wise, over all columns, kinds and relations of the window together: a person reads one alarm a
-window, not one a test, and stops reading alarms that are wrong too often. The rate is shared out to the kinds of change
-(`window_comparison.RATE_SHARES`), so that many columns of numbers do not make it harder to find a change in the one column of names.
-Within each kind the procedure of Holm (1979) or Bonferroni's bound keeps to the rate, however the tests depend on each
-other.
+window, not one a test, and stops reading alarms that are wrong too often. `window_comparison.RATE_SHARES` shares the
+rate out to the kinds of change, so that many columns of numbers do not make it harder to find a change in the one
+column of names. Within each kind the procedure of Holm (1979) or Bonferroni's bound keeps to the rate, however the
+tests depend on each other.
 
 A change that is small in a column by itself may be large compared with the prediction from the other columns. Both are
 tested. Once a column is found changed, the others are tested again without it, so that they are not blamed for it.
