@@ -101,7 +101,7 @@ def test_buffered_entries_wait_for_a_full_disk_and_none_is_lost_or_doubled(tmp_p
     spool = Spool(tmp_path, durability="buffered", use_case="sizes")
     with largest_file(200_000):
         for i in range(3000):
-            spool.write([entry(f"a{i}", features={"odd": os.urandom(50).hex()})])
+            spool.write([entry(f"a{i}", features={"odd": os.urandom(150).hex()})])
         assert eventually(lambda: spool.fault is not None)
         assert "cannot be written" in spool.fault
     spool.close()
