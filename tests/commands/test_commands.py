@@ -259,6 +259,8 @@ def test_an_interrupt_where_python_cannot_raise_still_ends_the_command_without_a
 import argparse, os, signal, sys, time, types, weakref
 from afterfit.commands import console
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
+
 class Thing: pass
 
 def command():

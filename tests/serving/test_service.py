@@ -355,9 +355,10 @@ def test_rows_that_could_be_of_any_size_are_answered_and_not_kept_in_memory(serv
     odd = [{"carrier": "x" * 10_000}, {"x" * 10_000: 1}, {"distance": [0] * 10_000}, {str(k): 1 for k in range(1_000)}]
     assert asked(doors, "/predict", [{**ROW, **one} for one in odd]).status_code == 200
     assert not service.recent
+    contract = service.engine.bundle.scorer.contract
     for size in range(1_000, 1_300):
-        service.engine.bundle.scorer.contract.check_row({"y" * size: 1})
-    assert sum(len(name) for names in service.engine.bundle.scorer.contract._unknown for name in names) < 10_000
+        contract.check_row({"y" * size: 1})
+    assert sum(len(name) for names in contract._remembered_notes for name in names) < 10_000
     assert asked(reopened(doors), "/predict", ROW).status_code == 200
     assert len(service.recent) == 1
 
