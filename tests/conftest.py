@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import base64
+import gc
 import shutil
 import signal
 import sys
@@ -24,6 +25,13 @@ from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: 
 
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 """A picture of one pixel."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled_heap():
+    """What earlier modules left is looked at once more by the garbage collector, and not at each of its rounds."""
+    gc.collect()
+    gc.freeze()
 
 
 # --- MLflow stores -------------------------------------------------------------------------------------------------

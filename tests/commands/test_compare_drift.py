@@ -167,7 +167,7 @@ def test_two_tables_are_compared_without_a_use_case_by_all_columns(sizes):
     answer, _ = run("", data="larger.csv", reference="./same.csv", time="hour")
     assert answer.exit_code == 3
     assert set(answer.data["windows"][0]["columns"]) == {"size", "count", "colour", "outcome"}
-    assert "rows near in 'hour'" in answer.data["windows"][0]["design"]
+    assert "rows that share time in 'hour'" in answer.data["windows"][0]["design"]
     same, _ = run("", data="same.csv", reference="./same.csv", time="hour")
     assert same.exit_code == 0
     assert MlflowClient().get_experiment_by_name("drift") is not None
