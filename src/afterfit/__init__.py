@@ -5,7 +5,7 @@ Importing this package is cheap: the names below are loaded when they are first 
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.drift import compare_drift, profile

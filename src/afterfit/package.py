@@ -1,30 +1,8 @@
-"""Where the package lies, and how a wing names what it holds without loading it."""
+"""Where the package lies."""
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent
 """The folder of the package, with its data files."""
 TEMPLATES = ROOT / "pages" / "templates"
 """The pages' templates."""
-
-
-def lazy(wing: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a wing whose names are loaded when they are first used.
-
-    So a served version needs no search library, and a process that only answers needs no MLflow.
-
-    Args:
-        wing: the package's dotted name.
-        homes: for each module of it the names that it gives to others.
-    """
-    home_of = {name: f"{wing}.{module}" for module, names in homes.items() for name in names}
-
-    def get(name: str) -> Any:
-        if name in home_of:
-            return getattr(import_module(home_of[name]), name)
-        raise AttributeError(f"module '{wing}' has no attribute '{name}'")
-
-    return get, lambda: sorted(home_of)

@@ -5,7 +5,7 @@ It never reads a source, and knows no use case, no model and no answer. Words: d
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.contract.contract import Contract, learn

@@ -5,7 +5,7 @@ It never looks at a model or at an answer, and decides nothing about them. Words
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.data.loading import (

@@ -5,7 +5,7 @@ It never loads a model, and what follows from drift is decided elsewhere. Words:
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.drift.compare import compare_drift

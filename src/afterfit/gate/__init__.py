@@ -5,7 +5,7 @@ This wing never moves an alias and never records anything. Words: docs/glossary.
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.gate.examination import examine

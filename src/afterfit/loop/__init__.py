@@ -5,7 +5,7 @@ It never calls MLflow and has no clock: versions, rows and the time come in thro
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.loop.policy import decide

@@ -6,7 +6,7 @@ called here. Words: docs/glossary.md.
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.model.bundle import Bundle

@@ -5,7 +5,7 @@ It works on arrays: it never reads a source, loads a model, or says what is good
 
 from typing import TYPE_CHECKING
 
-from afterfit.package import lazy
+from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
     from afterfit.performance.estimation import estimate
