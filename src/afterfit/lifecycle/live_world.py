@@ -133,11 +133,8 @@ class Live:
         name, book = self.use_case.name, ledger.entries(self.use_case.name)
         for entry in book:
             earlier = entry.decision
-            if (earlier.action, earlier.version, earlier.alias) == (
-                "promotion",
-                candidate,
-                to,
-            ) and entry.state == "done":
+            same = (earlier.action, earlier.version, earlier.alias) == ("promotion", candidate, to)
+            if same and entry.state == "done":
                 return entry.counts
         result, request = GateResult(verdict, self._version(champion)), PromotionRequest(reason=reason)
         decision = promotion.make_decision(self.use_case, self._version(candidate), to, result, request)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,13 @@ from scipy import special, stats
 
 from afterfit.errors import DataError, SettingsError
 
-FloatArray = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from afterfit.performance.metrics import Weighted
+    from afterfit.performance.predictions import FloatArray
+
 IntArray = npt.NDArray[np.intp]
-Weighted = Callable[[FloatArray], FloatArray]
 
 LENGTHS = {
     "1 minute": 60,

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.errors import DataError, SettingsError
-from afterfit.performance.bootstrap import Blocks, Weighted, bootstrap, interval_of, resolve
-from afterfit.performance.metrics import METRICS, Metric, mean_over_rows, metric, outcomes_of, require
+from afterfit.performance.bootstrap import Blocks, bootstrap, interval_of, resolve
+from afterfit.performance.metrics import METRICS, Metric, Weighted, mean_over_rows, metric, outcomes_of, require
 from afterfit.performance.predictions import FloatArray, Predictions, Task
 
 if TYPE_CHECKING:

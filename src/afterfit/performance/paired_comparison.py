@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from afterfit.errors import DataError, SettingsError
-from afterfit.performance.bootstrap import FEWEST_BLOCKS, Blocks, Weighted, bootstrap, interval_of, resolve
+from afterfit.performance.bootstrap import FEWEST_BLOCKS, Blocks, bootstrap, interval_of, resolve
 from afterfit.performance.evaluation import cut
-from afterfit.performance.metrics import Metric, outcomes_of, require, used_values
+from afterfit.performance.metrics import Metric, Weighted, outcomes_of, require, used_values
 from afterfit.performance.metrics import metric as metric_named
 from afterfit.performance.predictions import Predictions
 
