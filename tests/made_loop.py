@@ -9,7 +9,8 @@ import yaml
 
 from afterfit.commands import loop as looping
 from afterfit.commands import step
-from afterfit.data.loading import Window, fingerprint
+from afterfit.data.fingerprints import fingerprint
+from afterfit.data.loading import Window
 from afterfit.data.windows import WindowLength
 from afterfit.loop import backtest, history
 from afterfit.loop.backtest import BacktestPlan
@@ -68,7 +69,7 @@ def lived(folder, policies, frame=None, delay=0.0, case=None, processes=1):
     frame = table() if frame is None else frame
     case = use_case() if case is None else case
     case = case.model_copy(update={"gate": case.gate.model_copy(update={"label_delay_hours": delay})})
-    known = History.of(case, Window(frame, fingerprint(frame, "when"), {}, "made"), Path(folder))
+    known = History.of(case, Window(frame, fingerprint(case, frame), {}, "made"), Path(folder))
     spans = history.spans(known, WindowLength(1, "w"), FIRST, BEGIN + timedelta(weeks=WEEKS))
     recipe = Recipe("hist_gradient_boosting", PARAMS, 0, TrainOn(), 100, FIRST)
     work = TaskRunner(known, processes)

@@ -60,11 +60,15 @@ class Source(Settings):
 
 
 class Columns(Settings):
-    """Which columns are features, and how they are read. Without `features`: all but target, key, time and `ignore`."""
+    """Which columns are features, and how they are read. Without `features`: all but target, key, time and `ignore`.
+
+    `formats` says how the numbers or dates of a column are written, also of the time column and the target.
+    """
 
     features: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     kinds: dict[str, Kind] = {}
+    formats: dict[str, str] = {}
     required: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     missing_marks: tuple[str, ...] = ()

@@ -31,6 +31,8 @@ from afterfit.settings import (
 )
 
 BUILTIN = ROOT / "usecases"
+NO_KEYS = {"root", "inherited"}
+"""Fields that are no keys of a settings file."""
 
 
 class UseCase(Settings):
@@ -57,6 +59,8 @@ class UseCase(Settings):
     serving: Serving = Serving()
     seed: int = Field(default=0, ge=0, lt=2**32)
     root: Path = Field(default=Path(), exclude=True)
+    inherited: Columns = Field(default=Columns(), exclude=True)
+    """What a version knows of the columns that `columns` says nothing of; no key of the file."""
 
     @field_validator("name")
     @classmethod
@@ -112,8 +116,8 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
         raise SettingsError(
             f"{path}: a settings file holds keys and values (name: …); this one is {_describe(content)}"
         )
-    if "root" in content:
-        raise SettingsError(f"{path}: unknown key 'root'")
+    for key in NO_KEYS & content.keys():
+        raise SettingsError(f"{path}: unknown key '{key}'")
     try:
         return UseCase.model_validate({**content, "root": path.resolve().parent})
     except ValidationError as error:
@@ -191,9 +195,13 @@ def _keys_of(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:
-    known = list(_model_at(loc[:-1]).model_fields)
+    known = [key for key in _model_at(loc[:-1]).model_fields if key not in NO_KEYS]
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
-    return f": did you mean '{near[0]}'?" if near else f"; known are {', '.join(key for key in known if key != 'root')}"
+    return (
+        f": did you mean '{near[0]}'?"
+        if near
+        else f"; known are {', '.join(key for key in known if key not in NO_KEYS)}"
+    )
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:

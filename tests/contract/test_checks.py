@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from afterfit.contract.categories import CategoryCodes
 from afterfit.contract.checks import Checked, check_series, check_values
 from afterfit.contract.columns import Column
 from afterfit.contract.datetimes import EARLIEST, plain_datetimes, read_datetime, to_datetimes
@@ -61,8 +62,8 @@ def told(found, size):
 @example([1e308, 1e308, -1e308], COLUMNS[0], [])
 def test_a_column_of_objects_is_checked_as_that_of_a_frame(values, column, more):
     values = [*values, *more]
-    code_of = {text: code for code, text in enumerate(column.categories)}
-    found = check_values(tuple(values), column, code_of)
+    known = CategoryCodes(column.categories)
+    found = check_values(tuple(values), column, known)
     expected = check_series(pd.Series(values, dtype=object), column, len(values))
     np.testing.assert_array_equal(found[0], expected[0])
     assert found[0].dtype == expected[0].dtype

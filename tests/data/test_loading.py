@@ -10,18 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afterfit import data
+from afterfit.data.fingerprints import fingerprint
 from afterfit.data.flights import COLUMNS, flights
 from afterfit.data.loading import (
-    classes,
     describe,
-    encode_target,
-    fingerprint,
     load,
-    missing_target,
     read,
     split,
     stream,
 )
+from afterfit.data.targets import classes, encode_target, missing_target
 from afterfit.errors import DataError, SettingsError
 from afterfit.use_case import Source, load_use_case
 
@@ -186,9 +184,9 @@ def test_csv_and_parquet_of_one_table_have_one_fingerprint_in_any_order_of_colum
 def test_any_changed_value_or_order_changes_the_fingerprint(row, column):
     changed = TABLE.copy()
     changed.loc[row, column] = {"x": 77, "y": "maybe"}[column]
-    digests = {
-        fingerprint(frame).sha256 for frame in (TABLE, changed, TABLE.iloc[::-1], TABLE.rename(columns={"x": "z"}))
-    }
+    flights = load_use_case("flights-late").model_copy(update={"time": None})
+    tables = (TABLE, changed, TABLE.iloc[::-1], TABLE.rename(columns={"x": "z"}))
+    digests = {fingerprint(flights, frame).sha256 for frame in tables}
     assert len(digests) == 4
 
 
@@ -245,7 +243,8 @@ def test_without_a_time_a_row_stays_on_its_side_whatever_is_added(use_case):
         ([True, False, True], None, (False, True)),
         ([1.0, 0.0, np.nan], None, (0, 1)),
         ([1, 0, 1], True, (0, 1)),
-        (["True", "False"], True, ("False", "True")),
+        (["1.1", "1.10"], None, ("1.1", "1.10")),
+        (["01", "02"], None, ("01", "02")),
         (["yes", "no"], "no", ("yes", "no")),
         (["c", "a", "b"], None, ("a", "b", "c")),
         ([10, 9, 2], None, (2, 9, 10)),
@@ -263,6 +262,25 @@ def test_classes_are_plain_values_with_the_positive_one_last(use_case, values, p
     known = target[~missing_target(case, target)]
     back = [expected[code] for code in encode_target(case, known, found)]
     assert back == known.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [
+        (["True", "False", "True"], [True, False, True]),
+        (["true", "false", "TRUE"], [True, False, True]),
+        (["1", "0", "1.0"], [1, 0, 1]),
+        ([b"no", b"yes", b"no"], ["no", "yes", "no"]),
+        (pd.array([1, 0, None], dtype="Int64"), [1, 0]),
+    ],
+)
+def test_labels_have_one_reading_in_whatever_type_they_come(use_case, values, same):
+    target, plain = pd.Series(values).dropna(), pd.Series(same)
+    found = classes(use_case(), target)
+    assert found == classes(use_case(), plain)
+    assert [type(label) for label in found] == [type(label) for label in classes(use_case(), plain)]
+    for brought in (target, plain, plain.astype(str)):
+        assert encode_target(use_case(), brought, found).tolist() == [found.index(value) for value in same]
 
 
 def test_a_positive_class_that_is_not_there_or_is_one_of_three_is_refused(use_case):

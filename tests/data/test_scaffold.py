@@ -11,9 +11,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from afterfit.data.flights import flights
 from afterfit.data.leakage import strength
-from afterfit.data.loading import classes, encode_target, load, read, split
+from afterfit.data.loading import load, read, split
 from afterfit.data.scaffold import draft
 from afterfit.data.settings_yaml import yaml_scalar
+from afterfit.data.targets import classes, encode_target
 from afterfit.errors import DataError
 from afterfit.use_case import Source, load_use_case
 
@@ -65,7 +66,7 @@ def test_a_messy_table_becomes_settings_that_say_why(loaded):
     assert set(use_case.columns.ignore) == {"row", "country", "empty", "comment", "price", "refund: yes"}
     assert use_case.columns.kinds["age"] == "integer"
     assert use_case.columns.kinds["fee"] == "number"
-    assert set(use_case.columns.missing_marks) == {"?", "-", "N/A"}
+    assert set(use_case.columns.missing_marks) == {"?", "-"}  # N/A beside numbers is missing anyway
     assert use_case.metrics.slices == ("plan", "shop")
 
 

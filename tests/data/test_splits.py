@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afterfit.data.splits import ordered_folds, row_hashes, shuffled_folds
+from afterfit.data.splits import ordered_folds, shuffled_folds
 from afterfit.errors import TrainingError
 
 TIMES = st.lists(st.integers(0, 40), min_size=12, max_size=200)
@@ -72,50 +70,3 @@ def test_a_class_with_one_row_cannot_be_both_learnt_and_judged():
 def test_folds_of_a_regression_differ_by_at_most_one_row():
     sizes = [len(judge) for _, judge in shuffled_folds(np.random.default_rng(0).normal(size=101), 5, 0, "regression")]
     assert sorted(sizes) == [20, 20, 20, 20, 21]
-
-
-def test_equal_values_have_equal_hashes_in_whatever_type_they_are_held():
-    when = ["2024-01-01 10:00", None, "2024-07-01 12:30"]
-    one = pd.DataFrame(
-        {
-            "n": [1, 2, 3],
-            "m": [1.0, np.nan, 0.0],
-            "t": pd.to_datetime(when),
-            "c": ["x", None, "y"],
-            "b": [True, False, True],
-        }
-    )
-    other = pd.DataFrame(
-        {
-            "b": pd.array([1, 0, 1], dtype="Int64"),
-            "c": pd.Categorical(["x", None, "y"]),
-            "t": pd.to_datetime(when).tz_localize("UTC").tz_convert("Asia/Tokyo").astype("datetime64[s, Asia/Tokyo]"),
-            "m": pd.array([1, None, 0], dtype="Int8"),
-            "n": [1.0, 2.0, 3.0],
-        }
-    )
-    objects = one.astype(object)
-    first = row_hashes(one, list(one))
-    assert (first == row_hashes(other, list(other))).all()
-    assert (first == row_hashes(objects, list(objects))).all()
-
-
-@given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1)), min_size=2, unique=True))
-def test_different_numbers_have_different_hashes(numbers):
-    assert len(set(row_hashes(pd.DataFrame({"n": numbers}), ["n"]).tolist())) == len(numbers)
-
-
-def test_values_that_change_places_change_the_hash():
-    frame = pd.DataFrame({"a": ["x", "y"], "b": ["y", "x"]})
-    assert len(set(row_hashes(frame, ["a", "b"]).tolist())) == 2
-
-
-def test_hashes_are_the_same_in_every_process_and_release():
-    code = (
-        "import pandas as pd; from afterfit.data.splits import row_hashes; "
-        "f = pd.DataFrame({'a': ['x', None], 'n': [1.5, 2], 't': pd.to_datetime(['2024-01-01', None])}); "
-        "print(row_hashes(f, list(f)).tolist())"
-    )
-    path = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=path)
-    assert done.stdout.strip() == "[8704495287293205287, 5024211702730959543]"

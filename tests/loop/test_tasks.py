@@ -5,7 +5,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from afterfit.data.loading import Window, fingerprint
+from afterfit.data.fingerprints import fingerprint
+from afterfit.data.loading import Window
 from afterfit.loop import tasks
 from afterfit.loop.history import History
 from afterfit.loop.stepping import Recipe
@@ -19,7 +20,7 @@ RECIPE = Recipe("hist_gradient_boosting", PARAMS, 0, TrainOn(), 100, FIRST)
 
 def known(folder, case):
     frame = table()
-    return History.of(case, Window(frame, fingerprint(frame, "when"), {}, "made"), folder)
+    return History.of(case, Window(frame, fingerprint(case, frame), {}, "made"), folder)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
-from afterfit.data.loading import Fingerprint
+from afterfit.data.fingerprints import Fingerprint
 from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.mlflow_store import tracking
 from waiting import PATIENCE, eventually

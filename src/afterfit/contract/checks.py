@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from afterfit.contract.categories import CategoryCodes
 from afterfit.contract.columns import Column, read_series
 from afterfit.contract.datetimes import plain_datetimes, read_datetime
-from afterfit.contract.values import display_value, is_missing_text, read_boolean, read_category, read_number
+from afterfit.contract.values import display_value, read_boolean, read_category, read_number
 from afterfit.errors import DataError
 
 Rows = npt.NDArray[np.int64]
@@ -201,18 +202,16 @@ def check_series(series: "pd.Series[Any] | None", column: Column, size: int) -> 
     return values, issues
 
 
-def check_values(
-    values: Sequence[Any], column: Column, code_of: Mapping[str, int]
-) -> tuple[npt.NDArray[Any], list[Issue]]:
+def check_values(values: Sequence[Any], column: Column, known: CategoryCodes) -> tuple[npt.NDArray[Any], list[Issue]]:
     """Check a column that came as Python objects: the same result as `check_series`, in less time.
 
     Args:
         values: the n values.
         column: the column of the contract.
-        code_of: the codes of its categories.
+        known: the codes of its categories.
     """
     if column.kind == "category":
-        codes = _codes_of_texts(values, column, code_of)
+        codes = _codes_of_texts(values, column, known)
         if codes is not None:
             return codes, _category_issues(codes, partial(_values_of_sequence, values), column)
     elif column.kind == "datetime":
@@ -237,13 +236,23 @@ class RowChecker:
     def __init__(self, columns: Sequence[Column]) -> None:
         self._plan: list[tuple[Any, ...]] = []
         for column in columns:
-            codes = {text: code for code, text in enumerate(column.categories)}
+            known = CategoryCodes(column.categories)
             has_range = column.kind in {"number", "integer"} and column.low is not None and column.high is not None
             low, high = (column.low, column.high) if has_range else (_INFINITY, -_INFINITY)
             marks = frozenset(column.marks)
             is_integer, missing_value = column.kind == "integer", _missing_value_of(column)
             self._plan.append(
-                (column.name, column, codes, low, high, is_integer, marks, missing_value, column.required)
+                (
+                    column.name,
+                    column,
+                    known,
+                    low,
+                    high,
+                    is_integer,
+                    marks,
+                    missing_value,
+                    column.required,
+                )
             )
 
     def __call__(self, row: Mapping[str, Any]) -> tuple[tuple[Any, ...], list[Note], list[Note], int]:
@@ -255,14 +264,15 @@ class RowChecker:
         values: list[Any] = []
         present_count = 0
         push, get = values.append, row.get
-        for name, column, codes, low, high, is_integer, marks, missing_value, required in self._plan:
+        for name, column, known, low, high, is_integer, marks, missing_value, required in self._plan:
             value = get(name, ABSENT)
             if value is not ABSENT:
                 present_count += 1
                 kind = type(value)
                 if kind is str:
-                    if value in codes:
-                        push(codes[value])
+                    code = known.code_of.get(value)
+                    if code is not None:
+                        push(code)
                         continue
                 elif (
                     (kind is float or kind is int) and low <= value <= high and (not is_integer or value == int(value))
@@ -273,7 +283,7 @@ class RowChecker:
                     warnings.append({"column": name, "code": "missing", "value": None})
                     push(missing_value)
                     continue
-            push(_check_value(value, column, codes, marks, warnings, errors))
+            push(_check_value(value, column, known, marks, warnings, errors))
         return tuple(values), warnings, errors, present_count
 
 
@@ -304,7 +314,7 @@ def _display_category(value: Any) -> Any:
     return display_value(read_category(value))
 
 
-def _codes_of_texts(values: Sequence[Any], column: Column, code_of: Mapping[str, int]) -> npt.NDArray[np.int32] | None:
+def _codes_of_texts(values: Sequence[Any], column: Column, known: CategoryCodes) -> npt.NDArray[np.int32] | None:
     """The codes of values that are all text or None; None where another type is among them."""
     try:
         distinct_values = {*values}
@@ -312,11 +322,8 @@ def _codes_of_texts(values: Sequence[Any], column: Column, code_of: Mapping[str,
         return None
     if not set(map(type, distinct_values)) <= _TEXTS:
         return None
-    marks, other = frozenset(column.marks), len(code_of)
-    code_of_value = {
-        value: -1 if value is None or is_missing_text(value, marks) else code_of.get(value, other)
-        for value in distinct_values
-    }
+    marks = frozenset(column.marks)
+    code_of_value = {value: known.code(value, marks) for value in distinct_values}
     return np.fromiter(map(code_of_value.__getitem__, values), dtype=np.int32, count=len(values))
 
 
@@ -399,7 +406,7 @@ def _issues_of_numbers(values: npt.NDArray[Any], affected: Mask, code: str, colu
 
 
 def _check_value(  # noqa: PLR0917 - called once for each value: keywords would cost time
-    value: Any, column: Column, codes: dict[str, int], marks: frozenset[str], warnings: list[Note], errors: list[Note]
+    value: Any, column: Column, known: CategoryCodes, marks: frozenset[str], warnings: list[Note], errors: list[Note]
 ) -> Any:
     """Read one value that is not of the expected form; adds to warnings and errors."""
     if value is ABSENT:
@@ -419,7 +426,7 @@ def _check_value(  # noqa: PLR0917 - called once for each value: keywords would 
         code = "required_missing" if column.required else "absent_column" if value is ABSENT else "missing"
         (errors if column.required else warnings).append(make_note(column, code, None, error=column.required))
     elif column.kind == "category":
-        return _code_of_category(parsed, column, codes, warnings)
+        return _code_of_category(value, parsed, column, known, warnings)
     elif column.kind != "datetime":
         _check_number(parsed, column, warnings)
     return _missing_value_of(column) if parsed is None else parsed
@@ -429,11 +436,10 @@ def _missing_value_of(column: Column) -> Any:
     return {"category": -1, "datetime": None}.get(column.kind, float("nan"))
 
 
-def _code_of_category(text: str, column: Column, codes: dict[str, int], warnings: list[Note]) -> int:
-    code = codes.get(text)
-    if code is None:
+def _code_of_category(value: Any, text: str, column: Column, known: CategoryCodes, warnings: list[Note]) -> int:
+    code = known.code_of_text(value, text)
+    if code == len(known):
         warnings.append(make_note(column, "unseen_category", display_value(text), error=False))
-        return len(codes)
     return code
 
 

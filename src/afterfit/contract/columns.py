@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from afterfit.contract.categories import CategoryCodes, whole_number
 from afterfit.contract.datetimes import INVALID, choose_format, parse_datetimes, read_datetime, to_datetimes
 from afterfit.contract.values import (
     NAN,
@@ -20,7 +21,9 @@ from afterfit.contract.values import (
     distinct_values,
     is_missing,
     is_missing_text,
+    is_missing_word,
     objects_as_floats,
+    plain_numbers,
     read_boolean,
     read_category,
     read_number,
@@ -41,6 +44,9 @@ PLACEHOLDERS: dict[Kind, Any] = {
 MOST_CATEGORIES = 10_000
 MOST_MARKS = 5  # distinct unreadable texts in a column of numbers or dates that may still be marks
 LONGEST_MARK = 12
+MOST_DIGITS = 16  # a float holds all whole numbers of 15 digits, and of 16 those that are not names by their length
+LATER_FIELDS: dict[str, Any] = {"number_format": None}
+"""Fields that columns of older contracts do not have, and what they mean there."""
 Problems = npt.NDArray[np.object_]
 
 
@@ -63,6 +69,7 @@ class Column:
         marks: Texts that count as missing besides empty ones, such as "?".
         private: Whether its values are kept out of warnings and errors.
         note: What had to be assumed, in words; empty where nothing had to.
+        number_format: How numbers that are text are written; None for plain ones ("12.5"). Older contracts have none.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Column:
     marks: tuple[str, ...] = ()
     private: bool = False
     note: str = ""
+    number_format: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The column as JSON knows it."""
@@ -88,6 +96,8 @@ class Column:
     def from_dict(cls, saved: Any) -> "Column":
         """Read what `to_dict` wrote; a missing, unknown or wrong field is a DataError that names it."""
         names = [field.name for field in fields(cls)]
+        if isinstance(saved, Mapping):
+            saved = {**LATER_FIELDS, **saved}
         if not isinstance(saved, Mapping) or set(saved) != set(names):
             actual = sorted(saved) if isinstance(saved, Mapping) else type(saved).__name__
             raise DataError(f"A saved column must have exactly the fields {sorted(names)}; got {actual}.")
@@ -135,10 +145,12 @@ def infer_kind(series: "pd.Series[Any]", marks: Iterable[str] = ()) -> Kind:
     if isinstance(series.dtype, pd.CategoricalDtype):
         return "category"
     missing_marks = frozenset(marks)
-    values = [
-        value for value in map(decode_text, distinct_values(series)[1]) if not _is_missing_value(value, missing_marks)
-    ]
-    return _kind_of_values(values) if values else "category"
+    codes, distinct = distinct_values(series)
+    values = [value for value in map(decode_text, distinct) if not _is_missing_value(value, missing_marks)]
+    if not values:
+        return "category"
+    gaps = len(values) < len(distinct) or bool((codes < 0).any())
+    return _kind_of_values(values, whole_floats=gaps)
 
 
 def suggest_marks(series: "pd.Series[Any]") -> tuple[str, ...]:
@@ -157,6 +169,8 @@ def suggest_marks(series: "pd.Series[Any]") -> tuple[str, ...]:
     for value, count in zip(values, counts.tolist(), strict=True):
         if _is_missing_value(value, frozenset()):
             continue
+        if isinstance(value, str) and is_missing_word(value):
+            continue
         total += count
         if read_number(value)[1] is not None and read_datetime(value, pattern=pattern)[1] is not None:
             if not isinstance(value, str) or len(value.strip()) > LONGEST_MARK:
@@ -173,7 +187,7 @@ def learn_column(series: "pd.Series[Any]", blank: Column) -> Column:
     if blank.kind == "category":
         fields_of_column["categories"], missing_share = _learn_categories(series, frozenset(blank.marks))
         return Column(**fields_of_column | {"missing_share": missing_share})
-    if blank.kind == "datetime" and getattr(series.dtype, "kind", "O") != "M":
+    if blank.kind == "datetime" and blank.datetime_format is None and getattr(series.dtype, "kind", "O") != "M":
         pattern, note = choose_format(distinct_values(series)[1], blank.marks)
         fields_of_column |= {"datetime_format": pattern, "note": note}
     values = read_series(series, Column(**fields_of_column)).values
@@ -196,6 +210,10 @@ def read_series(series: "pd.Series[Any]", column: Column) -> Reading:
     floats = objects_as_floats(series) if series.dtype == "object" else as_floats(series)
     if floats is not None:
         return _read_floats(floats, truths=column.kind == "boolean")
+    if column.kind != "boolean" and isinstance(series.dtype, pd.StringDtype):
+        floats = plain_numbers(series)
+        if floats is not None:
+            return Reading(floats, None)
     read_value = read_boolean if column.kind == "boolean" else read_number
     codes, values = distinct_values(series)
     numbers = np.full(len(values) + 1, NAN)  # the last one stands for code -1
@@ -240,6 +258,7 @@ _FIELD_TESTS: dict[str, Callable[[Any], bool]] = {
     "marks": _is_text_list,
     "private": _is_boolean,
     "note": _is_text,
+    "number_format": partial(_is_none_or, _is_text),
 }
 
 
@@ -260,12 +279,9 @@ def _read_floats(floats: ArrayF, *, truths: bool) -> Reading:
 
 
 def _category_codes(series: "pd.Series[Any]", column: Column, marks: frozenset[str]) -> npt.NDArray[np.int32]:
-    code_of = {text: code for code, text in enumerate(column.categories)}
     codes, values = distinct_values(series)
-    other = len(code_of)
-    texts = (read_category(value, marks) for value in values)
-    known = [-1 if text is None else code_of.get(text, other) for text in texts]
-    return np.array([*known, -1], dtype=np.int32)[codes]
+    known = CategoryCodes(column.categories)
+    return np.array([*(known.code(value, marks) for value in values), -1], dtype=np.int32)[codes]
 
 
 def _is_missing_value(value: Any, marks: frozenset[str]) -> bool:
@@ -278,11 +294,18 @@ def _kind_of_floats(floats: ArrayF) -> Kind:
     return "integer" if all_whole else "number"
 
 
-def _kind_of_values(values: Sequence[Any]) -> Kind:
+def _kind_of_values(values: Sequence[Any], *, whole_floats: bool) -> Kind:
+    """The kind of a column's values; `whole_floats` says whether 1.0 may be a whole number, as where some are missing.
+
+    Missing words are such beside numbers, truth values or dates; they are categories among other texts, and alone.
+    """
+    values = [value for value in values if not (isinstance(value, str) and is_missing_word(value))]
+    if not values:
+        return "category"
     if all(_is_boolean_word(value) for value in values):
         return "boolean"
-    if all(_is_numeric(value) for value in values) and not any(_has_leading_zero(value) for value in values):
-        return "integer" if all(read_number(value)[0].is_integer() for value in values) else "number"
+    if all(_is_numeric(value) for value in values) and not any(_is_name_of_digits(value) for value in values):
+        return "integer" if all(_is_whole(value, whole_floats=whole_floats) for value in values) else "number"
     bad = parse_datetimes(pd.Series(values, dtype=object)).bad
     return "category" if bad.any() else "datetime"
 
@@ -295,9 +318,18 @@ def _is_numeric(value: Any) -> bool:
     return read_number(value)[1] in {None, "infinite"}
 
 
-def _has_leading_zero(value: Any) -> bool:
-    text = value.strip() if isinstance(value, str) else ""
-    return len(text) > 1 and text[0] == "0" and text.isdigit()
+def _is_whole(value: Any, *, whole_floats: bool) -> bool:
+    if not whole_floats and isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
+        return False
+    return read_number(value)[0].is_integer()
+
+
+def _is_name_of_digits(value: Any) -> bool:
+    """Whether a text of digits is a name, not a number: a leading zero, or more digits than a float holds."""
+    digits = value.strip().lstrip("+-") if isinstance(value, str) else ""
+    if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
+        return True
+    return len(digits) > MOST_DIGITS and digits.isdigit()
 
 
 def _learn_categories(series: "pd.Series[Any]", marks: frozenset[str]) -> tuple[tuple[str, ...], float]:
@@ -307,5 +339,17 @@ def _learn_categories(series: "pd.Series[Any]", marks: frozenset[str]) -> tuple[
         text = read_category(value, marks)
         if text is not None and count:
             rows_of_text[text] = rows_of_text.get(text, 0) + count
+    rows_of_text = _without_zero_fractions(rows_of_text)
     ranked = sorted(rows_of_text, key=lambda text: (-rows_of_text[text], text))
     return tuple(ranked[:MOST_CATEGORIES]), 1 - sum(rows_of_text.values()) / len(series)
+
+
+def _without_zero_fractions(rows_of_text: dict[str, int]) -> dict[str, int]:
+    """Whole numbers that a float column wrote as 17.0, as 17, where all of the categories are whole numbers."""
+    rows_of_number: dict[str, int] = {}
+    for text, rows in rows_of_text.items():
+        number = whole_number(text)
+        if number is None:
+            return rows_of_text
+        rows_of_number[number] = rows_of_number.get(number, 0) + rows
+    return rows_of_number

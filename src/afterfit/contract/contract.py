@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 
+from afterfit.contract.categories import CategoryCodes
 from afterfit.contract.checks import MUST_BE, Checked, CheckedRow, Issue, Note, RowChecker, check_series, check_values
 from afterfit.contract.columns import Column, Kind, OnInvalid, check_kind, infer_kind, learn_column, suggest_marks
 from afterfit.contract.datetimes import ParsedDatetimes, parse_datetimes
@@ -126,14 +127,14 @@ class Contract:
             values[column.name], column_issues = (
                 check_series(None, column, size)
                 if column_values is None
-                else check_values(column_values, column, self._code_of[column.name])
+                else check_values(column_values, column, self._categories[column.name])
             )
             issues += column_issues
         return Checked(size, values, tuple(i for i in issues if len(i.rows)), self.unknown_columns(columns))
 
     @cached_property
-    def _code_of(self) -> dict[str, dict[str, int]]:
-        return {column.name: {text: code for code, text in enumerate(column.categories)} for column in self.columns}
+    def _categories(self) -> dict[str, CategoryCodes]:
+        return {column.name: CategoryCodes(column.categories) for column in self.columns}
 
     @cached_property
     def _check_row(self) -> RowChecker:
@@ -223,6 +224,7 @@ def learn(
     frame: pd.DataFrame,
     *,
     kinds: Mapping[str, Kind] | None = None,
+    formats: Mapping[str, str] | None = None,
     required: Iterable[str] = (),
     private: Iterable[str] = (),
     marks: Sequence[str] | Mapping[str, Sequence[str]] = (),
@@ -234,6 +236,7 @@ def learn(
     Args:
         frame: Training rows (n, columns); the target and other non-features belong into `ignore`.
         kinds: Kinds of some columns; those of the others are inferred (`infer_kind`).
+        formats: How numbers and dates of some columns are written; the values of the others say it.
         required: Columns without which a row is not predicted.
         private: Columns whose values must not appear in warnings and errors. The categories of a private column are
             still part of the contract, since the encoder needs them.
@@ -251,7 +254,8 @@ def learn(
     names = _unique_names(frame, DataError)
     if not len(frame):
         raise DataError("A contract is learnt from rows; the table has none.")
-    kinds, required, private, ignore = dict(kinds or {}), set(required), set(private), set(ignore)
+    kinds, formats = dict(kinds or {}), dict(formats or {})
+    required, private, ignore = set(required), set(private), set(ignore)
     by_column = dict(marks) if isinstance(marks, Mapping) else dict.fromkeys(names, marks)
     for option, option_names in (("kinds", kinds), ("required", required), ("private", private), ("marks", by_column)):
         _check_known(sorted(option_names), names, option)
@@ -262,9 +266,12 @@ def learn(
     for name in features:
         column_marks = by_column.get(name, ())
         column_marks = [column_marks] if isinstance(column_marks, str) else column_marks
+        kind = check_kind(kinds[name], name) if name in kinds else infer_kind(frame[name], column_marks)
         blank = Column(
             name=name,
-            kind=check_kind(kinds[name], name) if name in kinds else infer_kind(frame[name], column_marks),
+            kind=kind,
+            datetime_format=formats.get(name) if kind == "datetime" else None,
+            number_format=formats.get(name) if kind in {"number", "integer"} else None,
             required=name in required,
             on_invalid=on_invalid,
             marks=tuple(dict.fromkeys(mark.strip() for mark in column_marks)),

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from afterfit.contract.values import NO_MARKS, decode_text, distinct_values, is_missing, is_missing_text
+from afterfit.contract.values import NO_MARKS, decode_text, distinct_values, is_missing, is_missing_word
 
 Array64 = npt.NDArray[np.datetime64]
 Mask = npt.NDArray[np.bool_]
@@ -75,6 +75,30 @@ def parse_datetimes(series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS)
     return ParsedDatetimes(values, pattern, is_bad, note)
 
 
+ISO = "iso"
+"""The format of columns whose dates and times are all ISO 8601."""
+
+
+def parse_as(series: "pd.Series[Any]", written: str | None, marks: Collection[str] = NO_MARKS) -> ParsedDatetimes:
+    """Read a column of dates and times as they are known to be written.
+
+    Args:
+        series: the column.
+        written: the format that was learnt before, or `ISO`; where None, the values decide as in `parse_datetimes`.
+        marks: texts that count as missing.
+    """
+    if written is None:
+        return parse_datetimes(series, marks)
+    pattern = None if written == ISO else written
+    values, is_bad = to_datetimes(series, marks, pattern)
+    return ParsedDatetimes(values, pattern, is_bad, "")
+
+
+def as_written(written: str | None) -> str:
+    """How dates are known to be written, for a sentence about one that is not; empty where nothing is known."""
+    return "" if written is None else f" written as {'ISO 8601' if written == ISO else written}"
+
+
 def choose_format(values: Sequence[Any], marks: Collection[str] = NO_MARKS) -> tuple[str | None, str]:
     """The format that reads most of the values that are not ISO, and a note where it had to be assumed.
 
@@ -86,7 +110,7 @@ def choose_format(values: Sequence[Any], marks: Collection[str] = NO_MARKS) -> t
     votes: dict[str, int] = {}
     for value in values:
         text = value.strip() if isinstance(value, str) else ""
-        match = _NUMERIC_DATE.fullmatch(text) if len(text) <= LONGEST and not is_missing_text(text, marks) else None
+        match = _NUMERIC_DATE.fullmatch(text) if len(text) <= LONGEST and not is_missing_word(text, marks) else None
         if match is not None and _parse_iso(text) is None:
             for pattern in _possible_formats(match):
                 votes[pattern] = votes.get(pattern, 0) + 1
@@ -136,7 +160,7 @@ def read_datetime(
     value = decode_text(value)
     stamp: int | None = None
     if isinstance(value, str):
-        if is_missing_text(value, marks):
+        if is_missing_word(value, marks):
             return None, None
         text = value.strip()
         if len(text) <= LONGEST:

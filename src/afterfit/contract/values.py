@@ -17,14 +17,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 NAN = math.nan
 LONGEST_SHOWN = 100  # characters of a foreign value that a warning repeats
 TRUTH_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 TRUTH_TEXTS = TRUTH_WORDS | {"t": 1.0, "y": 1.0, "1": 1.0, "1.0": 1.0, "f": 0.0, "n": 0.0, "0": 0.0, "0.0": 0.0}
 NO_MARKS: frozenset[str] = frozenset()
+MISSING_WORDS = frozenset(
+    {"na", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "nan", "-nan", "+nan", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind",
+     "nat", "null", "none"}
+)  # fmt: skip
+"""Words that other programs write for a missing number, truth value or date, in any case. A category may be called so:
+"NA" is Namibia. There they count as missing only where a column's marks name them."""
 EXACT = 2**53  # JSON readers keep whole numbers up to here
 PRINTABLE_BITS = 1100  # Python refuses to print far longer integers; a float has at most 1024 bits
+_PLAIN_NUMBER = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 ArrayF = npt.NDArray[np.float64]
 ArrayI = npt.NDArray[np.int64]
 
@@ -46,6 +54,11 @@ def is_missing_text(text: str, marks: Collection[str]) -> bool:
     return not text or text in marks
 
 
+def is_missing_word(text: str, marks: Collection[str] = NO_MARKS) -> bool:
+    """Whether a text stands for a missing number, truth value or date: as `is_missing_text`, or a missing word."""
+    return is_missing_text(text, marks) or text.strip().lower() in MISSING_WORDS
+
+
 def decode_text(value: Any) -> Any:
     """Bytes as text, read as UTF-8; anything else unchanged."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes | bytearray) else value
@@ -54,7 +67,7 @@ def decode_text(value: Any) -> Any:
 def read_number(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, str | None]:
     """Read a number.
 
-    Text is read as Python's `float` reads it, without digit-grouping underscores; the text "nan" is a missing value.
+    Text is read as Python's `float` reads it, without digit-grouping underscores; `MISSING_WORDS` are missing values.
     Booleans are 1 and 0. Integers beyond 2**53 are rounded to the nearest float, as every estimator would.
 
     Returns:
@@ -62,7 +75,7 @@ def read_number(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, s
     """
     value = decode_text(value)
     if isinstance(value, str):
-        if is_missing_text(value, marks):
+        if is_missing_word(value, marks):
             return NAN, None
     elif is_missing(value):
         return NAN, None
@@ -83,7 +96,7 @@ def read_boolean(value: Any, marks: Collection[str] = NO_MARKS) -> tuple[float, 
     """
     value = decode_text(value)
     if isinstance(value, str):
-        if is_missing_text(value, marks):
+        if is_missing_word(value, marks):
             return NAN, None
         truth = TRUTH_TEXTS.get(value.strip().lower())
         return (NAN, "invalid_boolean") if truth is None else (truth, None)
@@ -107,7 +120,7 @@ def read_category(value: Any, marks: Collection[str] = NO_MARKS) -> str | None:
         return None
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
-    if _is_number(value):
+    if is_number(value):
         return number_text(value)
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
@@ -135,9 +148,7 @@ def display_value(value: Any) -> str | float | bool | None:
     if is_missing(value):
         return None
     return (
-        _display_number(value)
-        if _is_number(value) and not isinstance(value, Decimal)
-        else _shorten(_print_value(value))
+        _display_number(value) if is_number(value) and not isinstance(value, Decimal) else _shorten(_print_value(value))
     )
 
 
@@ -167,6 +178,24 @@ def objects_as_floats(series: "pd.Series[Any]") -> ArrayF | None:
     return floats
 
 
+def plain_numbers(series: "pd.Series[Any]") -> ArrayF | None:
+    """A column of texts that all are plain decimal numbers as float64 (n,), NaN where missing; None for anything else.
+
+    The values are those of `read_number`: both round to the nearest float.
+    """
+    try:
+        texts = pa.array(series.array, type=pa.large_string(), from_pandas=True)
+        if not pc.all(pc.match_substring_regex(texts, _PLAIN_NUMBER)).as_py():
+            return None
+        floats = pc.cast(texts, pa.float64())
+    except (UnicodeEncodeError, pa.ArrowException):  # half a surrogate pair
+        return None
+    if isinstance(floats, pa.ChunkedArray):
+        floats = floats.combine_chunks()
+    values: ArrayF = floats.to_numpy(zero_copy_only=False)
+    return None if np.isinf(values).any() else values
+
+
 def distinct_values(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
     """A column as (codes (n,), values): row i holds values[codes[i]], a code of -1 is a missing value.
 
@@ -190,7 +219,13 @@ def distinct_values(series: "pd.Series[Any]") -> tuple[ArrayI, list[Any]]:
     return codes.astype(np.int64, copy=False), uniques.tolist()
 
 
-def _is_number(value: Any) -> bool:
+def is_truth(value: Any) -> bool:
+    """Whether a value is a truth value, Python's or NumPy's."""
+    return isinstance(value, bool | np.bool_)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number of any type, not a text of one; truth values are numbers, durations are not."""
     if isinstance(value, int | float | np.bool_):
         return True
     return isinstance(value, Real | Decimal) and not isinstance(value, np.timedelta64)
@@ -200,7 +235,7 @@ def _to_float(value: Any) -> float:
     if isinstance(value, str):
         if "_" in value:
             raise ValueError
-    elif not _is_number(value):
+    elif not is_number(value):
         raise TypeError
     return float(value)
 

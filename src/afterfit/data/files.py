@@ -23,17 +23,18 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from afterfit.contract.values import MISSING_WORDS
 from afterfit.data import s3
 from afterfit.data.column_names import choose_columns, clean_names, list_names
 from afterfit.errors import DataError, SourceError
 
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 ENDINGS = (*CSV, *PARQUET)
-MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "none", "<NA>")
 FIRST = pa.array([b"0", b"+", b"-", b" ", b"\t"])  # first bytes of numbers with a leading zero: it, a sign, a space
 BLOCK = 2**21
 ROWS = 65_536
 Type = Literal["integer", "number", "boolean", "text"]
+LADDER: tuple[Type, ...] = ("integer", "number", "boolean", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,12 @@ def items(path: str, root: Path) -> list[Item]:
     return visible
 
 
-def frames(listing: Sequence[Item], columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pd.DataFrame]:
+def frames(
+    listing: Sequence[Item], columns: Sequence[str] | None = None, rows: int = ROWS, *, typed: bool = True
+) -> Iterator[pd.DataFrame]:
     """The files' rows in order, in frames of at most `rows` rows, with the columns in the first file's order.
+
+    Columns of CSV files are text, or with `typed` of the type that all their values fit.
 
     Raises:
         DataError: a file is empty, has duplicate columns, lacks a requested one, or files differ in columns.
@@ -105,14 +110,14 @@ def frames(listing: Sequence[Item], columns: Sequence[str] | None = None, rows: 
     names = header(listing)
     chosen = choose_columns(names, columns, listing[0].text)
     csv_items = [item for item in listing if not item.is_parquet]
-    types = _scan_types(csv_items, chosen) if csv_items else {}
+    types: dict[str, Type] = _scan_types(csv_items, chosen) if csv_items and typed else dict.fromkeys(chosen, "text")
     empty = True
     for item in listing:
         for table in _parquet(item, chosen, rows) if item.is_parquet else _csv(item, chosen):
             converted = table if item.is_parquet else _convert(table, types)
             for start in range(0, converted.num_rows, rows):
                 empty = False
-                yield to_frame(converted.slice(start, rows))
+                yield to_frame(converted.slice(start, rows), item.text)
     if empty:
         raise DataError(f"{listing[0].text}: there is a header ({list_names(names)}) and no row below it")
 
@@ -145,17 +150,90 @@ def names_of(item: Item) -> list[str]:
         return clean_names(_csv_header(item, file)[0], item.text)
 
 
-def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Arrow to pandas, the same for every part of a table: dates as times, decimals as floats, booleans nullable."""
+def to_frame(table: pa.Table, where: str = "the table") -> pd.DataFrame:
+    """Arrow to pandas, the same for every part of a table, in types that a column can be read from.
+
+    Dates are times, decimals floats, booleans nullable, bytes the text that they are as UTF-8; durations and times of
+    day are floats, in seconds.
+
+    Raises:
+        DataError: a column of another type; it is named.
+    """
     for i, field in enumerate(table.schema):
-        if pa.types.is_decimal(field.type):
-            table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
+        table = table.set_column(i, field.name, _readable(table.column(i), field, where))
     frame: pd.DataFrame = table.to_pandas(
         date_as_object=False,
         types_mapper=lambda kind: pd.BooleanDtype() if pa.types.is_boolean(kind) else None,
         ignore_metadata=True,
     )
     return frame.reset_index(drop=True)
+
+
+def seconds_columns(listing: Sequence[Item]) -> list[str]:
+    """The columns of Parquet files that are durations or times of day, which are read as seconds."""
+    names: dict[str, None] = {}
+    for item in listing:
+        if item.is_parquet:
+            with _translate_errors(item), item.open() as file:
+                fields = _parquet_file(item, file).schema_arrow
+            names |= dict.fromkeys(str(f.name).strip() for f in fields if _in_seconds(_value_type(f.type)))
+    return list(names)
+
+
+def _readable(values: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArray:
+    type_, is_ = _value_type(field.type), pa.types
+    if type_ != field.type and not (is_.is_string(type_) or is_.is_large_string(type_)):
+        values = values.cast(type_)
+    if is_.is_decimal(type_):
+        return values.cast(pa.float64())
+    if _in_seconds(type_):
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[type_.unit]
+        whole = values.cast(pa.int32() if is_.is_time32(type_) else pa.int64())
+        return pc.divide(whole.cast(pa.float64(), safe=False), float(per_second))
+    if (
+        is_.is_binary(type_)
+        or is_.is_large_binary(type_)
+        or is_.is_fixed_size_binary(type_)
+        or "binary_view" in str(type_)
+    ):
+        try:
+            return values.cast(pa.binary()).cast(pa.string())
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{where}: the column '{field.name}' holds bytes that are no UTF-8 text: make text or numbers of them, "
+                "or leave the column out"
+            ) from error
+    if isinstance(type_, pa.BaseExtensionType):
+        plain = pa.chunked_array([part.storage for part in values.chunks], type_.storage_type)
+        return _readable(plain, pa.field(field.name, type_.storage_type), where)
+    if is_.is_interval(type_) or is_.is_union(type_):
+        raise DataError(
+            f"{where}: the column '{field.name}' is of the type {type_}, which cannot be read: make text or numbers of "
+            "it, or leave the column out"
+        )
+    return values
+
+
+def _value_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        return type_.value_type
+    return type_
+
+
+def _in_seconds(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_duration(type_) or pa.types.is_time(type_))
+
+
+def typed_by_file(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame with its columns of text in the types that all their values fit, as `frames` types CSV files."""
+    typed: dict[str, Any] = {}
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.StringDtype):
+            values = pa.chunked_array([pa.array(frame[name].array, type=pa.string(), from_pandas=True)])
+            kind = next(kind for kind in LADDER if _fits(values, kind))
+            kind = kind if values.null_count < len(values) else "number"
+            typed[name] = to_frame(pa.table({"": _cast(values, kind)}))[""].set_axis(frame.index)
+    return frame.assign(**typed) if typed else frame
 
 
 def check_writable(path: Path) -> Path:
@@ -252,7 +330,7 @@ def _csv(item: Item, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 def _scan_types(csv_items: Sequence[Item], columns: Sequence[str]) -> dict[str, Type]:
     """The narrowest type that all values of a column have, over all the files."""
-    possible: dict[str, list[Type]] = {column: ["integer", "number", "boolean", "text"] for column in columns}
+    possible: dict[str, list[Type]] = {column: list(LADDER) for column in columns}
     columns_with_values: set[str] = set()
     for item in csv_items:
         for table in _csv(item, columns):
@@ -278,7 +356,7 @@ def _is_name_of_digits(values: pa.ChunkedArray) -> bool:
     suspects = (
         values if longest > 16 else values.filter(pc.is_in(pc.binary_slice(values.cast(pa.binary()), 0, 1), FIRST))
     )
-    return bool(pc.any(pc.match_substring_regex(suspects, r"^\s*[+-]?(0[0-9]|[0-9]{17,}\s*$)")).as_py())
+    return bool(pc.any(pc.match_substring_regex(suspects, r"^\s*[+-]?(0[0-9xX]|[0-9]{17,}\s*$)")).as_py())
 
 
 def _convert(table: pa.Table, types: dict[str, Type]) -> pa.Table:
@@ -302,7 +380,8 @@ def _cast(values: pa.ChunkedArray, kind: Type) -> pa.ChunkedArray:
 
 def _clear_missing_words(values: pa.ChunkedArray) -> pa.ChunkedArray:
     stripped = pc.utf8_trim_whitespace(values)
-    return pc.if_else(pc.is_in(stripped, pa.array([*MISSING_WORDS, ""])), pa.scalar(None, pa.string()), stripped)
+    words = pa.array([*sorted(MISSING_WORDS), ""])
+    return pc.if_else(pc.is_in(pc.utf8_lower(stripped), words), pa.scalar(None, pa.string()), stripped)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ import pandas as pd
 
 from afterfit.contract.columns import suggest_marks
 from afterfit.contract.contract import infer_kind, parse_datetimes
+from afterfit.contract.values import is_missing_word
 from afterfit.data.column_names import absent_column_message, clean_names
-from afterfit.data.files import MISSING_WORDS
 from afterfit.data.leakage import GIVES_AWAY, SUSPICIOUS, strength
 from afterfit.data.settings_yaml import ColumnEntry, SettingsPlan, render_settings
 from afterfit.errors import DataError
@@ -144,7 +144,8 @@ def _missing_words(known: "pd.Series[Any]") -> list[str]:
     """The texts in a column that other programs write for missing values."""
     if known.dtype.kind in "biufM":
         return []
-    return sorted(set(known.astype(str).str.strip().unique()) & (set(MISSING_WORDS) - MAY_BE_A_CLASS))
+    texts = set(known.astype(str).str.strip().unique()) - MAY_BE_A_CLASS
+    return sorted(text for text in texts if text and is_missing_word(text))
 
 
 def _known_values(series: "pd.Series[Any]", marks: Sequence[str]) -> "pd.Series[Any]":

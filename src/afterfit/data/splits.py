@@ -1,7 +1,5 @@
-"""Which rows train and which judge: folds ordered in time, stratified folds, and hashes of a row's content."""
+"""Which rows train and which judge: folds ordered in time, stratified folds, and how rows without a time are parted."""
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,7 @@ import pandas as pd
 from afterfit.errors import TrainingError
 
 Rows = npt.NDArray[np.intp]
-Hashes = npt.NDArray[np.uint64]
 Fold = tuple[Rows, Rows]
-_MISSING, _TIME = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def ordered_folds(times: npt.ArrayLike, k: int, *, labels: npt.ArrayLike | None = None) -> list[Fold]:
@@ -75,19 +70,6 @@ def shuffled_folds(y: npt.ArrayLike, k: int, seed: int, task: str) -> list[Fold]
     return folds
 
 
-def row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> Hashes:
-    """A 64-bit hash of each row's values in these columns, (n,) uint64.
-
-    Equal values have equal hashes in whatever type they are held (1, 1.0 and True; text in any string type; times in
-    any unit, with a zone or in UTC), in whatever order the columns come, in every process and release. Not for
-    keeping secrets: an attacker can make two rows collide.
-    """
-    total = np.zeros(len(frame), dtype=np.uint64)
-    for column in columns:
-        total += _mixed(_value_hashes(frame[column]) ^ _text_hash(str(column)))
-    return _mixed(total)
-
-
 def _parts(rows: npt.NDArray[np.intp], parts: int) -> Rows:
     """The part of each block of rows: nearly equal in rows, and never empty."""
     middle = np.cumsum(rows) - rows / 2
@@ -112,67 +94,3 @@ def _said(value: Any) -> str:
     if isinstance(value, np.datetime64):
         return str(pd.Timestamp(value))
     return str(value.item() if isinstance(value, np.generic) else value)
-
-
-def _value_hashes(series: "pd.Series[Any]") -> Hashes:
-    dtype = series.dtype
-    if isinstance(dtype, pd.DatetimeTZDtype):
-        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-    if series.dtype.kind == "M":
-        stamps = series.to_numpy().astype("datetime64[us]").view(np.int64).view(np.uint64)
-        return np.where(series.isna().to_numpy(), _MISSING, _mixed(stamps ^ _TIME))
-    if series.dtype.kind in "iu" and not series.hasnans:
-        return _whole_hashes(series.to_numpy())
-    if series.dtype.kind in "biuf":
-        return _float_hashes(series.to_numpy(dtype=np.float64, na_value=np.nan))
-    return _object_hashes(series)
-
-
-def _float_hashes(values: npt.NDArray[np.float64]) -> Hashes:
-    hashes = _mixed((values + 0.0).view(np.uint64))  # adding 0.0 makes one of the two zeros
-    return np.where(np.isnan(values), _MISSING, hashes)
-
-
-def _whole_hashes(values: npt.NDArray[Any]) -> Hashes:
-    floats = values.astype(np.float64)
-    large = np.abs(floats) > 2**53  # these would collide as floats
-    return np.where(large, _mixed(values.astype(np.uint64) ^ _TIME), _float_hashes(floats))
-
-
-def _object_hashes(series: "pd.Series[Any]") -> Hashes:
-    if series.dtype == object and pd.api.types.infer_dtype(series, skipna=True) != "string":
-        known: dict[tuple[type, str], np.uint64] = {}
-        return np.array([_remembered(value, known) for value in series], dtype=np.uint64)
-    codes, uniques = pd.factorize(series)
-    table = np.array([*(_object_hash(value) for value in uniques.tolist()), _MISSING], dtype=np.uint64)
-    return table[codes]  # the code of a missing value is -1, the last place
-
-
-def _remembered(value: Any, known: dict[tuple[type, str], np.uint64]) -> np.uint64:
-    name = (type(value), repr(value))
-    if name not in known:
-        known[name] = _object_hash(value)
-    return known[name]
-
-
-def _object_hash(value: Any) -> np.uint64:
-    if isinstance(value, str):
-        return _text_hash(value)
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return _MISSING
-    if isinstance(value, bool | int | float | np.number | np.bool_) or hasattr(value, "isoformat"):
-        single = pd.Series([value])
-        return np.uint64(_text_hash(str(value)) if single.dtype == object else _value_hashes(single)[0])
-    return _text_hash(repr(value))
-
-
-def _text_hash(text: str) -> np.uint64:
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return np.uint64(int.from_bytes(digest, "little"))
-
-
-def _mixed(bits: Hashes) -> Hashes:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves half of the output's."""
-    bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
-    bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
-    return bits ^ (bits >> np.uint64(31))

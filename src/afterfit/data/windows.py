@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from afterfit.contract.datetimes import parse_datetimes
+from afterfit.contract.datetimes import as_written, parse_as
 from afterfit.errors import DataError, SettingsError
 from afterfit.settings import order_fault
 
@@ -139,6 +139,7 @@ class WindowSplitter:
         start, end: only rows from start (included) to end (excluded).
         after: only rows later than this; unlike a start, it does not say where windows begin.
         marks: texts in the time column that count as missing.
+        written: how its dates are written, where that is known (`data.format_of`); otherwise each frame decides.
     """
 
     every: WindowLength | None = None
@@ -147,6 +148,7 @@ class WindowSplitter:
     end: datetime | None = None
     after: datetime | None = None
     marks: frozenset[str] = frozenset()
+    written: str | None = None
 
     def __post_init__(self) -> None:
         fault = order_fault(self.start, self.end, ("--start", "--end"))
@@ -159,6 +161,10 @@ class WindowSplitter:
     def later_than(self, when: datetime | None) -> "WindowSplitter":
         """One that takes only rows later than this."""
         return replace(self, after=when)
+
+    def written_as(self, written: str | None) -> "WindowSplitter":
+        """One that reads dates as they are known to be written; this one where nothing is known."""
+        return self if written is None else replace(self, written=written)
 
     def cut(self, frame: pd.DataFrame, before: RowCounts = NOTHING) -> tuple[dict[int, pd.DataFrame], RowCounts]:
         """One frame's rows by the number of the window that they are in, in order; the time column is parsed.
@@ -238,12 +244,13 @@ class WindowSplitter:
             raise DataError(
                 f"The time column '{column}' is not in the table; its columns are: {', '.join(frame.columns[:20])}."
             )
-        parsed = parse_datetimes(frame[column], self.marks)
+        parsed = parse_as(frame[column], self.written, self.marks)
         if parsed.bad.any():
-            first = frame[column].iloc[int(np.flatnonzero(parsed.bad)[0])]
+            row = int(np.flatnonzero(parsed.bad)[0])
             raise DataError(
-                f"The time column '{column}' must hold dates or times; {int(parsed.bad.sum()):,} values are none, "
-                f"the first is {str(first)[:60]!r}."
+                f"The time column '{column}' must hold dates or times{as_written(self.written)}; "
+                f"{int(parsed.bad.sum()):,} values are none, the first is {str(frame[column].iloc[row])[:60]!r} in row "
+                f"{row + 1}."
             )
         times = parsed.values
         inside = ~np.isnat(times)

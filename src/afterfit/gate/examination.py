@@ -11,6 +11,7 @@ from afterfit.gate import comparison_checks, robustness, verdict, version_checks
 from afterfit.gate.inputs import GateInput, HeldOut
 from afterfit.gate.limits import SLICE_TOLERANCE
 from afterfit.gate.verdict import Finding
+from afterfit.model.bundle import Bundle
 from afterfit.model.training import prepare
 from afterfit.performance.evaluation import calibration_error, value_metric
 from afterfit.performance.metrics import metric
@@ -46,7 +47,7 @@ def equal_models_spread(case: GateInput, rows: HeldOut) -> float:
     """How far two fits of the champion's recipe differ on these rows, where only their seeds differ."""
     assert case.champion is not None  # noqa: S101 - for the reader; the caller has looked
     bundle, use_case = case.champion.bundle, case.use_case
-    window = bundle.manifest.window
+    window, use_case = bundle.manifest.window, bundle.read_on(use_case)
     if use_case.time is None:
         frame = data.load(use_case).frame
         frame = frame.iloc[data.split(use_case, frame)[0]]
@@ -68,15 +69,19 @@ def limits_hash(use_case: UseCase) -> str:
 
 def _training_rows(case: GateInput) -> Iterator[Finding]:
     """Whether candidate or champion was trained on the rows."""
-    fingerprints = data.row_fingerprints(case.use_case, case.held.frame)
-    champion_seen = None if case.champion is None else int(np.isin(fingerprints, case.champion.bundle.rows).sum())
+    rows = len(case.held.y)
+    champion_seen = None if case.champion is None else _seen(case, case.champion.bundle)
     if case.by_fold:
-        yield comparison_checks.judged_by_fold(len(fingerprints), champion_seen)
+        yield comparison_checks.judged_by_fold(rows, champion_seen)
     else:
-        candidate_seen = int(np.isin(fingerprints, case.candidate.bundle.rows).sum())
-        yield comparison_checks.none_seen(candidate_seen, len(fingerprints), "candidate")
+        yield comparison_checks.none_seen(_seen(case, case.candidate.bundle), rows, "candidate")
     if champion_seen is not None:
-        yield comparison_checks.none_seen(champion_seen, len(fingerprints), "champion")
+        yield comparison_checks.none_seen(champion_seen, rows, "champion")
+
+
+def _seen(case: GateInput, bundle: Bundle) -> int:
+    """How many of the rows a version was trained on."""
+    return int(np.isin(bundle.row_fingerprints(case.use_case, case.held.frame), bundle.rows).sum())
 
 
 def _reference(case: GateInput) -> Iterator[Finding]:

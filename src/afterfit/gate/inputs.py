@@ -138,7 +138,8 @@ def held_out(
     period = use_case.gate.window or use_case.split.holdout
     if start is None and end is None and period is not None:
         start, end = period.start, period.end
-    loaded = data.load(use_case, start=start, end=end)
+    use_case = bundles[0].read_on(use_case)
+    loaded = data.load(use_case, start=start, end=end, contracts=[bundle.scorer.contract for bundle in bundles])
     frame = loaded.frame
     if start is None and end is None:
         _, positions = data.split(use_case, frame)
@@ -172,7 +173,7 @@ def by_last_fold(
     if out_of_fold is None:
         no_rows = rows.take(np.zeros(len(rows.y), dtype=np.bool_))
         return GateInput(use_case, candidate, champion, "production", no_rows, past)
-    in_fold, positions = out_of_fold.find(data.row_fingerprints(use_case, rows.frame))
+    in_fold, positions = out_of_fold.find(candidate.bundle.row_fingerprints(use_case, rows.frame))
     end = None if champion is None else champion.bundle.manifest.window["end"]
     after = np.ones(len(in_fold), dtype=np.bool_)
     if end is not None and rows.times is not None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from afterfit.data.windows import WindowLength, parse_time
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.reading_on import as_before
 from afterfit.lifecycle.result import CommandResult
 from afterfit.lifecycle.training_run import choose
 from afterfit.loop import backtest, history, tasks
@@ -148,6 +149,7 @@ def _window_words(trial: BacktestPlan) -> str:
 
 
 def _read_history(use_case: UseCase, last: datetime | None, folder: Path) -> History:
+    use_case = as_before(use_case)
     return History.of(use_case, rows_of(use_case, last), folder / use_case.name)
 
 

@@ -1,7 +1,7 @@
 """Compare a window's rows with a reference: read both, measure them, and log the report."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from afterfit import data as tables
 from afterfit import prediction_log
-from afterfit.contract.contract import learn
+from afterfit.contract.contract import Contract, learn
+from afterfit.contract.labels import Labels
 from afterfit.data import files, windows
 from afterfit.data.windows import NOTHING, RowCounts, WindowSplitter
 from afterfit.drift.profiles import empty_profile, profile
@@ -98,7 +99,9 @@ def known_reference(reference: str, use_case: UseCase | None, time: str | None) 
         return Known(f"the profile {reference}", saved_profiles(reference))
     if "/" in reference or reference.lower().endswith(files.ENDINGS):
         source = Source(path=reference)
-        return Known(tables.describe(source), of_table(tables.stream(source, Path.cwd()), use_case, time))
+        reading = None if use_case is None else tables.reading_of(use_case)
+        frames = tables.stream(source, Path.cwd(), reading=reading)
+        return Known(tables.describe(source), of_table(frames, use_case, time))
     if use_case is None:
         raise SettingsError(
             f"--reference '{reference}' would be a version of a model, and no use case says of which one: give "
@@ -154,9 +157,15 @@ def _features(
     """A use case's features with the time column, their kinds as a contract would have them, and its missing marks."""
     if use_case is None:
         return None, {}, ()
-    settings = use_case.columns
     chosen = list(feature_columns(use_case, frame.columns))
-    contract = learn(frame[chosen], kinds=settings.kinds, marks=settings.missing_marks, on_invalid="missing")
+    settings = tables.kinds_of(use_case, chosen)
+    contract = learn(
+        frame[chosen],
+        kinds=settings.kinds,
+        formats=settings.formats,
+        marks=settings.missing_marks,
+        on_invalid="missing",
+    )
     kinds = {column.name: KINDS[column.kind] for column in contract.columns if column.name != time}
     return [*dict.fromkeys([*chosen, *([time] if time else [])])], kinds, settings.missing_marks
 
@@ -194,17 +203,22 @@ def compare_with(
     return DriftComparison(current.name, known.name, known.profiles, tuple(reports), total, current.notes)
 
 
-def _rows(use_case: UseCase | None, data: str, period: WindowSplitter) -> tuple[Iterator[pd.DataFrame], str]:
+def _rows(
+    use_case: UseCase | None, data: str, period: WindowSplitter, contracts: Sequence[Contract]
+) -> tuple[Iterator[pd.DataFrame], str]:
     """The rows to be measured, in parts, and where they are from."""
+    reading = None if use_case is None else tables.reading_of(use_case, contracts)
     if data != LOG:
         source = Source(path=data) if data or use_case is None else use_case.source
         root = Path.cwd() if data or use_case is None else use_case.root
-        return tables.stream(source, root), tables.describe(source)
+        return tables.stream(source, root, reading=reading), tables.describe(source)
     if use_case is None:
         raise SettingsError("--data log is the prediction log of a use case: name it with --config.")
     log = prediction_log.required(use_case)
-    read = prediction_log.read(log, start=period.start, end=period.end, time=period.time or "served")
-    return (_logged(use_case, table) for table in read), f"the prediction log of {use_case.name}"
+    clock = period.time or "served"
+    read = prediction_log.read(log, start=period.start, end=period.end, time=clock, written=period.written)
+    typed = tables.reading_of(use_case, contracts).typed
+    return (typed(_logged(use_case, table)) for table in read), f"the prediction log of {use_case.name}"
 
 
 def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
@@ -214,7 +228,10 @@ def _logged(use_case: UseCase, table: pa.Table) -> pd.DataFrame:
 
 
 def _measured(known: Known, use_case: UseCase | None, data: str, period: WindowSplitter) -> MeasuredWindows:
-    frames, name = _rows(use_case, data, period)
+    if use_case is not None and known.bundle is not None:
+        use_case = known.bundle.read_on(use_case)
+    period = period.written_as(None if use_case is None else tables.format_of(use_case, period.time))
+    frames, name = _rows(use_case, data, period, [] if known.bundle is None else [known.bundle.scorer.contract])
     notes: list[str] = []
     if not data:
         period, notes = after_training(period, known.bundle, known.name)
@@ -255,12 +272,15 @@ def _outcomes(
     """The outcomes that are known; a label that the version does not know is among them, for it is a change."""
     if bundle is None or use_case is None or use_case.target not in frame.columns:
         return None
-    known = ~tables.missing_target(use_case, frame[use_case.target]).to_numpy()
-    values, classes = frame.loc[known, use_case.target], bundle.scorer.classes
-    if classes is not None:
-        labels = {str(label): label for label in classes}
-        values = values.astype(object).map(lambda value: labels.get(str(value), value))
-    return SomeRows(values.to_numpy(), known)
+    classes = bundle.scorer.classes
+    known = ~tables.missing_target(use_case, frame[use_case.target], classes or ()).to_numpy()
+    values = frame.loc[known, use_case.target]
+    if classes is None:
+        return SomeRows(tables.target_numbers(use_case, values), known)
+    labels = Labels(classes)
+    texts = values.astype(object)
+    named = [value if code < 0 else classes[code] for value, code in zip(texts, labels.codes(values), strict=True)]
+    return SomeRows(pd.Series(named, dtype=object).to_numpy(), known)
 
 
 # What is recorded and said.

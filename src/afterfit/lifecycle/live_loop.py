@@ -13,6 +13,7 @@ from afterfit.data.windows import TimeWindow
 from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
 from afterfit.lifecycle import alarms, monitoring
 from afterfit.lifecycle.live_world import Live, rows_of, trained_version_of
+from afterfit.lifecycle.reading_on import as_before
 from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
 from afterfit.loop import history, stepping
 from afterfit.loop.history import History, window_length
@@ -54,6 +55,7 @@ def run_step(use_case: UseCase, every: str, now: datetime, folder: Path) -> Comm
     pages = step_journal.pages(use_case.name)
     state = _state(use_case, pages)
     first = _first_begin(use_case, pages, state.champion)
+    use_case = as_before(use_case)
     row_history = History.of(use_case, rows_of(use_case, first), folder / "work")
     work = TaskRunner(row_history)
     page = next((page for page in pages if not page.done), None)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from afterfit import data, gate, prediction_log
-from afterfit.contract.datetimes import parse_datetimes
+from afterfit.contract.datetimes import parse_as
 from afterfit.data.windows import TimeWindow
 from afterfit.errors import DataError
 from afterfit.gate.verdict import Finding, Verdict
@@ -211,7 +211,8 @@ def logged_rows(use_case: UseCase, log: PredictionLog) -> pd.DataFrame | None:
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     if time not in whole.columns:
         raise DataError(f"The prediction log of {use_case.name} has no '{time}': send the time column with each row.")
-    times = parse_datetimes(whole[time], frozenset(use_case.columns.missing_marks)).values
+    marks = frozenset(use_case.columns.missing_marks)
+    times = parse_as(whole[time], data.format_of(use_case, time), marks).values
     whole = whole.assign(**{time: times})[~np.isnat(times)]
     keys = [name for name in use_case.key if name in whole.columns]
     return whole.drop_duplicates(keys, keep="last") if keys else whole

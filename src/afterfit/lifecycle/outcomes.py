@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from afterfit import data as tables
 from afterfit import prediction_log
-from afterfit.data.loading import encode_target, missing_target, stream
+from afterfit.data import encode_target, missing_target, stream
 from afterfit.errors import AfterfitError, DataError
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry
@@ -47,9 +48,10 @@ def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> CommandRe
             Nothing of this part of the table is loaded.
     """
     source = Source(path=data) if data else use_case.source
-    classes = _classes_of(use_case)
+    use_case, classes = _as_in_production(use_case)
+    reading = tables.reading_of(use_case)
     name, counts = f"table-{uuid.uuid4().hex}", OutcomeCounts()
-    for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root)):
+    for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root, reading=reading)):
         table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)
         counts.rows += len(frame)
         counts.without += len(frame) - table.num_rows
@@ -61,15 +63,16 @@ def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> CommandRe
     return CommandResult(tuple(lines), {"use_case": use_case.name, "rows": counts.rows, **numbers})
 
 
-def _classes_of(use_case: UseCase) -> tuple[Any, ...]:
-    """The classes of the version in production; empty without one, without the store, and in regression."""
-    if use_case.task == "regression":
-        return ()
+def _as_in_production(use_case: UseCase) -> tuple[UseCase, tuple[Any, ...]]:
+    """The use case as the version in production reads its columns, and its classes; none of both without the store."""
     try:
         holder = registry.holder(use_case.name, registry.PRODUCTION)
-        return () if holder is None else registry.load_bundle(holder).scorer.classes or ()
+        if holder is None:
+            return use_case, ()
+        bundle = registry.load_bundle(holder)
     except AfterfitError:
-        return ()
+        return use_case, ()
+    return bundle.read_on(use_case), bundle.scorer.classes or ()
 
 
 def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
@@ -93,7 +96,7 @@ def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
 
 
 def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str], classes: Sequence[Any]) -> pa.Table:
-    known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
+    known = ~missing_target(use_case, frame[use_case.target], classes).to_numpy()
     if classes or use_case.task == "regression":
         encode_target(use_case, frame.loc[known, use_case.target], classes)  # refuses what no model answers
     now, salt, hidden = time.time_ns() // 1000, prediction_log.salt_of(use_case.name), use_case.columns.private

@@ -87,7 +87,7 @@ def examine(use_case: UseCase, target: Version) -> tuple[Finding, ...]:
     answers = [bundle.answer(row) for row in bundle.example]
     findings = [version_checks.loads(bundle.digest), version_checks.example_answered(answers)]
     try:
-        frame = data.load(use_case).frame.tail(LATEST_ROWS)
+        frame = data.load(bundle.read_on(use_case), contracts=[bundle.scorer.contract]).frame.tail(LATEST_ROWS)
         checked, _ = bundle.scorer.score(frame)
     except AfterfitError as error:
         return (*findings, version_checks.rows_unread(str(error)))

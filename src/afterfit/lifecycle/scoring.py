@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from afterfit import data as tables
 from afterfit import prediction_log
 from afterfit.contract.checks import Note
-from afterfit.contract.datetimes import parse_datetimes
-from afterfit.data import files
-from afterfit.data.loading import encode_target, missing_target, stream
+from afterfit.contract.datetimes import parse_as
+from afterfit.data import encode_target, files, missing_target, stream
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.answer_table import answer_table
@@ -92,11 +92,13 @@ def score_source(use_case: UseCase, version: str, data: str, out: Path) -> Comma
     """
     chosen = registry.version(use_case.name, version)
     bundle, place = registry.load_bundle(chosen), files.check_writable(out)
+    use_case = bundle.read_on(use_case)
+    reading = tables.reading_of(use_case, [bundle.scorer.contract])
     source, root = (Source(path=data), Path.cwd()) if data else (use_case.source, use_case.root)
     log = prediction_log.log_at(os.environ.get(prediction_log.VARIABLE, ""), use_case.name)
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
         logged = None if log is None else Logged(log, f"score-{active.info.run_id}")
-        tally = score(use_case, bundle, stream(source, root), place, logged)
+        tally = score(use_case, bundle, stream(source, root, reading=reading), place, logged)
         quality = _measured(use_case, tally)
         _log(tally, quality)
     lines = _described(place, chosen.number, tally, quality)
@@ -148,7 +150,7 @@ def _batch(
         {(str(note["column"]), note["code"]): len(frame) for note in checked.unknown if _is_odd(use_case, note)}
     )
     if use_case.target in frame.columns:
-        known = ~missing_target(use_case, frame[use_case.target]).to_numpy()
+        known = ~missing_target(use_case, frame[use_case.target], bundle.scorer.classes or ()).to_numpy()
         tally.without_target += int((~known).sum())
         tally.trained_on += _trained_on(use_case, bundle, frame)
         rows = np.flatnonzero(known & answered)
@@ -163,7 +165,7 @@ def _trained_on(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> int:
     start, end = bundle.manifest.window["start"], bundle.manifest.window["end"]
     if use_case.time not in frame.columns or start is None:
         return 0
-    times = parse_datetimes(frame[use_case.time]).values
+    times = parse_as(frame[use_case.time], tables.format_of(use_case, use_case.time)).values
     return int(((times >= np.datetime64(start)) & (times <= np.datetime64(end))).sum())
 
 
@@ -189,16 +191,17 @@ def _measured(use_case: UseCase, tally: ScoreCounts) -> ScoredPerformance | None
         return None
     y, predictions, slices = tally.judged.whole()
     names = list(dict.fromkeys([use_case.primary_metric, *use_case.metrics.also]))
-    times = _times(slices[use_case.time]) if use_case.time in slices.columns else None
+    written = tables.format_of(use_case, use_case.time)
+    times = _times(slices[use_case.time], written) if use_case.time in slices.columns else None
     metrics = {name: interval(name, y, predictions, blocks=times, resamples=500, seed=use_case.seed) for name in names}
     columns = {name: slices[name].to_numpy() for name in use_case.metrics.slices if name in slices.columns}
     parts = by_slice(names, y, predictions, columns, smallest=use_case.metrics.smallest_slice) if columns else []
     return ScoredPerformance(len(y), tally.judged.stride > 1, metrics, tuple(parts))
 
 
-def _times(column: "pd.Series[Any]") -> npt.NDArray[Any] | None:
+def _times(column: "pd.Series[Any]", written: str | None) -> npt.NDArray[Any] | None:
     """Times for blocks of rows; None, and so rows taken as independent, where some are absent or no times."""
-    parsed = parse_datetimes(column)
+    parsed = parse_as(column, written)
     return None if parsed.bad.any() or np.isnat(parsed.values).any() else parsed.values
 
 

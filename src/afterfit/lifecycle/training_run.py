@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from afterfit import data
 from afterfit.errors import SettingsError
+from afterfit.lifecycle.reading_on import as_before
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.registry import Version
@@ -64,7 +65,7 @@ def train_version(use_case: UseCase, builder: str, params_from: str, *, register
 
 def load_table(use_case: UseCase) -> Table:
     """Read a use case's window and prepare its training rows."""
-    split = use_case.split
+    use_case, split = as_before(use_case), use_case.split
     windows = [window for window in (split.train, split.holdout) if window]
     start = min((w.start for w in windows if w.start), default=None) if all(w.start for w in windows) else None
     both_end = len(windows) == 2 and all(w.end for w in windows)

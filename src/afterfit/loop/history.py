@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from afterfit import data
+from afterfit.contract.labels import Labels
 from afterfit.data.windows import TimeWindow, WindowLength
 from afterfit.errors import SettingsError
 from afterfit.model.bundle import Bundle
@@ -73,8 +75,8 @@ class History:
         classes = bundle.scorer.classes
         if classes is None or tuple(classes) == self.labels:
             return y
-        place = {label: float(i) for i, label in enumerate(classes)}
-        code = np.array([*(place.get(label, np.nan) for label in self.labels), np.nan])
+        codes = Labels(classes).codes(pd.Series(self.labels, dtype=object))
+        code = np.array([*np.where(codes < 0, np.nan, codes), np.nan])
         return code[np.where(np.isnan(y), len(self.labels), y).astype(np.intp)]
 
     def usable(self, now: datetime) -> npt.NDArray[np.intp]:

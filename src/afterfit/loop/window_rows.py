@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from afterfit import data as tables
 from afterfit import prediction_log
+from afterfit.contract.datetimes import parse_as
+from afterfit.contract.labels import Labels
 from afterfit.data.windows import RowCounts, WindowSplitter, parse_time
 from afterfit.loop.observation import ServiceHealth
 from afterfit.loop.observe import AnsweredRows, answered
@@ -81,8 +83,10 @@ def from_table(use_case: UseCase, bundle: Bundle, data: str, period: WindowSplit
 
     Only the columns that are needed are kept, and each window's rows in order of time.
     """
-    source = Source(path=data) if data else use_case.source
-    frames = tables.stream(source, Path.cwd() if data else use_case.root)
+    source, read_as = Source(path=data) if data else use_case.source, bundle.read_on(use_case)
+    reading = tables.reading_of(read_as, [bundle.scorer.contract])
+    frames = tables.stream(source, Path.cwd() if data else use_case.root, reading=reading)
+    period = period.written_as(tables.format_of(read_as, period.time))
     parts, counts = period.gathered(frames, lambda rows: rows[_needed(use_case, bundle, rows)])
     return ReadWindows(_answered(use_case, bundle, period, parts), counts)
 
@@ -105,9 +109,13 @@ def _answered(
 
 def from_log(use_case: UseCase, bundle: Bundle, log: PredictionLog, period: WindowSplitter) -> ReadWindows:
     """The windows of the prediction log, with the answers that were given and the outcomes that came since."""
-    clock = use_case.time or "served"
-    tables_read = prediction_log.read(log, start=period.start, end=period.end, time=clock, version=bundle.version)
-    parts, counts = period.gathered(_joined(table, clock) for table in tables_read)
+    clock, read_as = use_case.time or "served", bundle.read_on(use_case)
+    written, reading = tables.format_of(read_as, use_case.time), tables.reading_of(read_as, [bundle.scorer.contract])
+    read = prediction_log.read(
+        log, start=period.start, end=period.end, time=clock, written=written, version=bundle.version
+    )
+    period = period.written_as(written)
+    parts, counts = period.gathered(_joined(table, clock, reading) for table in read)
     return ReadWindows(_given(use_case, bundle, period, parts), counts)
 
 
@@ -153,10 +161,10 @@ def from_shadow(
         start: from when (included), by the use case's time; by that of serving where it has none.
         end: to when (excluded), by the same time.
     """
-    clock = use_case.time or "served"
-    read = partial(prediction_log.read, log, start=start, end=end, time=clock)
-    ours = _own(read(version=candidate.version, shadow=True), clock)
-    theirs = _own(read(version=champion.version, shadow=False), clock)
+    clock, written = use_case.time or "served", tables.format_of(champion.read_on(use_case), use_case.time)
+    read = partial(prediction_log.read, log, start=start, end=end, time=clock, written=written)
+    ours = _own(read(version=candidate.version, shadow=True), clock, written)
+    theirs = _own(read(version=champion.version, shadow=False), clock, written)
     both = theirs.sort_values("\0clock", kind="stable").index.intersection(ours.index, sort=False)
     ours, theirs = ours.loc[both], theirs.loc[both]
     behind, behind_usable = _predictions(ours, candidate.scorer.classes)
@@ -168,14 +176,14 @@ def from_shadow(
     return ShadowedRows(PairedAnswers(known, behind.take(keep), given.take(keep), times), int((~keep).sum()))
 
 
-def _own(read: Iterable[pa.Table], clock: str) -> pd.DataFrame:
+def _own(read: Iterable[pa.Table], clock: str, written: str | None) -> pd.DataFrame:
     """The log's own columns of one version's answers, by prediction id, with the clock beside them."""
     names = [*READ_COLUMNS, "prediction_id"]
     parts = [pd.DataFrame({f"\0{name}": [] for name in [*names, "clock"]}, dtype=object)]
     for table in read:
         own = table.select([name for name in names if name in table.column_names]).to_pandas()
         times = own["time"] if clock == "served" else prediction_log.features_of(table)[clock].to_pandas()
-        own["clock"] = pd.to_datetime(times, format=None if clock == "served" else "ISO8601")
+        own["clock"] = parse_as(times, written).values
         parts.append(own.rename(columns=lambda name: f"\0{name}"))
     whole = parts[0] if len(parts) == 1 else pd.concat(parts[1:], ignore_index=True)
     return whole.drop_duplicates("\0prediction_id", keep="last").set_index("\0prediction_id")
@@ -197,21 +205,11 @@ def _window(period: WindowSplitter, number: int, rows: AnsweredRows) -> WindowRo
 
 def outcomes(use_case: UseCase, classes: tuple[Any, ...] | None, target: "pd.Series[Any]") -> FloatArray:
     """(n,) class indices or numbers; nan where the outcome is missing, or is none that the version knows."""
-    missing = tables.missing_target(use_case, target).to_numpy()
+    missing = tables.missing_target(use_case, target, classes or ()).to_numpy()
     if classes is None:
-        values = pd.to_numeric(target, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        return np.where(missing | ~np.isfinite(values), np.nan, values)
-    codes, uniques = pd.factorize(target)
-    place = {_word(label): float(i) for i, label in enumerate(classes)}
-    known = np.array([*(place.get(_word(value), np.nan) for value in pd.Index(uniques).tolist()), np.nan])
-    return np.where(missing, np.nan, known[codes])
-
-
-def _word(value: Any) -> str:
-    """A label as text, alike whether it came as a truth value, a whole number in a float, or a text."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip().lower()
+        return np.where(missing, np.nan, tables.target_numbers(use_case, target))
+    codes = Labels(classes).codes(target)
+    return np.where(missing | (codes < 0), np.nan, codes)
 
 
 def _needed(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> list[str]:
@@ -225,12 +223,12 @@ def _needed(use_case: UseCase, bundle: Bundle, frame: pd.DataFrame) -> list[str]
 # Rows of the log.
 
 
-def _joined(table: pa.Table, clock: str) -> pd.DataFrame:
-    """Features, and the log's own columns under names that no feature has."""
+def _joined(table: pa.Table, clock: str, reading: tables.TableReading) -> pd.DataFrame:
+    """Features as they are read, and the log's own columns under names that no feature has."""
     own = table.select([name for name in READ_COLUMNS if name in table.column_names])
     own = own.rename_columns([f"\0{name}" for name in own.column_names])
     features = prediction_log.features_of(table)
-    frame: pd.DataFrame = pd.concat([features.to_pandas(), own.to_pandas()], axis=1)
+    frame: pd.DataFrame = pd.concat([reading.typed(features.to_pandas()), own.to_pandas()], axis=1)
     if clock == "served":
         frame["\0clock"] = frame["\0time"]
     return frame
@@ -258,12 +256,10 @@ def _predictions(own: pd.DataFrame, classes: tuple[Any, ...] | None) -> tuple[Pr
         ends = [None if np.isnan(numbers[name]).all() else numbers[name] for name in ("lower", "upper")]
         values = Predictions.of_values(numbers["prediction"], *ends)
         return values, values.finite
-    place = {_word(label): float(i) for i, label in enumerate(classes)}
-    codes, uniques = pd.factorize(own["\0prediction"])
-    index = np.array([*(place.get(_word(value), np.nan) for value in pd.Index(uniques).tolist()), np.nan])[codes]
-    prediction = np.nan_to_num(index).astype(np.intp)
+    codes = Labels(classes).codes(own["\0prediction"])
+    prediction = np.maximum(codes, 0).astype(np.intp)
     predictions = Predictions(prediction, _shares(own, classes), classes=classes)
-    return predictions, np.isfinite(index) & predictions.finite
+    return predictions, (codes >= 0) & predictions.finite
 
 
 def _shares(own: pd.DataFrame, classes: tuple[Any, ...]) -> FloatArray | None:

@@ -31,7 +31,7 @@ from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.package import ROOT
 
 if TYPE_CHECKING:  # who only asks the store needs no scikit-learn
-    from afterfit.data.loading import Fingerprint
+    from afterfit.data.fingerprints import Fingerprint
     from afterfit.model.bundle import Bundle
 
 MOST_METRICS = 1_000

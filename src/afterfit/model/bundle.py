@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.contract.encoder import Encoder
+from afterfit.data.fingerprints import trained_fingerprints
+from afterfit.data.reading import inherit
 from afterfit.drift.profiles import Profile
 from afterfit.drift.reference import Reference
 from afterfit.errors import BundleError, DataError
@@ -23,6 +25,7 @@ from afterfit.model.safe_loading import dump_estimator, read_estimator
 from afterfit.model.scorer import Scorer
 from afterfit.performance.error_map import ErrorMap
 from afterfit.performance.predictions import Predictions
+from afterfit.use_case import UseCase
 
 FORMAT = 1
 Marks = npt.NDArray[np.uint64]
@@ -35,6 +38,8 @@ ERRORMAP = "errormap.json"
 """Where and by how much answers for rows unseen were off. Optional too."""
 FILE_KEYS = {"expected": "promise"}
 """The manifest's attributes that have another key in its file."""
+LATER_FIELDS = frozenset({"formats", "row_rule"})
+"""The manifest's attributes that older bundles do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Manifest:
         created: ISO time of training.
         packages: versions of the packages that made it.
         code: sha256 of the code that travels with it.
+        formats: how the time column's dates, and the numbers of a regression's target, are written (`data.format_of`).
+        row_rule: by what training rows are told apart (`data.FingerprintRule`); None in older bundles.
     """
 
     name: str
@@ -70,6 +77,8 @@ class Manifest:
     created: str
     packages: Mapping[str, str]
     code: str
+    formats: Mapping[str, str] = field(default_factory=dict)
+    row_rule: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Its attributes under the keys of the file."""
@@ -137,6 +146,14 @@ class Bundle:
     reference: Reference | None = None
     out_of_fold: OutOfFold | None = None
     errormap: ErrorMap | None = None
+
+    def read_on(self, use_case: UseCase) -> UseCase:
+        """The use case that reads its tables as this version does, where its settings say nothing else."""
+        return inherit(use_case, self.scorer.contract, self.manifest.formats)
+
+    def row_fingerprints(self, use_case: UseCase, frame: pd.DataFrame) -> Marks:
+        """(n,) fingerprints of rows, to be looked for among `rows` and `out_of_fold`."""
+        return trained_fingerprints(use_case, frame, self.manifest.row_rule)
 
     @property
     def profile(self) -> Profile | None:
@@ -260,7 +277,8 @@ def load(folder: Path, expected_digest: str | None = None, version: str | None =
     estimator = read_estimator(folder / "estimator.skops")
     try:
         scorer = _scorer(folder, manifest, estimator)
-        known = {name: manifest[FILE_KEYS.get(name, name)] for name in Manifest.__dataclass_fields__}
+        keys = {name: FILE_KEYS.get(name, name) for name in Manifest.__dataclass_fields__}
+        known = {name: manifest[key] for name, key in keys.items() if key in manifest or name not in LATER_FIELDS}
         known["key"] = tuple(known["key"])
         rows: Marks = np.load(folder / "rows.npy", allow_pickle=False)
         example, profiles, errors = tuple(_read(folder / "example.json")), folder / PROFILE, folder / ERRORMAP

@@ -54,6 +54,7 @@ def table(use_case: UseCase, window: data.Window, rows: npt.NDArray[Any]) -> Tab
         rows: (m,) positions of the training rows.
     """
     frame = window.frame.iloc[rows].reset_index(drop=True)
+    use_case = data.with_formats(use_case, window.formats)
     classes = data.classes(use_case, frame[use_case.target]) if use_case.task == "classification" else None
     y = data.encode_target(use_case, frame[use_case.target], classes or ())
     problem = prepare(use_case, frame, y, classes)
@@ -61,7 +62,7 @@ def table(use_case: UseCase, window: data.Window, rows: npt.NDArray[Any]) -> Tab
     if problem.refused:
         left_out["refused by the contract"] = problem.refused
     marks = data.kept_fingerprints(data.row_fingerprints(use_case, frame))
-    return Table(problem, window.name, data.fingerprint(frame, use_case.time), left_out, marks)
+    return Table(problem, window.name, data.fingerprint(use_case, frame), left_out, marks)
 
 
 def write_bundle(
@@ -149,6 +150,8 @@ def manifest_of(
         "start": training_table.train.start,
         "end": training_table.train.end,
     }
+    written = {name: data.format_of(use_case, name) for name in (use_case.time, use_case.target) if name}
+    formats = {name: text for name, text in written.items() if text is not None}
     return Manifest(
         name=use_case.name,
         task=use_case.task,
@@ -163,6 +166,8 @@ def manifest_of(
         created=created.isoformat(timespec="seconds"),
         packages={name: installed(name) for name in PACKAGES},
         code=code_digest(ROOT),
+        formats=formats,
+        row_rule=data.rule_of(use_case).to_dict(),
     )
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from afterfit.contract.contract import Contract, Kind, learn
 from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
+from afterfit.data.reading import kinds_of
 from afterfit.data.splits import ordered_folds, shuffled_folds
 from afterfit.drift.reference import Reference, clear_missing_marks, learn_reference
 from afterfit.errors import SchemaError, SettingsError, TrainingError
@@ -197,10 +198,11 @@ def _nearest(name: str, present: Sequence[str]) -> str:
 
 
 def _contract(use_case: UseCase, features: pd.DataFrame, kinds: Mapping[str, Kind] | None = None) -> Contract:
-    settings = use_case.columns
+    settings = kinds_of(use_case, map(str, features.columns))
     return learn(
         features,
         kinds=settings.kinds if kinds is None else kinds,
+        formats=settings.formats,
         required=settings.required,
         private=settings.private,
         marks=settings.missing_marks,

@@ -119,6 +119,7 @@ def read(
     start: datetime | None = None,
     end: datetime | None = None,
     time: str = "served",
+    written: str | None = None,
     version: str | None = None,
     shadow: bool | None = False,
     columns: Collection[str] | None = None,
@@ -130,6 +131,7 @@ def read(
         start: only answers from this time on (naive UTC), or None.
         end: only answers before it, or None.
         time: "served" for the time of the answer, or the name of a time column among the features.
+        written: how the dates of that column are written, where that is known (`contract.datetimes.parse_as`).
         version: only answers of this version.
         shadow: answers given behind others: False leaves them out, True gives only these, None gives all.
         columns: the columns wanted; all where None.
@@ -146,7 +148,9 @@ def read(
         SourceError: S3 refused or does not answer.
     """
     chosen = None if columns is None else tuple(columns)
-    return reader.read(log.folder, log.store, log.use_case, LogQuery(start, end, time, version, shadow, chosen))
+    return reader.read(
+        log.folder, log.store, log.use_case, LogQuery(start, end, time, version, shadow, chosen, written)
+    )
 
 
 def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:

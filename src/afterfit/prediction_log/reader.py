@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from afterfit.contract.datetimes import parse_datetimes
+from afterfit.contract.datetimes import parse_as
 from afterfit.prediction_log import spool_file
 from afterfit.prediction_log.arrow import FEATURE, LOG_TYPES, REST, TIME, cast, common
 from afterfit.prediction_log.sealing import PART_ROWS, between, by_day, current, shaped
@@ -189,6 +189,7 @@ class LogQuery:
     version: str | None
     shadow: bool | None
     columns: tuple[str, ...] | None
+    written: str | None = None
 
     @property
     def served(self) -> bool:
@@ -336,7 +337,7 @@ def _within(table: pa.Table, query: LogQuery) -> pa.Table:
         return table
     if name not in table.column_names:
         return table.slice(0, 0)
-    times = parse_datetimes(table[name].to_pandas()).values
+    times = parse_as(table[name].to_pandas(), query.written).values
     inside = ~np.isnat(times)
     if query.start is not None:
         inside &= times >= np.datetime64(query.start, "us")
