@@ -135,6 +135,19 @@ def test_the_order_of_day_and_month_is_kept_from_the_training_table(tmp_path):
     assert [len(rows) for rows in parts.values()] == [12]
 
 
+@pytest.mark.parametrize("kinds", [{}, {"joined": "datetime"}], ids=["inferred", "declared"])
+def test_a_feature_of_dates_keeps_its_order_in_the_contract(tmp_path, kinds):
+    rows = pd.DataFrame({"joined": day_first(range(365)), "paid": [0, 1] * 182 + [0]})
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    known = case(columns={"kinds": kinds}).model_copy(update={"root": tmp_path})
+    contract = learn(data.load(known).frame[["joined"]], kinds=kinds)
+    later = pd.DataFrame({"joined": day_first(range(12))})
+    by_version = data.reading_of(data.inherit(known, contract, {}), [contract])
+    assert (by_version.typed(later)["joined"].dt.month == 1).all()
+    assert not contract.check_frame(later).bad.any()
+    assert contract.check_row({"joined": "05/01/2025"}).errors == []
+
+
 def test_a_date_that_contradicts_the_known_order_is_an_error_that_names_row_and_value():
     later = data.with_formats(case(time="when"), {"when": "%d/%m/%Y"})
     frame = pd.DataFrame({"when": ["01/02/2025", "01/13/2025"], "fee": 1, "paid": [0, 1]})

@@ -31,6 +31,7 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     settings = draft(table, name=model_name, path=path, target=target, time=time or None)
     files.check_writable(place).write_text(settings.text, "utf-8")
     lines = [f"Wrote {place} for {len(table):,} rows and {len(table.columns)} columns of {data}."]
+    lines += [f"  {name}: read as seconds (it is a duration or a time of day)" for name in _in_seconds(data)]
     lines += [f"  {note.column or 'the table'}: {note.decision} ({note.reason})" for note in settings.notes]
     next_command = f"mlflow run . --env-manager local --experiment-name {model_name} -P config={place}"
     lines.append(f"Look it over, then: {next_command}")
@@ -38,6 +39,10 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
     return CommandResult(
         tuple(lines), {"out": str(place), "rows": len(table), "columns": len(table.columns), "notes": notes}
     )
+
+
+def _in_seconds(data: str) -> list[str]:
+    return files.seconds_columns(files.items(data, Path.cwd()))
 
 
 def _name(path: str) -> str:

@@ -52,12 +52,16 @@ class TableReading:
         return TableReading({name: column for name, column in self.columns.items() if name not in gone}, self.marks)
 
     def with_inferred(self, frame: pd.DataFrame, names: Iterable[str]) -> "TableReading":
-        """With kinds that the whole table shows, for columns that nothing else says a kind of."""
+        """With kinds that the whole table shows, for columns that nothing else says a kind of.
+
+        Dates stay as they come: the contract learns how they are written, and keeps it.
+        """
         inferred = {
             name: Column(name, infer_kind(frame[name], self.marks), marks=self.marks)
             for name in names
             if name not in self.columns and name in frame.columns
         }
+        inferred = {name: column for name, column in inferred.items() if column.kind != "datetime"}
         return TableReading({**self.columns, **inferred}, self.marks)
 
 
@@ -133,7 +137,11 @@ def _columns(said: Columns, use_case: UseCase) -> dict[str, Column]:
     kinds: dict[str, Any] = dict(said.kinds)
     if use_case.task == "regression":
         kinds[use_case.target] = "number"
-    columns = {name: _written(Column(name, kind, marks=marks), said.formats.get(name)) for name, kind in kinds.items()}
+    columns = {
+        name: _written(Column(name, kind, marks=marks), said.formats.get(name))
+        for name, kind in kinds.items()
+        if kind != "datetime" or name in said.formats  # else the contract learns how they are written, and keeps it
+    }
     if use_case.time is not None and use_case.time in said.formats:
         time = use_case.time
         columns[time] = _written(Column(time, "datetime", marks=marks), said.formats[time])
