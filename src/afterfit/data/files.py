@@ -11,7 +11,7 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +97,16 @@ def items(path: str, root: Path) -> list[Item]:
 
 
 def frames(
-    listing: Sequence[Item], columns: Sequence[str] | None = None, rows: int = ROWS, *, typed: bool = True
+    listing: Sequence[Item],
+    columns: Sequence[str] | None = None,
+    rows: int = ROWS,
+    *,
+    texts: Collection[str] | None = (),
 ) -> Iterator[pd.DataFrame]:
     """The files' rows in order, in frames of at most `rows` rows, with the columns in the first file's order.
 
-    Columns of CSV files are text, or with `typed` of the type that all their values fit.
+    Columns of CSV files have the type that all their values fit; those in `texts` are text, and all are where it is
+    None.
 
     Raises:
         DataError: a file is empty, has duplicate columns, lacks a requested one, or files differ in columns.
@@ -110,7 +115,9 @@ def frames(
     names = header(listing)
     chosen = choose_columns(names, columns, listing[0].text)
     csv_items = [item for item in listing if not item.is_parquet]
-    types: dict[str, Type] = _scan_types(csv_items, chosen) if csv_items and typed else dict.fromkeys(chosen, "text")
+    inferred = [] if texts is None else [name for name in chosen if name not in texts]
+    types: dict[str, Type] = dict.fromkeys(chosen, "text")
+    types |= _scan_types(csv_items, inferred) if csv_items and inferred else {}
     empty = True
     for item in listing:
         for table in _parquet(item, chosen, rows) if item.is_parquet else _csv(item, chosen):

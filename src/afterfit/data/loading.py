@@ -1,6 +1,6 @@
 """From a use case's source to windows of rows: read, stream, load with known targets, split."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -53,6 +53,7 @@ def stream(
     columns: Sequence[str] | None = None,
     rows: int = files.ROWS,
     reading: TableReading | None = None,
+    infer: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """The source's rows in frames of at most `rows` rows; memory does not grow with the number of rows.
 
@@ -63,20 +64,22 @@ def stream(
         root: the folder that relative paths are meant from.
         columns: the columns wanted, in that order; all where None.
         rows: the most rows of one frame.
-        reading: how the columns are read. Of a CSV file other columns stay text. Where None, all columns of CSV files
+        reading: how the columns are read; of CSV files other columns stay text. Where None, all columns of CSV files
             have the types that all their values fit.
+        infer: give such types also to the columns of which the reading says nothing.
 
     Raises:
         SourceError: the source is not there, refuses, or is broken.
         DataError: no rows, duplicate columns, or a column that is not there.
         SettingsError: an unknown built-in name, or a database address or driver that does not work.
     """
-    for frame in _frames(source, root, columns, rows, typed=reading is None):
+    texts: Collection[str] | None = () if reading is None else reading.columns.keys() if infer else None
+    for frame in _frames(source, root, columns, rows, texts):
         yield frame if reading is None else reading.typed(frame)
 
 
 def _frames(
-    source: Source, root: Path, columns: Sequence[str] | None, rows: int, *, typed: bool
+    source: Source, root: Path, columns: Sequence[str] | None, rows: int, texts: Collection[str] | None
 ) -> Iterator[pd.DataFrame]:
     if source.builtin is not None:
         whole = _builtin(source.builtin)
@@ -84,7 +87,7 @@ def _frames(
         for start in range(0, len(whole), rows):
             yield whole[chosen].iloc[start : start + rows].reset_index(drop=True)
     elif source.path is not None:
-        yield from files.frames(files.items(source.path, root), columns, rows, typed=typed)
+        yield from files.frames(files.items(source.path, root), columns, rows, texts=texts)
     else:
         yield from databases.frames(source.sql or "", source.query or "", columns, rows)
 
@@ -94,7 +97,7 @@ def read(
 ) -> pd.DataFrame:
     """All rows of the source in one frame; arguments and errors as in `stream`."""
     rows = 2**62 if source.builtin is not None else files.ROWS
-    parts = [part for part in _frames(source, root, columns, rows, typed=reading is None) if len(part)]
+    parts = [part for part in _frames(source, root, columns, rows, () if reading is None else None) if len(part)]
     whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     whole = whole.infer_objects() if source.sql is not None else whole
     return whole if reading is None else reading.typed(whole)

@@ -100,7 +100,7 @@ def known_reference(reference: str, use_case: UseCase | None, time: str | None) 
     if "/" in reference or reference.lower().endswith(files.ENDINGS):
         source = Source(path=reference)
         reading = None if use_case is None else tables.reading_of(use_case)
-        frames = tables.stream(source, Path.cwd(), reading=reading)
+        frames = tables.stream(source, Path.cwd(), reading=reading, infer=True)
         return Known(tables.describe(source), of_table(frames, use_case, time))
     if use_case is None:
         raise SettingsError(
@@ -211,7 +211,7 @@ def _rows(
     if data != LOG:
         source = Source(path=data) if data or use_case is None else use_case.source
         root = Path.cwd() if data or use_case is None else use_case.root
-        return tables.stream(source, root, reading=reading), tables.describe(source)
+        return tables.stream(source, root, reading=reading, infer=True), tables.describe(source)
     if use_case is None:
         raise SettingsError("--data log is the prediction log of a use case: name it with --config.")
     log = prediction_log.required(use_case)
