@@ -1,5 +1,6 @@
 """The whole way by the commands themselves: init, tune, train, promote, score, on small tables and a real store."""
 
+import gc
 import json
 import re
 import subprocess
@@ -274,6 +275,21 @@ sys.exit(console.run(argparse.ArgumentParser("sleepy"), "sleepy", []))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ran.returncode, ran.stderr) == (130, "sleepy: interrupted; what was finished is kept.\n")
+
+
+@pytest.mark.parametrize("name", ["written", "nowhere"])
+def test_garbage_is_looked_for_again_when_a_command_is_imported_or_cannot_be(tmp_path, monkeypatch, name):
+    import afterfit.commands
+
+    (tmp_path / "written.py").write_text("import gc\nlooked_for = gc.isenabled()\n")
+    monkeypatch.setattr(afterfit.commands, "__path__", [str(tmp_path)])
+    if name == "written":
+        assert not console.imported(name).looked_for
+        del sys.modules["afterfit.commands.written"]
+    else:
+        with pytest.raises(ModuleNotFoundError):
+            console.imported(name)
+    assert gc.isenabled()
 
 
 def test_an_example_row_holds_a_made_value_only_where_a_private_one_is_required():

@@ -1,6 +1,7 @@
 """Shared by all commands: parse options, print lines, write JSON, and turn errors into sentences and exit codes."""
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import warnings
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from afterfit.errors import AfterfitError, SettingsError
@@ -47,7 +48,7 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
         signal.signal(signal.SIGINT, _interrupt)
     try:
         place = _json_place(path)
-        answer: CommandResult = import_module(f"afterfit.commands.{name}").command(**options)
+        answer: CommandResult = imported(name).command(**options)
         _write_json(place, answer.data)
     except AfterfitError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks
@@ -59,6 +60,19 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
         return INTERRUPTED
     print("\n".join(answer.lines))  # noqa: T201 - as above
     return answer.exit_code
+
+
+def imported(name: str) -> ModuleType:
+    """The module of a command. What it imports lives as long as the process: no garbage is looked for in it."""
+    whole_name = f"afterfit.commands.{name}"
+    if whole_name in sys.modules or not gc.isenabled():
+        return import_module(whole_name)
+    gc.disable()
+    try:
+        return import_module(whole_name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def whole(text: str) -> int:
