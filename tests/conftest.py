@@ -20,11 +20,15 @@ from pathlib import Path
 import pytest
 
 import made_sizes
-from kept_store import know_folder, working_in
+from kept_store import know_folder, made_once, working_in
 from made import bundle, multiclass_bundle, regression_bundle, trained  # noqa: F401 - fixtures for every test
 
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 """A picture of one pixel."""
+
+
+gc.set_threshold(100_000, 20, 100)
+"""Objects that come before garbage is looked for: most of what is imported, compiled and mapped here stays."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,10 +44,8 @@ def _settled_heap():
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A SQLite file with MLflow's tables in it: making one takes seconds, copying it none."""
-    import mlflow
-
     file = tmp_path_factory.mktemp("template") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    made_once(file)
     return file
 
 

@@ -2,9 +2,44 @@
 
 import shutil
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import lru_cache
 
 import pytest
+
+
+def made_once(file):
+    """Make an empty store in that file, and let what costs time at each further one of this process be done once.
+
+    The tables of a fresh SQLite file are copied from that one instead of migrated from MLflow's first release on; the
+    newest revision of the tables, which is the package's, is looked up once; and SQLite does not wait for the disk:
+    what is written must outlive processes here, and not the machine.
+    """
+    import mlflow
+    from mlflow.store.db import utils
+    from mlflow.store.model_registry import sqlalchemy_store
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def hurry(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hurry)
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    migrated = utils._initialize_tables
+
+    def copied(engine):
+        if engine.dialect.name != "sqlite":
+            migrated(engine)
+            return
+        with closing(sqlite3.connect(file)) as source, closing(engine.raw_connection()) as target:
+            source.backup(target.driver_connection)
+            target.driver_connection.execute("DELETE FROM experiments")  # the first one is made for its own folder
+            target.driver_connection.commit()
+
+    utils._initialize_tables = sqlalchemy_store._initialize_tables = copied
+    utils._get_latest_schema_revision = lru_cache(utils._get_latest_schema_revision)
 
 
 @contextmanager

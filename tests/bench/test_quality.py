@@ -88,6 +88,7 @@ def test_made_data_with_each_kind_of_shift_are_estimated_and_counted(monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(("policy", "delay"), [("calendar", 24.0), ("cautious", 240.0)])
 def test_the_live_loop_through_the_log_does_what_the_backtest_said(tmp_path, policy, delay):
     """Some outcomes never come, and those of a window come after its end."""

@@ -10,6 +10,7 @@ from made import ROOT, bench_module
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_store")
 def test_promotions_under_load_lose_no_request_and_every_answer_is_its_versions_own():
     reload = bench_module("robustness.reload")
     few = {"workers": 1, "connections": 2, "pause": 0.02, "builders": ("", "linear")}
@@ -33,6 +34,7 @@ def test_answers_of_the_wrong_version_time_or_number_are_counted():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_store")
 def test_rubbish_and_requests_made_from_the_description_neither_fail_nor_end_a_real_server():
     fuzz = bench_module("robustness.fuzz")
     found = fuzz.measure(bodies=200, examples=3, seed=1)

@@ -15,6 +15,7 @@ WEEKLY = {"preset": "calendar", "minimum_outcomes": 100, "every": "1w"}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_store")
 def test_monitor_is_timed_as_a_process(tmp_path):
     with bench_module("shared.sample").store(tmp_path, every=20) as config:
         seconds, peak = bench_module("speed.monitor").timed(2_000, tmp_path, str(config))
@@ -37,8 +38,9 @@ def test_the_stream_benchmark_reads_every_row_it_wrote(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_backtest_over_two_processes_is_measured_and_leaves_no_rows_behind(tmp_path):
+def test_a_backtest_over_two_processes_is_measured_and_leaves_no_rows_behind(tmp_path, empty_store):
     bench = bench_module("speed.backtest")
+    shutil.copy(empty_store, tmp_path)
     options = argparse.Namespace(
         config=settings(tmp_path, policy=WEEKLY),
         policies="never,own",
@@ -115,6 +117,7 @@ def test_scoring_is_measured_against_the_booster_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_store")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MLflow's advice on the plain pipeline's signature and example
 def test_both_models_are_served_and_asked(tmp_path, monkeypatch):
     served, config = bench_module("speed.served"), bench_module("shared.sample").use_case(tmp_path)
