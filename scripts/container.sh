@@ -6,6 +6,8 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 PATH="$root/.venv/bin:$PATH"
 export PATH
-command -v python >/dev/null && python -c 'import mlflow, yaml' 2>/dev/null ||
+command -v python >/dev/null && python -c 'import sys
+from importlib.util import find_spec
+sys.exit(any(find_spec(name) is None for name in ("mlflow", "yaml")))' ||
   { echo "container: the project's packages are not installed; sh scripts/setup.sh installs them" >&2; exit 2; }
 PYTHONPATH="$root/src${PYTHONPATH:+:$PYTHONPATH}" exec python "$root/scripts/container/write.py" "$@"

@@ -74,7 +74,7 @@ def kept(shared_store, write_use_case_in):
 def test_a_real_prometheus_agrees_with_the_clients_count_over_two_workers(kept):
     prometheus = bench_module("robustness.prometheus")
 
-    expected, found, falls, health = prometheus.measure(*kept, seconds=3)
+    expected, found, falls, health = prometheus.measure(*kept, seconds=3, pause=0.01)
     assert expected["rows"] > expected["requests with 200"] > 0 < expected["requests with 400"]
     assert found == expected
     assert falls == 0

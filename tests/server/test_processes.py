@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import groupby
@@ -76,7 +77,7 @@ def server(production, tmp_path_factory):
 
 @contextmanager
 def load(server, connections=4):
-    """Clients that ask without a pause while the block runs; gives each one's answers (status, body), in order."""
+    """Clients that ask again at once, or nearly, while the block runs; gives each one's answers (status, body), in order."""
     found, over = [[] for _ in range(connections)], threading.Event()
 
     def ask_on(answers):
@@ -85,6 +86,7 @@ def load(server, connections=4):
                 connection.request("POST", "/predict", json.dumps(ROW), JSON)
                 answer = connection.getresponse()
                 answers.append((answer.status, json.loads(answer.read())))
+                time.sleep(0.003)  # or four clients and two workers would take all that there is of two cores
 
     threads = [threading.Thread(target=ask_on, args=(answers,)) for answers in found]
     for thread in threads:

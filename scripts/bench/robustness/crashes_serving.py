@@ -76,10 +76,14 @@ def _command_of(pid):
 
 
 class Clients:
-    """Threads that ask on kept connections, come back after a broken one, and note the ids that were acknowledged."""
+    """Threads that ask on kept connections, come back after a broken one, and note the ids that were acknowledged.
 
-    def __init__(self, port, bodies, connections):
+    `pause` is what each waits after an answer, in seconds.
+    """
+
+    def __init__(self, port, bodies, connections, pause=0.0):
         self.acknowledged, self.statuses, self.broken = [], [], []
+        self._pause = pause
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(port, bodies[k:])) for k in range(connections)]
         for thread in self._threads:
@@ -95,6 +99,7 @@ class Clients:
                         connection.request("POST", "/predict", bodies[at % len(bodies)], JSON)
                         answer = connection.getresponse()
                         self._note(answer.status, json.loads(answer.read()))
+                        time.sleep(self._pause)
                 except (OSError, http.client.HTTPException, ValueError) as error:
                     self.broken.append(error)
                     time.sleep(0.01)

@@ -84,7 +84,7 @@ def _up(address):
     return False
 
 
-def measure(config, model, example, *, seconds=15.0, connections=6):
+def measure(config, model, example, *, seconds=15.0, connections=6, pause=0.0):
     """What the clients counted and what Prometheus says, by name; how often a sum fell; whether the rules are well."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -92,7 +92,7 @@ def measure(config, model, example, *, seconds=15.0, connections=6):
         try:
             with prometheus(folder, server.port) as address:
                 bodies = [*bodies_of(example)[:-4], *["{no JSON"] * 4]
-                clients = Clients(server.port, bodies, connections)
+                clients = Clients(server.port, bodies, connections, pause)
                 time.sleep(seconds)
                 clients.end()
                 assert not clients.broken, clients.broken[0]
