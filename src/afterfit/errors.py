@@ -13,13 +13,25 @@ AfterfitError               exit code 1
 └── StoreError              1   the MLflow store refused or could not be reached
     ├── BusyError           1   another process is at it
     └── UnknownVersionError 2   no such model, version or alias
+
+A message often repeats what a library said, an address or a setting. It is cleaned of secrets when it is read as text.
 """
+
+from afterfit.redaction import redact
 
 
 class AfterfitError(Exception):
     """Anything that Afterfit itself reports. `exit_code` is what a command ends with."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The sentence without secrets."""
+        return redact(super().__str__())
+
+    def __repr__(self) -> str:
+        """As above, with its kind."""
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class SettingsError(AfterfitError):

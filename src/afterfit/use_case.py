@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from afterfit.errors import SettingsError
 from afterfit.package import ROOT
+from afterfit.redaction import learn_settings
 from afterfit.settings import (
     Alarms,
     Candidate,
@@ -29,10 +30,13 @@ from afterfit.settings import (
     Split,
     Tuning,
 )
+from afterfit.text_files import decode
 
 BUILTIN = ROOT / "usecases"
 NO_KEYS = {"root", "inherited"}
 """Fields that are no keys of a settings file."""
+NAMES_ONLY = frozenset({"columns", "metrics", "key"})
+"""Sections that hold names of columns, which may be called anything, and no secrets."""
 
 
 class UseCase(Settings):
@@ -107,9 +111,11 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
     """
     path = settings_file(str(name_or_path))
     try:
-        content = yaml.load(path.read_text("utf-8"), _Strict)  # noqa: S506 - it is a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError is text that is no UTF-8, or a day such as February 30
-        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        text = decode(path.read_bytes())
+        learn_settings(text)
+        content = yaml.load(text, _Strict)  # noqa: S506 - it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or a day such as February 30
+        raise SettingsError(f"{path}: not readable as YAML: {yaml_fault(error)}") from error
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
@@ -118,11 +124,23 @@ def load_use_case(name_or_path: str | Path) -> UseCase:
         )
     for key in NO_KEYS & content.keys():
         raise SettingsError(f"{path}: unknown key '{key}'")
+    learn_settings({key: part for key, part in content.items() if key not in NAMES_ONLY})
     try:
         return UseCase.model_validate({**content, "root": path.resolve().parent})
     except ValidationError as error:
         faults = [f"{path}: {fault}" for fault in _faults(error)]
         raise SettingsError("\n".join(faults)) from error
+
+
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a text, and where, in one line; the text itself is not repeated, as it may hold a secret."""
+    if isinstance(error, RecursionError):
+        return "its values are nested too deeply"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return " ".join(f"{place}{error.problem or error.context} {error.note or ''}".split())
 
 
 @lru_cache

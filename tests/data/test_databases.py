@@ -1,4 +1,6 @@
 import sqlite3
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +54,8 @@ def test_the_address_may_stand_in_an_environment_variable(database, tmp_path, mo
     ("text", "kind", "message"),
     [
         ("select * from sale", SourceError, "no such table: sale"),
-        ("selekt 1", SourceError, "syntax error"),
+        ("selekt 1", SourceError, "begins with 'selekt'"),
+        ("select 1 +", SourceError, "syntax error|incomplete input"),
         ("select * from sales where id < 0", DataError, "the query gives no row"),
         ("select id, amount as id from sales", DataError, "more than one column is named 'id'"),
         ("create table t (a integer)", SourceError, "must be a SELECT"),
@@ -83,3 +86,89 @@ def test_no_secret_of_an_address_is_shown():
     shown = mask_secrets("postgresql://me:hunter2@db:5432/sales?sslpassword=hunter2&connect_timeout=3")
     assert shown == "postgresql://me:***@db:5432/sales?connect_timeout=3&sslpassword=***"
     assert mask_secrets("me:hunter2 no url") == "the database"
+
+
+def rows_and_files(url):
+    path = Path(url.removeprefix("sqlite:///"))
+    connection = sqlite3.connect(path)
+    state = list(connection.iterdump()), connection.execute("pragma user_version").fetchone()
+    connection.close()
+    return state, sorted(file.name for file in path.parent.iterdir())
+
+
+NO_QUERIES = [
+    "drop table sales",
+    "  DROP\tTABLE sales",
+    "/* select */ drop table sales",
+    "-- select\ndelete from sales",
+    "create table t as select 1",
+    "insert into sales select * from sales returning id",
+    "pragma user_version = 7",
+    "update sales set id = 0 returning id",
+    "attach 'other.db' as o",
+    "vacuum into 'other.db'",
+    "begin",
+    "explain select 1",
+    "select 1; drop table sales",
+    "select ';' ; delete from sales;",
+    "select 1;;select 2",
+    "select 1 drop table sales",
+    "with x as (select 1) delete from sales",
+    "with x as (delete from sales returning id) select * from x",
+    "with x as (select 1 as id) insert into sales (id) select id from x returning id",
+    "reindex",
+    "\ufeffdrop table sales",
+    "select * into other from sales",
+    "/*! drop table sales */ select 1",
+    "/* /* */ drop table sales; /* */ */ select 1",
+    "(delete from sales)",
+    "replace into sales (id) values (1)",
+    "",
+    " ;",
+    "-- nothing",
+    "\0",
+    "$$select$$",
+    "'select'",
+]
+
+
+@pytest.mark.parametrize("text", NO_QUERIES)
+def test_what_is_no_query_is_refused_before_it_runs(database, tmp_path, text):
+    before = rows_and_files(database)
+    with pytest.raises(SourceError, match="must be a SELECT that only reads"):
+        read(query(database, text), tmp_path)
+    assert rows_and_files(database) == before
+
+
+@pytest.mark.parametrize("text", NO_QUERIES)
+def test_a_connection_changes_nothing_even_where_the_words_are_let_through(database, tmp_path, text, monkeypatch):
+    monkeypatch.setattr("afterfit.data.databases.require_query", lambda query: query)
+    before = rows_and_files(database)
+    with suppress(SourceError, DataError):
+        read(query(database, text), tmp_path)
+    assert rows_and_files(database) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select 1 as x;",
+        "select 1 as x ; -- and; no more",
+        "WITH x AS (select 1 as i) SELECT i FROM x",
+        "values (1)",
+        "select 'drop table; into' as x",
+        "/* a; b */ select replace('insert', 'in', 'out') as x",
+        'select 1 as "into", 2 as [delete]',
+        "select count(*) as updates, max(id) load from sales",
+        "\ufeffselect 1 as x",
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3) select i from n",
+    ],
+)
+def test_a_query_of_any_kind_is_read(database, tmp_path, text):
+    assert len(read(query(database, text), tmp_path))
+
+
+def test_a_sqlite_file_that_is_not_there_is_not_made(tmp_path):
+    with pytest.raises(SourceError, match="there is no such file"):
+        read(query(f"sqlite:///{tmp_path}/none.db", "select 1"), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -11,10 +11,11 @@ import warnings
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from afterfit.errors import AfterfitError, SettingsError
+from afterfit.redaction import redact, redacted
 
 if TYPE_CHECKING:
     from afterfit.lifecycle.result import CommandResult
@@ -40,6 +41,8 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
     `--json PATH` is added to every command: the answer as data, written whole or not at all.
     """
     parser.add_argument("--json", default="", metavar="PATH", help="also write the answer as JSON to this file")
+    plain_error = parser.error
+    parser.error = lambda message: plain_error(redact(message))  # type: ignore[method-assign]
     options = vars(parser.parse_args(arguments))
     path = options.pop("json")
     settle()
@@ -58,7 +61,7 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
             signal.setitimer(signal.ITIMER_REAL, 0)
         print(f"{parser.prog}: interrupted; what was finished is kept.", file=sys.stderr)  # noqa: T201 - as above
         return INTERRUPTED
-    print("\n".join(answer.lines))  # noqa: T201 - as above
+    print(redact("\n".join(answer.lines)))  # noqa: T201 - as above
     return answer.exit_code
 
 
@@ -95,8 +98,16 @@ def settle() -> None:
     """Set defaults of the process, before heavy imports: quiet libraries, and threads that do not spin."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    sys.excepthook = _crash
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+
+
+def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the trace of an error that nobody expected, without secrets: a library's error often holds an address."""
+    import traceback  # noqa: PLC0415 - only a fault of ours needs it
+
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -158,7 +169,9 @@ def _draft(place: Path) -> Path:
 
 def _write_json(place: Path | None, data: dict[str, Any]) -> None:
     if place is not None:
-        _draft(place).write_text(json.dumps(_plain(data), indent=1, default=str, allow_nan=False) + "\n", "utf-8")
+        _draft(place).write_text(
+            json.dumps(redacted(_plain(data)), indent=1, default=str, allow_nan=False) + "\n", "utf-8"
+        )
         _draft(place).replace(place)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from afterfit.commands import step
 from afterfit.errors import SettingsError, StoreError
 from afterfit.lifecycle.result import CommandResult
+from afterfit.redaction import redact
 
 IDLE = frozenset({"nothing is due", "busy"})
 
@@ -51,4 +52,4 @@ def take_due_steps(config: str, folder: str) -> int:
         if answer.data["outcome"] in IDLE:
             return taken
         taken += 1
-        print("\n".join(answer.lines), flush=True)  # noqa: T201 - each step speaks as it ends
+        print(redact("\n".join(answer.lines)), flush=True)  # noqa: T201 - each step speaks as it ends

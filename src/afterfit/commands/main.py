@@ -14,6 +14,7 @@ from afterfit.lifecycle.training_run import load_table, train_and_register
 from afterfit.lifecycle.tuning_run import bounded, tune
 from afterfit.lifecycle.tuning_run import describe as tuned_lines
 from afterfit.mlflow_store import registry, tracking
+from afterfit.redaction import redact
 from afterfit.use_case import UseCase, load_use_case
 
 PREDICTIONS = "predictions"
@@ -57,7 +58,7 @@ def serve_and_ask(use_case: UseCase) -> list[str]:
     with tracking.store_errors():
         test = try_server(f"models:/{use_case.name}@{registry.PRODUCTION}", [row for _, row in rows])
     if test.status != 200:
-        raise StoreError(f"mlflow models serve answered {test.status}: {test.body[:300]}")
+        raise StoreError(f"mlflow models serve answered {test.status}: {redact(test.body)[:300]}")
     return _answer_lines(use_case, champion.number, bundle.manifest.expected, [words for words, _ in rows], test)
 
 

@@ -27,6 +27,7 @@ from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
 from afterfit.model.packaging import Table, json_value
 from afterfit.package import ROOT
+from afterfit.redaction import redact
 from afterfit.settings import Log
 from afterfit.use_case import UseCase
 
@@ -128,7 +129,7 @@ def _server(config: str, place: Path) -> Iterator[http.client.HTTPConnection]:
             yield connection
         except (OSError, http.client.HTTPException) as error:
             log.seek(0)
-            raise StoreError(f"The server does not answer: {error}. It said: {log.read()[-600:]}") from error
+            raise StoreError(f"The server does not answer: {error}. It said: {redact(log.read())[-600:]}") from error
         finally:
             connection.close()
             server.send_signal(signal.SIGTERM)
@@ -162,7 +163,7 @@ def _post(connection: http.client.HTTPConnection, rows: list[dict[str, Any]]) ->
     response = connection.getresponse()
     body = response.read()
     if response.status != 200:
-        raise StoreError(f"The server answered {response.status}: {body[:300].decode(errors='replace')}")
+        raise StoreError(f"The server answered {response.status}: {redact(body.decode(errors='replace'))[:300]}")
     answers: list[Mapping[str, Any]] = json.loads(body)
     return answers
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from afterfit.errors import AfterfitError, SettingsError
 from afterfit.lifecycle.result import CommandResult
+from afterfit.redaction import redact
 from afterfit.server.options import ServerOptions
 from afterfit.server.supervisor import Supervisor
 
@@ -46,7 +47,8 @@ def command(
     def announce(address: str, seconds: float) -> None:
         log_words = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"
         what = f"{use_case.name}@{plan.alias}" if plan.alias else f"{use_case.name} from {model}"
-        sys.stderr.write(f"Serving {what} at {address} after {seconds:.1f} s: {int(workers)} worker(s), {log_words}.\n")
+        where = f"{address} after {seconds:.1f} s"
+        sys.stderr.write(redact(f"Serving {what} at {where}: {int(workers)} worker(s), {log_words}.\n"))
         sys.stderr.flush()
 
     Supervisor(plan, host, int(port), int(workers), announce).run()

@@ -2,9 +2,12 @@
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,11 +15,23 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ResourceClosedError, SQLAlchemyError
 
 from afterfit.data.column_names import choose_columns, clean_names
+from afterfit.data.sql_queries import require_query
 from afterfit.errors import DataError, SettingsError, SourceError
+from afterfit.redaction import learn_settings, redact
 
 ROWS = 65_536
 
-_SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
+READ_ONLY = {
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+    "sqlite": "PRAGMA query_only = ON",
+}
+"""What makes a connection one that only reads, by the kind of database. Others are never committed to."""
+SQLITE_READS = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+"""What SQLite may do for a query."""
 
 
 def frames(address: str, query: str, columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pd.DataFrame]:
@@ -24,18 +39,19 @@ def frames(address: str, query: str, columns: Sequence[str] | None = None, rows:
 
     Args:
         address: a SQLAlchemy URL, or `${NAME}` for the URL in an environment variable.
-        query: one SELECT; colons and percent signs in it stand for themselves.
+        query: one SELECT that only reads; colons and percent signs in it stand for themselves.
         columns: the columns to return, in that order; all where None.
         rows: the most rows of one frame.
 
     Raises:
         SettingsError: the address is no database address, or needs a driver that is not installed.
-        SourceError: the database does not answer or refuses, or the query fails.
+        SourceError: the database does not answer or refuses, or the query fails or is none.
         DataError: no rows, duplicate column names, or an absent column.
     """
+    query = require_query(query)
     url = _parse_url(address)
     with _translate_errors(url):
-        engine = sa.create_engine(url)
+        engine = _reading_engine(url)
     try:
         with _translate_errors(url), engine.connect() as connection:
             yield from _rows(connection, query, columns, rows, mask_secrets(address))
@@ -51,8 +67,41 @@ def mask_secrets(address: str) -> str:
         url = sa.make_url(address)
     except (ArgumentError, ValueError):
         return "the database"
-    hidden = {key: "***" if _SECRET.search(key) else value for key, value in url.query.items()}
-    return url.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    return redact(url.render_as_string(hide_password=True))
+
+
+def _reading_engine(url: sa.URL) -> sa.Engine:
+    """An engine whose connections only read; a SQLite file that is not there is not made.
+
+    Raises:
+        SourceError: there is no such SQLite file.
+    """
+    backend, arguments = url.get_backend_name(), {}
+    if backend == "sqlite" and url.database and url.database != ":memory:" and "uri" not in url.query:
+        if not Path(url.database).exists():
+            raise SourceError(
+                f"{mask_secrets(str(url))}: the database is not reachable or refuses: there is no such file"
+            )
+    elif backend == "duckdb":
+        arguments = {"connect_args": {"read_only": True}}
+    engine = sa.create_engine(url, **arguments)
+    sa.event.listen(engine, "connect", partial(_only_read, backend))
+    return engine
+
+
+def _only_read(backend: str, connection: Any, _: Any) -> None:
+    if backend in READ_ONLY:
+        cursor = connection.cursor()
+        cursor.execute(READ_ONLY[backend])
+        cursor.close()
+        if backend != "sqlite":
+            connection.commit()
+    if backend == "sqlite" and hasattr(connection, "set_authorizer"):
+        connection.set_authorizer(_sqlite_may)
+
+
+def _sqlite_may(action: int, *_: str | None) -> int:
+    return sqlite3.SQLITE_OK if action in SQLITE_READS else sqlite3.SQLITE_DENY
 
 
 def _rows(
@@ -122,12 +171,10 @@ def _translate_errors(url: sa.URL) -> Iterator[None]:
 
 
 def _error_text(error: SQLAlchemyError, url: sa.URL) -> str:
-    message = _shorten(str(getattr(error, "orig", None) or error))
-    secrets = [str(url.password or "")] + [str(value) for key, value in url.query.items() if _SECRET.search(key)]
-    for secret in filter(None, secrets):
-        message = message.replace(secret, "***")
-    return message
+    learn_settings(url.render_as_string(hide_password=False))
+    learn_settings(str(url.password or ""), "password")
+    return _shorten(str(getattr(error, "orig", None) or error))
 
 
 def _shorten(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return " ".join(redact(text).split())[:300]

@@ -21,6 +21,7 @@ from afterfit.data.reading import TableReading, declared, format_of, reading_of
 from afterfit.data.splits import Rows
 from afterfit.data.targets import missing_target, plain_labels, rows_said
 from afterfit.errors import DataError, SettingsError
+from afterfit.redaction import redact
 from afterfit.settings import Period, Source, order_fault
 from afterfit.use_case import UseCase
 
@@ -104,10 +105,10 @@ def read(
 
 
 def describe(source: Source) -> str:
-    """The source in one line, without passwords."""
+    """The source in one line, without secrets."""
     if source.builtin is not None:
         return f"builtin {source.builtin}"
-    return source.path if source.path is not None else f"{databases.mask_secrets(source.sql or '')}: {source.query}"
+    return redact(source.path or f"{databases.mask_secrets(source.sql or '')}: {source.query}")
 
 
 def load(

@@ -175,7 +175,7 @@ def parse_json(text: str | bytes) -> Any:
     """The plain values in the JSON text of a saved profile; DataError where it is no JSON."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"This is not a saved profile: it is no JSON ({error}).") from error
 
 

@@ -25,7 +25,8 @@ from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import tracking
 from afterfit.pages.backtest import render
 from afterfit.settings import Policy, TrainOn, presets
-from afterfit.use_case import UseCase
+from afterfit.text_files import decode
+from afterfit.use_case import UseCase, yaml_fault
 
 OWN = "own"
 SECONDS = {
@@ -132,10 +133,10 @@ def _policy(word: str, use_case: UseCase, costs: Mapping[str, float]) -> tuple[s
     if not path.is_file():
         raise SettingsError(f"--policies: '{word}' is neither a file nor one of {', '.join(presets())}, {OWN}.")
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(decode(path.read_bytes()))
         return path.stem, Policy.model_validate({**costs, **(content if isinstance(content, dict) else {"": content})})
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        message = "; ".join(_faults(error)) if isinstance(error, ValidationError) else " ".join(str(error).split())
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        message = "; ".join(_faults(error)) if isinstance(error, ValidationError) else yaml_fault(error)
         raise SettingsError(f"{path} holds no policy: {message}") from error
 
 

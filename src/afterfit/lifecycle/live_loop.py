@@ -202,14 +202,16 @@ def _send_alarm(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
     if sent in {"sending", "unsure"}:
         return step_journal.mark(page, alarm="unsure"), ["The alarm may have gone out before: it is not sent again."]
     alarm = alarms.message(use_case.name, stage.span.name, stage.action.to_dict(), stage.state.champion)
+    deliveries = alarms.prepare(settings, alarm, use_case.root)  # what it raises is known before the mark
     page = step_journal.mark(page, alarm="sending")
     try:
-        alarms.send(settings, alarm, use_case.root, time.sleep)
+        failed = alarms.deliver(deliveries, settings.tries, time.sleep)
     except UnsureAlarmError as error:
         return step_journal.mark(page, alarm="unsure"), [f"{error} It is not sent again."]
     except AlarmError as error:
         return step_journal.mark(page, alarm="failed", failure=str(error)), [f"The alarm did not go out: {error}"]
-    return step_journal.mark(page, alarm="sent"), ["The alarm went out."]
+    lines = ["The alarm went out.", *(f"One of its ways failed: {sentence}" for sentence in failed)]
+    return step_journal.mark(page, alarm="sent", **({"failure": " ".join(failed)} if failed else {})), lines
 
 
 def _finish(page: StepRun, stage: Stage, result: StepResult) -> None:

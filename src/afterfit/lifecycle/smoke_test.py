@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from afterfit.errors import StoreError
 from afterfit.model.bundle import Bundle
+from afterfit.redaction import redact
 
 OK = 200
 PATIENCE = 90.0
@@ -103,7 +104,7 @@ def _wait(server: "subprocess.Popen[bytes]", port: int, log: IO[str]) -> None:
     while time.monotonic() < deadline:
         if server.poll() is not None:
             log.seek(0)
-            output = " ".join(log.read()[-600:].split())
+            output = " ".join(redact(log.read())[-600:].split())
             raise StoreError(f"mlflow models serve ended with code {server.returncode} before it was ready: {output}")
         with suppress(OSError, http.client.HTTPException), _connection(port, timeout=2) as connection:
             connection.request("GET", "/ping")

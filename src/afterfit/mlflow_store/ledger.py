@@ -34,6 +34,7 @@ from afterfit.mlflow_store import alias_moves, registry, tracking
 from afterfit.mlflow_store.alias_moves import STAGES
 from afterfit.mlflow_store.decisions import Decision, LedgerEntry, State, holder, rolled_back_versions
 from afterfit.mlflow_store.lock import PATIENCE, Lease, locked, retry_if_locked
+from afterfit.redaction import redact, redacted
 
 PREFIX = registry.PREFIX
 FINDINGS, PAGE = "findings.json", "decision.md"
@@ -240,6 +241,7 @@ def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], lease: Le
     lease.require()
     now = datetime.now(timezone.utc)
     number = max((entry.number for entry in book), default=0) + 1
+    decision = _clean(decision)
     values = {key: str(getattr(decision, key)) for key in TEXTS}
     values |= {key: str(getattr(decision, key)).lower() for key in FACTS}
     values |= {"number": f"{number:06d}", "state": "writing", "time": now.isoformat(), "actor": actor()}
@@ -259,6 +261,18 @@ def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], lease: Le
         _set_tags(entry, lease, state="intended")
         return replace(entry, state="intended")
     return entry
+
+
+def _clean(decision: Decision) -> Decision:
+    """The decision without secrets in what people and libraries said; names, numbers and digests are its own."""
+    return replace(
+        decision,
+        reason=redact(decision.reason),
+        approval=redact(decision.approval),
+        page=redact(decision.page),
+        findings=redacted(decision.findings),
+        window=redacted(decision.window),
+    )
 
 
 def _carry_out(name: str, entry: LedgerEntry, book: Sequence[LedgerEntry], lease: Lease, by: str = "") -> LedgerEntry:

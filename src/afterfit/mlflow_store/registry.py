@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from afterfit.errors import BundleError, UnknownVersionError
 from afterfit.mlflow_store.tracking import check_reachable, store_errors
+from afterfit.redaction import redact
 
 if TYPE_CHECKING:
     from afterfit.model.bundle import Bundle
@@ -80,7 +81,7 @@ def register(model_uri: str, name: str, digest: str, tags: Mapping[str, str], de
     with store_errors():
         stored_tags = _fold_tags({**tags, DIGEST: digest})
         registered = mlflow.register_model(model_uri, name, tags=stored_tags, await_registration_for=0)
-        MlflowClient().update_model_version(name, str(registered.version), description)
+        MlflowClient().update_model_version(name, str(registered.version), redact(description))
     return version(name, str(registered.version))
 
 
@@ -188,7 +189,7 @@ def model_folder(target: Version, into: Path | None = None) -> Path:
             return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=destination))
         except (MlflowException, OSError) as error:
             check_reachable()
-            message = " ".join(str(error).split())[:300]
+            message = " ".join(redact(str(error)).split())[:300]
             raise BundleError(f"The files of {target.uri} cannot be read from {address}: {message}") from error
 
 
@@ -271,6 +272,7 @@ def extend_description(target: Version, heading: str, text: str) -> None:
     if f"{heading}\n" in description:
         return
     kind, section = heading.rpartition(" ")[0], f"\n\n{heading}\n\n{text[: MOST_DESCRIPTION // 2]}\n"
+    section = redact(section)
     first, *older = re.split(f"\n+(?={re.escape(kind)} )", description.rstrip())
     while older and len("\n\n".join([first, *older])) + len(section) > MOST_DESCRIPTION:
         older.pop(0)
@@ -291,7 +293,7 @@ def mirror_stage(target: Version, stage: str) -> None:
 def _fold_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags as they are stored: all facts in one tag, and beside it, in words, those that a person needs."""
     facts = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
-    shown = {key: value for key, value in tags.items() if not key.startswith(PREFIX)}
+    shown = {key: redact(value) for key, value in tags.items() if not key.startswith(PREFIX)}
     if facts.get("rows", "").isdigit():
         shown[ROWS] = f"{int(facts['rows']):,}"
     if facts.get("trained_until"):

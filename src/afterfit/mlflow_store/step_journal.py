@@ -12,6 +12,7 @@ from mlflow.entities import Run
 
 from afterfit.mlflow_store import tracking
 from afterfit.mlflow_store.lock import retry_if_locked
+from afterfit.redaction import redact, redacted
 
 PREFIX = "afterfit."
 DONE = "done"
@@ -66,7 +67,7 @@ def begin(name: str, window: str, start: str, end: str) -> StepRun:
 def mark(page: StepRun, **marks: str) -> StepRun:
     """Set marks, one after the other."""
     with tracking.store_errors():
-        for key, value in marks.items():
+        for key, value in redacted(marks).items():
             retry_if_locked(partial(MlflowClient().set_tag, page.run_id, f"{PREFIX}{key}", value))
     return replace(page, marks={**page.marks, **marks})
 
@@ -74,7 +75,7 @@ def mark(page: StepRun, **marks: str) -> StepRun:
 def write(page: StepRun, path: str, content: Mapping[str, Any]) -> None:
     """Write a JSON file of the page; an older one of that name is replaced."""
     with tracking.store_errors():
-        MlflowClient().log_text(page.run_id, json.dumps(content, indent=1, default=str), path)
+        MlflowClient().log_text(page.run_id, json.dumps(redacted(content), indent=1, default=str), path)
 
 
 def read(page: StepRun, path: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def close(page: StepRun, note: str, metrics: Mapping[str, float]) -> StepRun:
         client = MlflowClient()
         for key, value in metrics.items():
             client.log_metric(page.run_id, key, value)
-        retry_if_locked(lambda: client.set_tag(page.run_id, "mlflow.note.content", note))
+        retry_if_locked(lambda: client.set_tag(page.run_id, "mlflow.note.content", redact(note)))
         retry_if_locked(lambda: client.set_terminated(page.run_id, "FINISHED"))
     return mark(page, **{DONE: "true"})
 

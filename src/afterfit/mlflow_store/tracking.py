@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.package import ROOT
+from afterfit.redaction import redact, redacted
 
 if TYPE_CHECKING:  # who only asks the store needs no scikit-learn
     from afterfit.data.fingerprints import Fingerprint
@@ -76,7 +77,7 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        message = " ".join(str(error.message).split())
+        message = " ".join(redact(str(error.message)).split())
         if isinstance(error.__cause__ or error.__context__, RequestException):
             raise StoreError(
                 f"MLflow at {store()} cannot be reached: it went away in the middle. {message[:300]}"
@@ -85,7 +86,7 @@ def store_errors() -> Iterator[None]:
             raise UnknownVersionError(f"MLflow at {store()} does not know this: {message}") from error
         raise StoreError(f"MLflow at {store()} refused: {message[:500]}") from error
     except (RequestException, SQLAlchemyError, ConnectionError) as error:
-        message = " ".join(str(error).split())
+        message = " ".join(redact(str(error)).split())
         raise StoreError(f"MLflow at {store()} cannot be reached: {message[:300]}") from error
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
@@ -93,10 +94,8 @@ def store_errors() -> Iterator[None]:
 
 
 def store() -> str:
-    """The tracking store's address, a password in it masked."""
-    address = mlflow.get_tracking_uri()
-    parts = urlsplit(address)
-    return address.replace(f":{parts.password}@", ":***@") if parts.password else address
+    """The tracking store's address without its secrets."""
+    return redact(mlflow.get_tracking_uri())
 
 
 def check_reachable() -> None:
@@ -131,7 +130,7 @@ def run(experiment: str, name: str, tags: Mapping[str, str] | None = None) -> It
         active = _start(experiment, name)
     try:
         with store_errors():
-            mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
+            mlflow.set_tags(redacted({"mlflow.runName": name, **(tags or {})}))
         yield active
     except BaseException as error:
         if not _interrupted(error):
@@ -164,7 +163,7 @@ def experiment_id(name: str) -> str:
 def params(values: Mapping[str, Any], prefix: str = "model") -> None:
     """Log parameters under `prefix.`, so that they never collide with those that `mlflow run` has logged."""
     with store_errors():
-        mlflow.log_params({f"{prefix}.{key}": value for key, value in values.items()})
+        mlflow.log_params(redacted({f"{prefix}.{key}": value for key, value in values.items()}))
 
 
 def metrics(
@@ -196,7 +195,9 @@ def histories(steps: Sequence[Mapping[str, float]]) -> None:
 def dataset(source: str, name: str, fingerprint: "Fingerprint", context: str) -> Dataset:
     """Log the table that a run used: its source, content digest, rows, columns and time range."""
     schema = _any_values(fingerprint.columns)
-    table = Described(CodeDatasetSource({"source": source}), name=name, digest=fingerprint.sha256[:16], schema=schema)
+    table = Described(
+        CodeDatasetSource({"source": redact(source)}), name=name, digest=fingerprint.sha256[:16], schema=schema
+    )
     facts = {
         "sha256": fingerprint.sha256,
         "rows": str(fingerprint.rows),
@@ -220,7 +221,7 @@ def figures(pictures: Mapping[str, Any]) -> None:
 def note(text: str) -> None:
     """The run's description, in Markdown; the interface shows it first."""
     with store_errors():
-        mlflow.set_tag("mlflow.note.content", text)
+        mlflow.set_tag("mlflow.note.content", redact(text))
 
 
 def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
@@ -243,20 +244,20 @@ def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
 def tags(values: Mapping[str, str]) -> None:
     """Set tags on the active run."""
     with store_errors():
-        mlflow.set_tags(dict(values))
+        mlflow.set_tags(redacted(values))
 
 
 def table(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     """Log rows as a table that the interface shows."""
     if rows:
         with store_errors():
-            mlflow.log_table({key: [row.get(key) for row in rows] for key in rows[0]}, path)
+            mlflow.log_table({key: redacted([row.get(key) for row in rows]) for key in rows[0]}, path)
 
 
 def text(content: str, path: str) -> None:
     """Log a text file."""
     with store_errors():
-        mlflow.log_text(content, path)
+        mlflow.log_text(redact(content), path)
 
 
 def log_bundle(
@@ -278,7 +279,7 @@ def log_bundle(
             code_paths=[str(ROOT)],
             signature=ModelSignature(inputs=_any_values(bundle.scorer.contract.names)),
             pip_requirements=list(requirements),
-            params={f"model.{key}": value for key, value in params.items()},
+            params=redacted({f"model.{key}": value for key, value in params.items()}),
             metadata={"digest": bundle.digest},
         )
     return logged.model_uri, logged.model_id
@@ -315,10 +316,10 @@ def write_run(
     check_reachable()
     with store_errors():
         client = MlflowClient()
-        run_id = client.create_run(experiment_id(experiment), run_name=name, tags=dict(tags)).info.run_id
+        run_id = client.create_run(experiment_id(experiment), run_name=name, tags=redacted(tags)).info.run_id
         add_points(run_id, points)
         for path, content in texts.items():
-            client.log_text(run_id, content, path)
+            client.log_text(run_id, redact(content), path)
         client.set_terminated(run_id, "FINISHED")
     return str(run_id)
 
@@ -329,7 +330,7 @@ def add_points(run_id: str, points: Sequence[MetricPoint], tags: Mapping[str, st
     with store_errors():
         for start in range(0, len(metrics), MOST_METRICS):
             MlflowClient().log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
-        for key, value in (tags or {}).items():
+        for key, value in redacted(tags or {}).items():
             MlflowClient().set_tag(run_id, key, value)
 
 

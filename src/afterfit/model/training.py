@@ -22,6 +22,7 @@ from afterfit.model.scorer import Scorer, predict, raw_probabilities
 from afterfit.performance.error_map import ErrorMap, learn_errormap
 from afterfit.performance.evaluation import METRICS, evaluate, metric
 from afterfit.performance.predictions import Predictions
+from afterfit.redaction import redact
 from afterfit.use_case import UseCase
 
 Floats = npt.NDArray[np.float64]
@@ -290,7 +291,7 @@ def fit(
         fitted = estimator.fit(matrix, y)
         return fitted.set_params(**{key: 1 for key in fitted.get_params() if key.split("__")[-1] == "n_jobs"})
     except (ValueError, TypeError, FloatingPointError) as error:
-        message = " ".join(str(error).split())
+        message = " ".join(redact(str(error)).split())
         raise TrainingError(f"The builder '{name}' could not be fitted with {dict(params)}: {message}") from error
 
 

@@ -4,6 +4,7 @@ from math import isfinite
 from typing import Any
 
 from afterfit.model.bundle import Bundle
+from afterfit.redaction import redact
 
 
 def render(bundle: Bundle) -> str:
@@ -47,7 +48,7 @@ def render(bundle: Bundle) -> str:
         "",
         f"Bundle digest `{bundle.digest}`.",
     ]
-    return "\n".join(lines) + "\n"
+    return redact("\n".join(lines) + "\n")
 
 
 def _range_or_categories(column: Any) -> str:

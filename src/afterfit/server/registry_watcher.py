@@ -22,6 +22,7 @@ from afterfit.errors import AfterfitError, BundleError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry
 from afterfit.mlflow_store.decisions import Decision
 from afterfit.mlflow_store.registry import Version
+from afterfit.redaction import redact
 from afterfit.server.options import ServerOptions, plan_of
 from afterfit.serving.auth import LOOK_AGAIN
 
@@ -183,7 +184,7 @@ class RegistryWatcher:
     def _tell(self, sentence: str) -> None:
         if time.monotonic() - self._told > 60 or not self._told:
             self._told = time.monotonic()
-            sys.stderr.write(f"{sentence}\n")
+            sys.stderr.write(f"{redact(sentence)}\n")
 
     def _follow(self, what: str, alias: str) -> None:
         version = registry.version(self._name, alias)

@@ -19,6 +19,7 @@ import uvicorn
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.privacy import redaction_of
+from afterfit.redaction import redact
 from afterfit.server.options import ServerOptions, plan_of
 from afterfit.server.reload import Reloader
 from afterfit.serving import metrics
@@ -180,7 +181,7 @@ def _output(access: str) -> IO[bytes] | None:
 
 
 def _tell(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{redact(sentence)}\n")
     sys.stderr.flush()
 
 

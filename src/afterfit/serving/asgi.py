@@ -21,6 +21,7 @@ from afterfit.errors import AfterfitError
 from afterfit.model.answer import fresh_id
 from afterfit.model.answer_batch import json_list, json_of_single
 from afterfit.prediction_log.entries import RECORDS
+from afterfit.redaction import redact
 from afterfit.serving import payloads
 from afterfit.serving.auth import Tokens
 from afterfit.serving.batching import Batches, Job, Parsed
@@ -123,7 +124,7 @@ class AccessLog:
                 self._output.write(b"".join(line.text() for line in some))
                 self._output.flush()
             except (OSError, ValueError) as error:
-                sys.stderr.write(f"The access log cannot be written: {error}\n")
+                sys.stderr.write(redact(f"The access log cannot be written: {error}\n"))
                 return
 
     def close(self) -> None:

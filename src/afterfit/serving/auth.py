@@ -17,7 +17,9 @@ from typing import Literal
 import orjson
 
 from afterfit.errors import SettingsError
+from afterfit.redaction import learn
 from afterfit.serving.http_errors import HttpError
+from afterfit.text_files import decode
 
 Purpose = Literal["predict", "outcomes", "webhook"]
 VARIABLES: dict[Purpose, str] = {
@@ -90,11 +92,12 @@ def _token(variable: str) -> bytes | None:
             return None
     else:
         try:
-            text = Path(file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = decode(Path(file).read_bytes())
+        except (OSError, ValueError) as error:
             raise SettingsError(f"{variable}_FILE names '{file}', which cannot be read.") from error
     if not text.strip():
         raise SettingsError(f"{variable} is set and empty: set a token, or nothing at all.")
+    learn(text.strip())  # one that a file holds is in no variable
     return text.strip().encode()
 
 
