@@ -164,8 +164,13 @@ def test_every_logged_answer_is_read_with_its_outcome_before_and_after_sealing(o
 
 def test_the_history_is_told_as_it_was_and_staging_is_taken_from_a_version_that_was_rolled_back(config, expected):
     told = history.command(config).data
-    assert told["repaired"] == ["Version 4 was rolled back and still held the alias 'staging': it was taken away."]
-    assert told["now"] == {"staging": None, "production": "3"}
+    assert told["now"] == {"staging": "4", "production": "3"}
+    assert (told["repaired"], len(told["remarks"])) == ([], 1)
+    assert "The alias 'staging' is at version 4, and by the ledger at no version" in told["remarks"][0]
+    taken = ["Version 4 was rolled back and still held the alias 'staging': it was taken away."]
+    assert ledger.repair("changing") == taken
+    told = history.command(config).data
+    assert (told["now"], told["remarks"]) == ({"staging": None, "production": "3"}, [])
     before = expected["history"]["decisions"]
     assert [{**new, **old} for new, old in zip(told["decisions"], before, strict=False)] == (
         told["decisions"][: len(before)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.result import CommandResult
-from afterfit.mlflow_store import decisions, ledger
+from afterfit.mlflow_store import ledger, ledger_runs, registry
 from afterfit.mlflow_store.decisions import LedgerEntry
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING
 from afterfit.use_case import UseCase, load_use_case
@@ -17,18 +17,20 @@ def command(config: str, at: str = "") -> CommandResult:
 
 
 def show_history(use_case: UseCase, at: str = "") -> CommandResult:
-    """All decisions of a use case, or what was in production at a moment, if one is given."""
+    """All decisions of a use case, or what was in production at a moment, if one is given; nothing is changed."""
     moment = moment_of(at) if at.strip() else None
-    repaired = ledger.repair(use_case.name)
-    book = ledger.entries(use_case.name)
+    read = ledger_runs.read(use_case.name)
+    aliases, book = registry.aliases(use_case.name), read.entries
+    remarks = [*read.remarks, *ledger.open_sentences(read, aliases)]
     if moment is not None:
-        return _production_at(use_case.name, book, moment, repaired)
-    now = {alias: decisions.holder(book, alias) for alias in (STAGING, PRODUCTION)}
-    lines = [*repaired, *(line for entry in book for line in decision_lines(entry))]
+        return _production_at(use_case.name, book, moment, remarks)
+    now = {alias: aliases.get(alias, "") for alias in (STAGING, PRODUCTION)}
+    lines = [*remarks, *(line for entry in book for line in decision_lines(entry))]
     lines += [] if book else [f"No decision about '{use_case.name}' is on record yet."]
     lines += [f"Now {alias}: {f'version {number}' if number else 'nothing'}." for alias, number in now.items()]
     data = {"use_case": use_case.name, "now": {alias: number or None for alias, number in now.items()}}
-    return CommandResult(tuple(lines), {**data, "decisions": [entry.to_dict() for entry in book], "repaired": repaired})
+    told = {"decisions": [entry.to_dict() for entry in book], "repaired": [], "remarks": remarks}
+    return CommandResult(tuple(lines), {**data, **told})
 
 
 def moment_of(text: str) -> datetime:
@@ -60,13 +62,13 @@ def decision_lines(entry: LedgerEntry) -> list[str]:
     return [first_line, *([f"      {decision.reason}"] if decision.reason else [])]
 
 
-def _production_at(name: str, book: tuple[LedgerEntry, ...], moment: datetime, repaired: list[str]) -> CommandResult:
+def _production_at(name: str, book: tuple[LedgerEntry, ...], moment: datetime, remarks: list[str]) -> CommandResult:
     moves = [entry for entry in book if entry.counts and entry.decision.alias == PRODUCTION and entry.time <= moment]
-    data: dict[str, Any] = {"use_case": name, "at": moment.isoformat(), "repaired": repaired}
+    data: dict[str, Any] = {"use_case": name, "at": moment.isoformat(), "repaired": [], "remarks": remarks}
     if not moves or not moves[-1].decision.version:
         line = f"At {moment:%Y-%m-%d %H:%M} UTC nothing of '{name}' was in production."
-        return CommandResult((*repaired, line), {**data, "production": None, "decision": None})
+        return CommandResult((*remarks, line), {**data, "production": None, "decision": None})
     last = moves[-1]
     line = f"At {moment:%Y-%m-%d %H:%M} UTC version {last.decision.version} of '{name}' was in production, since:"
     data |= {"production": last.decision.version, "decision": last.to_dict()}
-    return CommandResult((*repaired, line, *decision_lines(last)), data)
+    return CommandResult((*remarks, line, *decision_lines(last)), data)

@@ -110,8 +110,12 @@ class ComparisonUse:
 
     @classmethod
     def of_window(cls, window: Mapping[str, Any]) -> ComparisonUse | None:
-        """The use that a decision's window keeps; None where nothing was compared."""
-        return cls(**window["use"]) if window.get("use") else None
+        """The use that a decision's window keeps; None where nothing was compared, or somebody has changed it."""
+        use = window.get("use")
+        if not isinstance(use, dict) or not all(isinstance(value, str) for value in use.values()):
+            return None
+        known = {"candidate", "champion", "sha256"} <= use.keys() <= {*cls.__slots__}
+        return cls(**use) if known else None
 
 
 def judge(findings: Iterable[Finding], window: Mapping[str, Any] | None = None, *, trial: bool = False) -> Verdict:

@@ -11,7 +11,7 @@ from afterfit.gate.examination import limits_hash
 from afterfit.gate.inputs import GateInput, LoadedVersion, held_out
 from afterfit.gate.verdict import ComparisonUse, Finding, Verdict
 from afterfit.lifecycle.result import HOLD, REJECT, CommandResult
-from afterfit.mlflow_store import decisions, ledger, registry
+from afterfit.mlflow_store import decisions, ledger, ledger_runs, registry
 from afterfit.mlflow_store.decisions import Decision, LedgerEntry
 from afterfit.mlflow_store.registry import PRODUCTION, Version
 from afterfit.use_case import UseCase
@@ -180,7 +180,7 @@ def _command_result(candidate: Version, result: GateResult, entry: LedgerEntry, 
         lines += [decision.reason] if decision.verdict != verdict.decision or decision.reason.startswith("This") else []
         where = f" (version {decision.previous})" if decision.previous else ""
         lines.append(f"The alias '{decision.alias}' stays where it is{where}.")
-    lines.append(f"Recorded as decision {entry.number} in the experiment {ledger.experiment(candidate.name)}.")
+    lines.append(f"Recorded as decision {entry.number} in the experiment {ledger_runs.experiment(candidate.name)}.")
     content = {
         "use_case": candidate.name,
         "to": decision.alias,

@@ -8,10 +8,11 @@ state tells how far it came:
        └─► abandoned                      cut short before it was recorded whole; nothing had been moved
 
 A decision is written down before anything moves, and it can be carried out again without harm. So a process may die at
-any point. Every command first calls `repair`: it abandons decisions that were not recorded whole, carries out those
-that were, and puts an alias that somebody moved by hand back to where the ledger says. Decisions are taken one at a
-time (`lock`). If another decision has moved the same alias while a version was judged, the later decision is recorded
-as HOLD and names the earlier one. What is moved, and how, is in `alias_moves`.
+any point. Every command that decides first calls `repair`: it abandons decisions that were not recorded whole, carries
+out those that were, and puts an alias that somebody moved by hand back to where the ledger says. A command that only
+reads moves nothing. Runs that somebody changed or deleted are passed over (`ledger_runs`), and no number is given
+twice. Decisions are taken one at a time (`lock`). If another decision has moved the same alias while a version was
+judged, the later decision is recorded as HOLD and names the earlier one. What is moved, and how, is in `alias_moves`.
 """
 
 import getpass
@@ -27,27 +28,19 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from afterfit.errors import StoreError
 from afterfit.mlflow_store import alias_moves, registry, tracking
 from afterfit.mlflow_store.alias_moves import STAGES
 from afterfit.mlflow_store.decisions import Decision, LedgerEntry, State, holder, rolled_back_versions
+from afterfit.mlflow_store.ledger_runs import FACTS, HIGHEST, PREFIX, TEXTS, Book, experiment, read
 from afterfit.mlflow_store.lock import PATIENCE, Lease, locked, retry_if_locked
 from afterfit.redaction import redact, redacted
 
-PREFIX = registry.PREFIX
 FINDINGS, PAGE = "findings.json", "decision.md"
 MOST_NOTE = 4500
 """Characters of a page that the run's note takes; MLflow's tags end at 5,000. The whole page is an artifact."""
-TEXTS = ("action", "verdict", "version", "alias", "previous", "reason", "approval", "policy", "digest")
-FACTS = ("moves", "forced", "stages")
-"""The fields of a decision that become tags of its run: those that are text, and those that are true or false."""
-
-
-def experiment(name: str) -> str:
-    """The name of a use case's ledger."""
-    return f"{name}.ledger"
 
 
 def actor() -> str:
@@ -60,25 +53,20 @@ def actor() -> str:
 
 
 def entries(name: str) -> tuple[LedgerEntry, ...]:
-    """The whole ledger, oldest first."""
-    tracking.check_reachable()
-    with tracking.store_errors():
-        ledger = mlflow.get_experiment_by_name(experiment(name))
-        if ledger is None:
-            return ()
-        book = sorted(
-            (_entry_of(run) for run in _decision_runs(str(ledger.experiment_id))), key=lambda entry: entry.number
-        )
-    return tuple(book)
+    """The decisions that can be read, oldest first."""
+    return read(name).entries
 
 
 def findings(entry: LedgerEntry) -> list[dict[str, Any]]:
-    """A decision's findings as data."""
+    """A decision's findings as data; empty where they were changed by hand or are gone."""
     with tracking.store_errors():
-        content: list[dict[str, Any]] = mlflow.artifacts.load_dict(_artifacts(entry.run_id) + "/" + FINDINGS)[
-            "findings"
-        ]
-    return content
+        folder = _artifacts(entry.run_id)
+    try:
+        content = json.loads(mlflow.artifacts.load_text(f"{folder}/{FINDINGS}"))["findings"]
+        return [dict(finding) for finding in content if isinstance(finding, dict)]
+    except (MlflowException, OSError, ValueError, TypeError, LookupError):
+        tracking.check_reachable()
+        return []
 
 
 def record(name: str, decision: Decision, last_number: int) -> tuple[LedgerEntry, list[str]]:
@@ -99,10 +87,10 @@ def record(name: str, decision: Decision, last_number: int) -> tuple[LedgerEntry
     with locked(f"{name}.ledger-lock", actor()) as lease:
         repaired, book = _repair(name, lease)
         winner = next(
-            (entry for entry in reversed(book) if entry.number > last_number and _rivals(entry, decision)), None
+            (entry for entry in reversed(book.entries) if entry.number > last_number and _rivals(entry, decision)), None
         )
         entry = _write(name, decision if winner is None else _held_back(decision, winner), book, lease)
-        return _carry_out(name, entry, book, lease), repaired
+        return _carry_out(name, entry, book.entries, lease), repaired
 
 
 def note(name: str, decision: Decision, patience: float = PATIENCE) -> LedgerEntry:
@@ -120,41 +108,41 @@ def note(name: str, decision: Decision, patience: float = PATIENCE) -> LedgerEnt
         StoreError: the store went away; the unfinished record does not count, and the next command says so.
     """
     with locked(f"{name}.ledger-lock", actor(), patience) as lease:
-        return _close(_write(name, replace(decision, moves=False), entries(name), lease), "done", lease)
+        return _close(_write(name, replace(decision, moves=False), read(name), lease), "done", lease)
 
 
 def repair(name: str) -> list[str]:
     """Finish or undo what a dead command has left, and put aliases back to what the ledger says.
 
+    For commands that decide. One that only reads says what is open (`open_sentences`), and changes nothing.
+
     Returns:
-        A sentence for each repair; empty where nothing had to be done, and then no lock is taken.
+        A sentence for each repair, after one for each damage of the ledger itself. Where nothing had to be repaired, no
+        lock is taken.
     """
-    if not _unsettled(entries(name), registry.aliases(name)):
-        return []
+    book = read(name)
+    if not open_sentences(book, registry.aliases(name)):
+        return list(book.remarks)
     with locked(f"{name}.ledger-lock", actor()) as lease:
-        return _repair(name, lease)[0]
+        repaired, book = _repair(name, lease)
+        return [*book.remarks, *repaired]
 
 
-def _decision_runs(experiment_id: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = MlflowClient().search_runs([experiment_id], f"tags.`{PREFIX}number` != ''", page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _entry_of(run: Run) -> LedgerEntry:
-    tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
-    texts = {key: tags.get(key, "") for key in TEXTS}
-    facts = {key: tags.get(key) == "true" for key in FACTS}
-    decision = Decision(**texts, **facts, window=json.loads(tags.get("window") or "{}"))  # type: ignore[arg-type]
-    state: Any = tags["state"]
-    time = datetime.fromisoformat(tags["time"])
-    return LedgerEntry(
-        int(tags["number"]), state, time, tags["actor"], run.info.run_id, tags.get("repaired", ""), decision
-    )
+def open_sentences(book: Book, aliases: Mapping[str, str]) -> list[str]:
+    """What the next command that decides will repair: unfinished decisions, and aliases that are elsewhere."""
+    sentences = [
+        f"Not finished: {entry.sentence()} is being recorded, or was cut short."
+        for entry in book.entries
+        if entry.state in {"writing", "intended"}
+    ]
+    for alias in STAGES:
+        actual, recorded = aliases.get(alias, ""), holder(book.entries, alias)
+        if actual != recorded:
+            sentences.append(
+                f"The alias '{alias}' is at {_version_words(actual)}, and by the ledger at {_version_words(recorded)}: "
+                "the next promote, rollback or step settles that."
+            )
+    return sentences
 
 
 def _artifacts(run_id: str) -> str:
@@ -173,28 +161,23 @@ def _held_back(decision: Decision, winner: LedgerEntry) -> Decision:
     )
 
 
-def _unsettled(book: Sequence[LedgerEntry], aliases: Mapping[str, str]) -> bool:
-    unfinished = any(entry.state in {"writing", "intended"} for entry in book)
-    return unfinished or any(holder(book, alias) != aliases.get(alias, "") for alias in STAGES)
-
-
-def _repair(name: str, lease: Lease) -> tuple[list[str], tuple[LedgerEntry, ...]]:
+def _repair(name: str, lease: Lease) -> tuple[list[str], Book]:
     """Repair under the lock; gives a sentence for each repair, and the ledger after them."""
     repaired = []
-    book = entries(name)
-    for entry in book:
+    book = read(name)
+    for entry in book.entries:
         if entry.state == "writing":
             _close(entry, "abandoned", lease)
             repaired.append(f"Undone: {entry.sentence()} was cut short before anything was moved; it is abandoned.")
         elif entry.state == "intended":
-            _carry_out(name, _with_findings(entry), book, lease, by=actor())
+            _carry_out(name, _with_findings(entry), book.entries, lease, by=actor())
             repaired.append(f"Finished: {entry.sentence()} had been cut short.")
-    book = entries(name) if repaired else book
+    book = read(name) if repaired else book
     aliases = registry.aliases(name)
     for alias in STAGES:
-        if holder(book, alias) != aliases.get(alias, ""):
+        if holder(book.entries, alias) != aliases.get(alias, ""):
             repaired += _align(name, alias, book, lease)
-            book = entries(name)
+            book = read(name)
     return repaired, book
 
 
@@ -205,18 +188,25 @@ def _with_findings(entry: LedgerEntry) -> LedgerEntry:
     return replace(entry, decision=replace(entry.decision, findings=findings(entry)))
 
 
-def _align(name: str, alias: str, book: Sequence[LedgerEntry], lease: Lease) -> list[str]:
+def _align(name: str, alias: str, book: Book, lease: Lease) -> list[str]:
     """Handle an alias that is not where the ledger says.
 
-    If the ledger has no decision about the alias, it takes over what is there; else the alias is put back.
+    If the ledger has no decision about the alias, or has lost one that may have moved it, it takes over what is there:
+    damage moves nothing. Else the alias is put back.
     """
-    actual, recorded = registry.aliases(name).get(alias, ""), holder(book, alias)
+    actual, recorded = registry.aliases(name).get(alias, ""), holder(book.entries, alias)
     if actual == recorded:
         return []
-    if not any(entry.counts and entry.decision.alias == alias for entry in book):
+    if not any(entry.counts and entry.decision.alias == alias for entry in book.entries):
         sentence = f"Version {actual} held the alias '{alias}' before the ledger knew of it."
         decision = Decision("found", "FOUND", actual, alias, moves=True, reason=sentence, page=sentence)
-    elif not recorded and actual in rolled_back_versions(book):
+    elif not book.tells(alias):
+        sentence = (
+            f"The alias '{alias}' is at {_version_words(actual)}, and by what is left of the ledger at "
+            f"{_version_words(recorded)}. A later decision is lost, so that it stays where it is."
+        )
+        decision = Decision("found", "FOUND", actual, alias, moves=True, previous=recorded, reason=sentence)
+    elif not recorded and actual in rolled_back_versions(book.entries):
         sentence = f"Version {actual} was rolled back and still held the alias '{alias}': it was taken away."
         decision = Decision("repair", "REPAIR", "", alias, moves=True, previous=actual, reason=sentence)
     elif not recorded or registry.holder(name, recorded) is not None:
@@ -228,7 +218,7 @@ def _align(name: str, alias: str, book: Sequence[LedgerEntry], lease: Lease) -> 
     else:
         sentence = f"Version {recorded} held the alias '{alias}' by the ledger, and was deleted: nothing holds it now."
         decision = Decision("repair", "REPAIR", "", alias, moves=True, previous=recorded, reason=sentence)
-    _carry_out(name, _write(name, replace(decision, page=sentence), book, lease), book, lease)
+    _carry_out(name, _write(name, replace(decision, page=sentence), book, lease), book.entries, lease)
     return [sentence]
 
 
@@ -236,11 +226,11 @@ def _version_words(number: str) -> str:
     return f"version {number}" if number else "no version"
 
 
-def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], lease: Lease) -> LedgerEntry:
+def _write(name: str, decision: Decision, book: Book, lease: Lease) -> LedgerEntry:
     """Record a decision as a run; its state becomes "intended" only when findings and page are there."""
     lease.require()
     now = datetime.now(timezone.utc)
-    number = max((entry.number for entry in book), default=0) + 1
+    number = book.highest + 1
     decision = _clean(decision)
     values = {key: str(getattr(decision, key)) for key in TEXTS}
     values |= {key: str(getattr(decision, key)).lower() for key in FACTS}
@@ -254,6 +244,8 @@ def _write(name: str, decision: Decision, book: Sequence[LedgerEntry], lease: Le
         client = MlflowClient()
         ledger = tracking.experiment_id(experiment(name))
         run: Any = retry_if_locked(lambda: client.create_run(ledger, tags=tags, run_name=title))
+        retry_if_locked(lambda: client.set_experiment_tag(ledger, HIGHEST, str(number)))
+        registry.set_model_tag(name, HIGHEST, str(number))
         client.log_dict(run.info.run_id, {"findings": [dict(finding) for finding in decision.findings]}, FINDINGS)
         client.log_text(run.info.run_id, decision.page, PAGE)
     entry = LedgerEntry(number, "writing", now, actor(), run.info.run_id, "", decision)

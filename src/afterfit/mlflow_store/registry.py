@@ -253,6 +253,21 @@ def aliases(name: str) -> dict[str, str]:
     return {str(alias): str(number) for alias, number in version_by_alias.items()}
 
 
+def model_tag(name: str, key: str) -> str:
+    """A tag of the registered model; empty where there is no such model or tag."""
+    try:
+        with store_errors():
+            return str(MlflowClient().get_registered_model(name).tags.get(key, ""))
+    except UnknownVersionError:
+        return ""
+
+
+def set_model_tag(name: str, key: str, value: str) -> None:
+    """Set a tag of the registered model; nothing happens where there is no such model."""
+    with suppress(UnknownVersionError), store_errors():
+        MlflowClient().set_registered_model_tag(name, key, value)
+
+
 def unset_alias(name: str, alias: str) -> None:
     """Delete an alias; nothing happens where nothing holds it."""
     with store_errors():
@@ -294,7 +309,7 @@ def _fold_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags as they are stored: all facts in one tag, and beside it, in words, those that a person needs."""
     facts = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
     shown = {key: redact(value) for key, value in tags.items() if not key.startswith(PREFIX)}
-    if facts.get("rows", "").isdigit():
+    if re.fullmatch("[0-9]{1,12}", facts.get("rows", "")):
         shown[ROWS] = f"{int(facts['rows']):,}"
     if facts.get("trained_until"):
         shown[UNTIL] = facts["trained_until"].replace("T", " ")

@@ -188,7 +188,7 @@ class RegistryWatcher:
 
     def _follow(self, what: str, alias: str) -> None:
         version = registry.version(self._name, alias)
-        arrived = version.number, version.tags.get(f"{ledger.PREFIX}{alias}_since", "")
+        arrived = version.number, version.tags.get(f"{registry.PREFIX}{alias}_since", "")
         if self._holders.get(what, arrived) != arrived:
             self._copies.forgive(version.number)
         self._holders[what] = arrived
