@@ -12,6 +12,7 @@ AfterfitError               exit code 1
 │   └── UnsureAlarmError    1   nobody knows whether an alarm was delivered
 └── StoreError              1   the MLflow store refused or could not be reached
     ├── BusyError           1   another process is at it
+    ├── DamagedRecordError  1   what was written into the store was changed or removed by hand
     └── UnknownVersionError 2   no such model, version or alias
 
 A message often repeats what a library said, an address or a setting. It is cleaned of secrets when it is read as text.
@@ -82,6 +83,10 @@ class StoreError(AfterfitError):
 
 class BusyError(StoreError):
     """Another process holds what this one waits for."""
+
+
+class DamagedRecordError(StoreError):
+    """What Afterfit has written into the store was changed or removed by hand, and cannot be read as it was written."""
 
 
 class UnknownVersionError(StoreError):

@@ -3,14 +3,14 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from afterfit.data.windows import TimeWindow
-from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
+from afterfit.errors import AlarmError, DamagedRecordError, SettingsError, UnsureAlarmError
 from afterfit.lifecycle import alarms, monitoring
 from afterfit.lifecycle.live_world import Live, rows_of, trained_version_of
 from afterfit.lifecycle.reading_on import as_before
@@ -52,8 +52,9 @@ def run_step(use_case: UseCase, every: str, now: datetime, folder: Path) -> Comm
         folder: where bundles and answers are kept between steps.
     """
     repaired = ledger.repair(use_case.name)
-    pages = step_journal.pages(use_case.name)
-    state = _state(use_case, pages)
+    pages, passed = step_journal.read_pages(use_case.name)
+    state, doubts = _state(use_case, pages)
+    repaired += [*passed, *doubts]
     first = _first_begin(use_case, pages, state.champion)
     use_case = as_before(use_case)
     row_history = History.of(use_case, rows_of(use_case, first), folder / "work")
@@ -104,8 +105,10 @@ def _step_run(use_case: UseCase, span: TimeWindow) -> Iterator[None]:
         yield
 
 
-def _state(use_case: UseCase, pages: list[StepRun]) -> State:
+def _state(use_case: UseCase, pages: list[StepRun]) -> tuple[State, list[str]]:
     """The state after the last finished step; a new one where somebody else has changed production since.
+
+    If a state was changed by hand and cannot be read, the one before it is taken, and a sentence says so.
 
     Raises:
         SettingsError: nothing is in production.
@@ -115,18 +118,37 @@ def _state(use_case: UseCase, pages: list[StepRun]) -> State:
         raise SettingsError(f"Nothing of '{use_case.name}' is in production: train and promote a version first.")
     done = [page for page in pages if page.done]
     under_way = len(done) < len(pages)
-    if not done:
-        return _first_state(use_case, pages, holder.number)
-    state = State.from_dict(step_journal.read(done[-1], STATE))
+    state, doubts = _last_state(done)
+    if state is None:
+        return _first_state(use_case, pages, holder.number), doubts
     if under_way or state.champion == holder.number:  # a step that is under way may have moved it itself
-        return state
+        return state, doubts
     anew = stepping.begin(trained_version_of(holder))
-    return replace(anew, retrained=state.retrained, drift_since=state.drift_since, last=state.last)
+    return replace(anew, retrained=state.retrained, drift_since=state.drift_since, last=state.last), doubts
+
+
+def _last_state(done: list[StepRun]) -> tuple[State | None, list[str]]:
+    """The newest state that can be read, or None, and a sentence for each one that cannot."""
+    doubts: list[str] = []
+    for page in reversed(done):
+        state = _state_after(page)
+        if state is not None:
+            return state, doubts
+        where = f"'{STATE}' of the step {page.window} (run {page.run_id})"
+        doubts.append(f"{where} is gone or was changed: the state before it is taken.")
+    return None, doubts
+
+
+def _state_after(page: StepRun) -> State | None:
+    with suppress(DamagedRecordError, LookupError, TypeError, ValueError, AttributeError):
+        return State.from_dict(step_journal.read(page, STATE))
+    return None
 
 
 def _first_state(use_case: UseCase, pages: list[StepRun], holder: str) -> State:
     number = pages[0].marks.get("champion", holder) if pages else holder
-    return stepping.begin(trained_version_of(registry.version(use_case.name, number)))
+    first = registry.holder(use_case.name, number) if number.isdecimal() else None
+    return stepping.begin(trained_version_of(first or registry.version(use_case.name, holder)))
 
 
 def _due_window(
@@ -160,12 +182,16 @@ def _first_begin(use_case: UseCase, pages: list[StepRun], holder: str) -> dateti
 
 
 def _decide(use_case: UseCase, world: Live, page: StepRun, span: TimeWindow, state: State) -> Stage:
-    """Look at the window and decide what is to be done; after a crash, read back what was decided."""
+    """Look at the window and decide what is to be done; after a crash, read back what was decided.
+
+    What somebody has changed meanwhile is decided anew.
+    """
     if page.marks.get("decided") == "true":
-        saved = step_journal.read(page, TURN)
-        causes = tuple(Cause(**cause) for cause in saved["action"]["causes"])
-        action = Action(saved["action"]["kind"], saved["action"]["reason"], causes)
-        return Stage(page, span, action, State.from_dict(saved["state"]))
+        with suppress(DamagedRecordError, LookupError, TypeError, ValueError, AttributeError):
+            saved = step_journal.read(page, TURN)
+            causes = tuple(Cause(**cause) for cause in saved["action"]["causes"])
+            action = Action(saved["action"]["kind"], saved["action"]["reason"], causes)
+            return Stage(page, span, action, State.from_dict(saved["state"]))
     page = step_journal.mark(page, champion=state.champion)
     turn = stepping.step(state, span, use_case.policy, world)
     _record_window(use_case, turn)

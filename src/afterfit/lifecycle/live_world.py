@@ -5,6 +5,7 @@ A step may be run again after a crash. So each change leaves a mark, and is not 
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 from afterfit import data, gate, prediction_log
 from afterfit.contract.datetimes import parse_as
 from afterfit.data.windows import TimeWindow
-from afterfit.errors import DataError
+from afterfit.errors import DamagedRecordError, DataError
 from afterfit.gate.verdict import Finding, Verdict
 from afterfit.lifecycle import promotion
 from afterfit.lifecycle.promotion import GateResult, PromotionRequest
@@ -98,7 +99,8 @@ class Live:
     def verdict(self, candidate: str, champion: str, now: datetime, *, trial: bool) -> Verdict:
         """The gate's verdict on a candidate; from the findings in the journal, where they are there already."""
         if self.page.marks.get("judged") == candidate:
-            return verdict_of(step_journal.read(self.page, VERDICT), trial=trial)
+            with suppress(DamagedRecordError, LookupError, TypeError, ValueError):  # what was changed is judged anew
+                return verdict_of(step_journal.read(self.page, VERDICT), trial=trial)
         version, book = self._version(candidate), ledger.entries(self.use_case.name)
         past = tuple(promotion.past_uses(book))
         measured = self.work.ask(tasks.gate_verdict, self._folder(candidate), self._folder(champion), now, past)

@@ -81,7 +81,7 @@ def monitor_version(
     """
     target = registry.version(use_case.name, version)
     now = datetime.now(timezone.utc).replace(tzinfo=None)
-    notes = [] if use_case.time else [NO_TIME.format(use_case.name)]
+    notes = [*([] if use_case.time else [NO_TIME.format(use_case.name)]), *monitor_runs.read_windows(use_case.name)[1]]
     with tracking.join_run(f"monitor {use_case.name} {target.number}"):
         if refresh:
             results = look_again(use_case, data, refresh, now)

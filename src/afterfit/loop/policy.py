@@ -125,8 +125,15 @@ class State:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "State":
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError, TypeError, LookupError: it was changed, and is no state.
+        """
         given = dict(saved)
+        texts, numbers = ("champion", "previous", "last"), ("trained_rows", "outcomes", "windows", "refusals")
+        if not all(isinstance(given[key], str) for key in texts) or not all(type(given[key]) is int for key in numbers):
+            raise TypeError("names are text, and counts are whole numbers")
         for name, key in (("trained_until", "trained_until"), ("drift_since", "troubled")):
             text = given.pop(key)
             given[name] = None if text is None else datetime.fromisoformat(text)

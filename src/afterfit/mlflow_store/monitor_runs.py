@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +21,8 @@ KIND, START, END, VERSION = "afterfit.kind", "afterfit.start", "afterfit.end", "
 NAME, STEP, PAST, POINTS = "afterfit.window", "afterfit.step", "afterfit.past", "afterfit.points"
 USE_CASE, COMPLETE, UNTIL = "afterfit.use_case", "afterfit.complete", "afterfit.outcomes_until"
 ACTION, REASON, CAUSES = "afterfit.action", "afterfit.reason", "afterfit.causes"
+FARTHEST = 10**9
+"""The largest number of a window: hours since 1970, or a count; MLflow refuses steps that are much larger."""
 MOST_REASON = 2_000
 """Characters of a reason; MLflow refuses long tags."""
 
@@ -44,11 +47,22 @@ def experiment(use_case: str) -> str:
 
 
 def windows(use_case: str) -> list[RecordedWindow]:
-    """The windows recorded so far, oldest first; of each window the newest record."""
+    """The windows recorded so far that can be read, oldest first; of each window the newest record."""
+    return read_windows(use_case)[0]
+
+
+def read_windows(use_case: str) -> tuple[list[RecordedWindow], list[str]]:
+    """The windows, and a sentence for each run that somebody has changed, which is passed over."""
     latest: dict[tuple[str, ...], RecordedWindow] = {}
-    for window in map(_recorded_window, tracking.finished_runs(experiment(use_case), {KIND: "window"})):
-        latest.setdefault(place_of(window.name, window.start, window.end), window)
-    return sorted(latest.values(), key=lambda window: (window.step, window.name))
+    passed: list[str] = []
+    for run in tracking.finished_runs(experiment(use_case), {KIND: "window"}):
+        window = _recorded_window(run)
+        if window is None:
+            where = f"in the experiment {experiment(use_case)}"
+            passed.append(f"Passed over: the run {run.run_id} {where} is no readable window: its tags were changed.")
+        else:
+            latest.setdefault(place_of(window.name, window.start, window.end), window)
+    return sorted(latest.values(), key=lambda window: (window.step, window.name)), passed
 
 
 def record(use_case: str, entry: MonitorRecord, texts: Mapping[str, str]) -> str:
@@ -99,9 +113,10 @@ def series(use_case: str) -> str:
     ]
     earlier = tracking.finished_runs(name, {KIND: "series"})
     if earlier:
-        count, digest = earlier[0].tags[POINTS].split(" ")
-        if int(count) <= len(points) and digest == _digest(points[: int(count)]):
-            tracking.add_points(earlier[0].run_id, points[int(count) :], {POINTS: _points_tag(points)})
+        count = re.match("[0-9]{1,9}(?= )", earlier[0].tags.get(POINTS, ""))
+        known = int(count[0]) if count else len(points) + 1  # a tag that was changed: the series is written anew
+        if known <= len(points) and earlier[0].tags[POINTS] == _points_tag(points[:known]):
+            tracking.add_points(earlier[0].run_id, points[known:], {POINTS: _points_tag(points)})
             tracking.delete_runs([run.run_id for run in earlier[1:]])
             return earlier[0].run_id
     tags = {KIND: "series", USE_CASE: use_case, POINTS: _points_tag(points)}
@@ -152,21 +167,31 @@ def _ends(name: str, measured: Measured) -> dict[str, float]:
     return {key: value for key, value in values.items() if value is not None and isfinite(value)}
 
 
-def _recorded_window(run: FinishedRun) -> RecordedWindow:
+def _recorded_window(run: FinishedRun) -> RecordedWindow | None:
+    """A window as its run has it; None where somebody has changed the run."""
     tags = run.tags
-    ends = [datetime.fromisoformat(tags[key]) if tags.get(key) else None for key in (START, END)]
-    past = CalibrationEvidence.from_dict(json.loads(tags[PAST])) if tags.get(PAST) else None
+    try:
+        ends = [datetime.fromisoformat(tags[key]) if tags.get(key) else None for key in (START, END)]
+        past = CalibrationEvidence.from_dict(json.loads(tags[PAST])) if tags.get(PAST) else None
+        step, causes = int(tags.get(STEP, "0")), json.loads(tags.get(CAUSES, "[]"))
+        whole = isinstance(causes, list) and all(isinstance(cause, str) for cause in causes)
+        whole = whole and not any(end is not None and end.tzinfo for end in ends)
+        whole = whole and (past is None or isinstance(past.end, str | None))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    if not whole or abs(step) > FARTHEST or not tags.get(NAME):
+        return None
     return RecordedWindow(
         run.run_id,
         tags.get(NAME, ""),
         ends[0],
         ends[1],
         tags.get(VERSION, ""),
-        int(tags.get(STEP, "0")),
+        step,
         tags.get(COMPLETE) == "true",
         run.metrics,
         past,
-        tuple(json.loads(tags.get(CAUSES, "[]"))),
+        tuple(causes),
     )
 
 

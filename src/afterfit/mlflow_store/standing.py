@@ -115,7 +115,9 @@ def _counts_as_refusal(current: Standing, entry: LedgerEntry, production: str) -
 def _why(decision: Decision, most: int) -> str:
     """The findings against a version, cut to `most` characters: those that failed, or those without enough evidence."""
     wanted = "fail" if decision.verdict == "REJECT" else "unsure"
-    against = " ".join(str(finding.get("sentence", "")) for finding in decision.findings if finding.get("outcome") == wanted)
+    against = " ".join(
+        str(finding.get("sentence", "")) for finding in decision.findings if finding.get("outcome") == wanted
+    )
     return textwrap.shorten(against or decision.reason, most, placeholder=" …")
 
 

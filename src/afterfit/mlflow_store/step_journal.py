@@ -3,14 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
-from afterfit.mlflow_store import tracking
+from afterfit.errors import DamagedRecordError
+from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.lock import retry_if_locked
 from afterfit.redaction import redact, redacted
 
@@ -39,7 +42,12 @@ def experiment(name: str) -> str:
 
 
 def pages(name: str) -> list[StepRun]:
-    """The journal, oldest window first."""
+    """The pages of the journal that can be read, oldest window first."""
+    return read_pages(name)[0]
+
+
+def read_pages(name: str) -> tuple[list[StepRun], list[str]]:
+    """The journal, oldest window first, and a sentence for each run that somebody has changed, which is passed over."""
     tracking.check_reachable()
     runs: list[Run] = []
     with tracking.store_errors():
@@ -51,7 +59,9 @@ def pages(name: str) -> list[StepRun]:
             )
             runs += batch
             token = batch.token or None
-    return sorted((_page(run) for run in runs), key=lambda page: page.end)
+    found = [_page(run) for run in runs]
+    faults = [f"Passed over: the run {page.run_id} {fault}." for page in found if (fault := _fault(name, page))]
+    return sorted((page for page in found if not _fault(name, page)), key=lambda page: page.end), faults
 
 
 def begin(name: str, window: str, start: str, end: str) -> StepRun:
@@ -79,10 +89,22 @@ def write(page: StepRun, path: str, content: Mapping[str, Any]) -> None:
 
 
 def read(page: StepRun, path: str) -> dict[str, Any]:
-    """Read a JSON file of the page."""
+    """Read a JSON file of the page.
+
+    Raises:
+        DamagedRecordError: the file is gone, or is not what was written.
+    """
     with tracking.store_errors():
-        uri = f"{MlflowClient().get_run(page.run_id).info.artifact_uri}/{path}"
-        content: dict[str, Any] = json.loads(mlflow.artifacts.load_text(uri))
+        folder = MlflowClient().get_run(page.run_id).info.artifact_uri
+        try:
+            content = json.loads(mlflow.artifacts.load_text(f"{folder}/{path}"))
+        except (MlflowException, ValueError, RecursionError) as error:
+            undecodable = isinstance(error.__cause__ or error.__context__, UnicodeError)
+            if isinstance(error, MlflowException) and error.error_code not in registry.UNKNOWN and not undecodable:
+                raise  # the store is away, and has not said that the file is
+            content = None
+    if not isinstance(content, dict):
+        raise DamagedRecordError(f"'{path}' of the step {page.window} (run {page.run_id}) is gone or was changed.")
     return content
 
 
@@ -95,6 +117,23 @@ def close(page: StepRun, note: str, metrics: Mapping[str, float]) -> StepRun:
         retry_if_locked(lambda: client.set_tag(page.run_id, "mlflow.note.content", redact(note)))
         retry_if_locked(lambda: client.set_terminated(page.run_id, "FINISHED"))
     return mark(page, **{DONE: "true"})
+
+
+def _fault(name: str, page: StepRun) -> str:
+    """Why a run is no readable step, in words that follow its name; empty where it is one."""
+    wrong = [key for key in ("start", "end") if not _is_time(page.marks.get(key, ""))]
+    wrong += [] if page.window else ["window"]
+    if not wrong and page.marks["start"] >= page.end:
+        wrong = ["start", "end"]
+    tags = ", ".join(f"{PREFIX}{key} ({page.marks.get(key, '')[:40]!r})" for key in wrong)
+    return f"in the experiment {experiment(name)} is no readable step: look at its tags {tags}" if wrong else ""
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is None
+    except ValueError:
+        return False
 
 
 def _page(run: Run) -> StepRun:
