@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from afterfit.commands.streams import settle_streams
 from afterfit.errors import AfterfitError, SettingsError
 from afterfit.redaction import redact, redacted
 
@@ -38,8 +39,11 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
 
     The command's module is imported only after parsing, so that `--help` and wrong options answer at once.
 
-    `--json PATH` is added to every command: the answer as data, written whole or not at all.
+    `--json PATH` is added to every command: the answer as data, written whole or not at all. What a command has done
+    is done: where its words or its JSON cannot be written afterwards, a sentence says so, and the exit code is that of
+    what was done.
     """
+    settle_streams()
     parser.add_argument("--json", default="", metavar="PATH", help="also write the answer as JSON to this file")
     plain_error = parser.error
     parser.error = lambda message: plain_error(redact(message))  # type: ignore[method-assign]
@@ -52,7 +56,6 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
     try:
         place = _json_place(path)
         answer: CommandResult = imported(name).command(**options)
-        _write_json(place, answer.data)
     except AfterfitError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks
         return error.exit_code
@@ -61,7 +64,12 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
             signal.setitimer(signal.ITIMER_REAL, 0)
         print(f"{parser.prog}: interrupted; what was finished is kept.", file=sys.stderr)  # noqa: T201 - as above
         return INTERRUPTED
-    print(redact("\n".join(answer.lines)))  # noqa: T201 - as above
+    print(redact("\n".join(answer.lines)), flush=True)  # noqa: T201 - as above
+    try:
+        _write_json(place, answer.data)
+    except OSError as error:
+        said = f"the command has done its work; only its answer could not be written to '{path}': {error.strerror}."
+        print(f"{parser.prog}: {said}", file=sys.stderr)  # noqa: T201 - as above
     return answer.exit_code
 
 
