@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,7 +45,7 @@ def said(monkeypatch, lines, stream, path=""):
             return CommandResult(tuple(lines), {"lines": list(lines)}, 3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(console, "import_module", lambda name: Module)
+        patch.setattr(console, "import_module", lambda _: Module)
         patch.setattr(sys, "stdout", stream)
         code = console.run(argparse.ArgumentParser("acts"), "acts", ["--json", path] if path else [])
         sys.stdout.flush()
@@ -73,11 +74,27 @@ def test_an_answer_goes_to_a_file_whose_name_is_not_utf_8(monkeypatch, tmp_path)
     place = os.fsdecode(os.fsencode(tmp_path) + b"/answer\xff\xe9.json")
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     assert said(monkeypatch, ["words"], stream, place) == (3, True)
-    assert os.path.getsize(place) > 0
+    assert Path(place).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("init", "data"), ("score", "data"), ("outcomes", "data"), ("monitor", "page")]
+)
+def test_a_name_that_is_not_utf_8_is_refused_in_a_sentence_before_anything_is_done(
+    command_line, monkeypatch, command, option
+):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    wanted = {"target": "late"} if command == "init" else {}
+    code, _, err = command_line(command, **wanted, **{option: os.fsdecode(b"table\xff.csv")})
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--{option} 'table\\udcff.csv' must be text of UTF-8" in err
 
 
 def test_an_answer_that_cannot_be_written_at_the_end_is_told_and_the_work_counts(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(console, "_write_json", lambda place, data: (_ for _ in ()).throw(OSError(28, "No space")))
+    def full(*_):
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(console, "_write_json", full)
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     assert said(monkeypatch, ["words"], stream, str(tmp_path / "a.json")) == (3, True)
     assert "has done its work" in capsys.readouterr().err
@@ -95,7 +112,9 @@ def test_a_real_command_with_a_closed_or_full_output_ends_well(tmp_path, redirec
     shell = shell.replace("| head", "; echo $? >&2; exit 0) | (sleep 0; head") if "|" in redirect else shell
     line = f"({shell})" if "|" in redirect else f"{shell}; echo $? > code"
     environment = {**os.environ, "CODE": code, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     told = done.stderr.split()[-1] if "|" in redirect else (tmp_path / "code").read_text().strip()
     assert told == "0", done.stderr
     assert (tmp_path / "acted").exists()

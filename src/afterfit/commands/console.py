@@ -55,6 +55,7 @@ def run(parser: argparse.ArgumentParser, name: str, arguments: list[str] | None 
         signal.signal(signal.SIGINT, _interrupt)
     try:
         place = _json_place(path)
+        _check_texts(options)
         answer: CommandResult = imported(name).command(**options)
     except AfterfitError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201 - this is where a command speaks
@@ -155,6 +156,16 @@ def _interrupt_again(signum: int, frame: FrameType | None) -> None:
             return
         handled = handled.__context__
     raise KeyboardInterrupt
+
+
+def _check_texts(options: dict[str, Any]) -> None:
+    """Refuse what no settings, tag or table could hold, before anything is done."""
+    for name, value in options.items():
+        shown = str(value).encode("utf-8", "backslashreplace").decode()
+        if shown != str(value):
+            raise SettingsError(
+                f"--{name} '{shown}' must be text of UTF-8: rename the file, or make a link to it under such a name."
+            )
 
 
 def _json_place(path: str) -> Path | None:

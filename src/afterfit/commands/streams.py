@@ -83,5 +83,5 @@ def _occupy() -> None:
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:
+        except OSError:  # noqa: PERF203 - three times
             os.open(os.devnull, os.O_RDWR)
