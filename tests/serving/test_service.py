@@ -157,7 +157,7 @@ def test_a_request_of_many_rows_is_logged_as_its_rows_alone_would_be(bundle, pri
     alone = [record for row, one in zip(rows, answers, strict=True) for record in made.entries([row], [one], 7, 0.5)]
     for bodies in (None, json.dumps(rows).encode(), json.dumps({"dataframe_records": rows}).encode()):
         (whole,) = made.entries(rows, answers, 7, 0.5, bodies=bodies)
-        assert unbatch(whole.record()) == [tuple(one) for one in alone]
+        assert list(unbatch(whole.record())) == [tuple(one) for one in alone]
 
 
 @settings(max_examples=60, deadline=None)

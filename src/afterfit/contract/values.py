@@ -126,7 +126,10 @@ def read_category(value: Any, marks: Collection[str] = NO_MARKS) -> str | None:
         value = pd.Timestamp(value)
     elif isinstance(value, np.timedelta64):
         value = pd.Timedelta(value)
-    return str(value)
+    try:
+        return str(value)
+    except RecursionError:  # nested deeper than the stack reaches
+        return reprlib.repr(value)
 
 
 def number_text(value: Any) -> str:

@@ -7,7 +7,7 @@ the row was: there "True" is no number. Lists and objects become what Python pri
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from afterfit.contract.values import EXACT, read_category
+from afterfit.prediction_log.entries import UNREADABLE, text_of
 from afterfit.prediction_log.spool_file import TABLES
 
 FEATURE = "f:"
@@ -23,6 +24,20 @@ FEATURE = "f:"
 REST = "rest"
 MOST_FEATURES = 500
 """Features of a part with a column each, the most frequent ones; rarer names stand as JSON in `rest`."""
+LONGEST_NAME = 1_000
+"""Characters of a feature's name above which it stands in `rest` too."""
+MISFITS = (
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What the making of a table says of a row that it cannot hold."""
+MOST_SAID = 200
+"""Characters of that which are kept."""
 TEXT = pa.string()
 TIME = pa.timestamp("us")
 LOG_TYPES: dict[str, pa.DataType | None] = {
@@ -44,6 +59,68 @@ def answers_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
 def outcomes_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     """Rows of the spool's outcomes as a table."""
     return pa.table({name: _own(name, values) for name, values in _columns("outcomes", rows).items()})
+
+
+def bounded(tables: Sequence[pa.Table]) -> Sequence[pa.Table]:
+    """Tables that will be one part, with at most `MOST_FEATURES` features together; the rarer ones stand in `rest`."""
+    counts: Counter[str] = Counter()
+    for table in tables:
+        for name in table.column_names:
+            if name.startswith(FEATURE):
+                counts[name] += table.num_rows - table[name].null_count
+    if len(counts) <= MOST_FEATURES:
+        return tables
+    kept = {name for name, _ in counts.most_common(MOST_FEATURES)}
+    return [_narrowed(table, kept) for table in tables]
+
+
+def _narrowed(table: pa.Table, kept: Collection[str]) -> pa.Table:
+    rare = [name for name in table.column_names if name.startswith(FEATURE) and name not in kept]
+    if not rare:
+        return table
+    rest = table[REST].to_pylist() if REST in table.column_names else [None] * table.num_rows
+    more: dict[int, dict[str, Any]] = {}
+    for name in rare:
+        for at, value in enumerate(table[name].to_pylist()):
+            if value is not None:
+                more.setdefault(at, {})[name.removeprefix(FEATURE)] = value
+    for at, values in more.items():
+        before = rest[at]
+        known = {} if before is None else _loaded(before)
+        rest[at] = _json({**(known if isinstance(known, dict) else {"": known}), **values})
+    others = table.drop_columns([*rare, *({REST} & {*table.column_names})])
+    return others.append_column(REST, pa.array(rest, TEXT))
+
+
+def readable_tables(table: str, rows: Sequence[tuple[Any, ...]]) -> list[pa.Table]:
+    """Rows of a spool as tables; a row that no table can hold is kept as text, and its error says so."""
+    to_table = answers_table if table == "answers" else outcomes_table
+    try:
+        return [to_table(rows)]
+    except MISFITS as error:
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return readable_tables(table, rows[:half]) + readable_tables(table, rows[half:])
+        return [to_table([_as_text(table, rows[0], error)])]
+
+
+def _as_text(table: str, row: tuple[Any, ...], error: Exception) -> tuple[Any, ...]:
+    """A row as far as any table can hold it: its features, or an outcome's value, as one text."""
+    columns = dict(zip(TABLES[table], row, strict=True))
+    time = columns["time"] if type(columns["time"]) is int and abs(columns["time"]) < EXACT else 0
+    known: dict[str, Any] = dict.fromkeys(columns) | {"prediction_id": _plain(columns["prediction_id"]), "time": time}
+    if table == "outcomes":
+        return tuple({**known, "value": text_of(_plain(columns["value"]))}.values())
+    said = f"{type(error).__name__}: {error}"[:MOST_SAID]
+    known |= {"version": _plain(columns["version"]), "shadow": bool(columns["shadow"])}
+    known |= {"features": text_of(_plain(columns["features"])), "error": text_of({**UNREADABLE, "value": said})}
+    return tuple(known.values())
+
+
+def _plain(value: Any) -> str | None:
+    """A text that any encoding can hold."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return None if text is None else str(text).encode("utf-8", "replace").decode()
 
 
 def canonical(key: str | None) -> str | None:
@@ -126,12 +203,15 @@ def _expanded(features: Sequence[bytes]) -> tuple[dict[str, list[Any]], list[str
     rest: list[str | None] = [None if isinstance(row, dict) else _json(row) for row in rows]
     dicts: list[dict[str, Any]] = [row if isinstance(row, dict) else {} for row in rows]
     names = list(dict.fromkeys(chain.from_iterable(dicts)))
-    if len(names) > MOST_FEATURES:
+    kept = [name for name in names if len(name) <= LONGEST_NAME]
+    if len(kept) > MOST_FEATURES:
         counts = Counter(chain.from_iterable(dicts))
-        kept = {name for name, _ in counts.most_common(MOST_FEATURES)}
-        names = [name for name in names if name in kept]
+        kept = sorted(kept, key=lambda name: -counts[name])[:MOST_FEATURES]
+    if len(kept) < len(names):
+        chosen = {*kept}
+        names = [name for name in names if name in chosen]
         for at, row in enumerate(dicts):
-            rare = {name: value for name, value in row.items() if name not in kept}
+            rare = {name: value for name, value in row.items() if name not in chosen}
             rest[at] = _json(rare) if rare else rest[at]
     return {name: [row.get(name) for row in dicts] for name in names}, rest
 
@@ -161,4 +241,4 @@ def _text(value: Any) -> str | None:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return text_of(value).decode()

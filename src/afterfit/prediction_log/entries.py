@@ -7,7 +7,9 @@ backlogs and what is sealed are always counted in answers.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import reprlib
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -75,6 +77,12 @@ RECORDS = "dataframe_records"
 """Where MLflow's servers take a list of rows."""
 TIME, KEY, FEATURES, SECONDS = map(LogEntry._fields.index, ("time", "key", "features", "seconds"))
 DUMP = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+CELL = 48
+"""Bytes that a value of a row takes beside its text and its name: what memory needs for it, about."""
+PIECE = 2**20
+"""Bytes of a packed text that are unfolded at once to count them."""
+MOST_UNFOLDED = 2**29
+"""Bytes that rows may unfold to where no settings say so, and that a record's text may, to be taken apart."""
 
 
 class BatchRecord(NamedTuple):
@@ -108,20 +116,59 @@ class BatchRecord(NamedTuple):
         return tuple(columns.values())
 
 
-def unbatch(record: Record) -> list[Record]:
-    """The rows of a record of many answers; a record of one answer as it is."""
+def unfolded_bytes(names: Iterable[Any], rows: int) -> int:
+    """What names take, about, as objects and as text, when each of so many rows has them."""
+    return rows * sum(len(text_of(name)) + CELL for name in names)
+
+
+def unbatch(record: Record) -> Iterator[Record]:
+    """The rows of a record of many answers; a record of one answer as it is.
+
+    Rows that unfold to more than `MOST_UNFOLDED`, or cannot be read, stay packed, and their answers say so: the first
+    has them, the others name it. Rows without answers that can be read are one row with all that there is.
+    """
     if record[0] is not None:
-        return [record]
+        yield record
+        return
     columns: dict[str, Any] = dict(zip(LogEntry._fields, record, strict=True))
-    rows, answers = loaded(unpacked(columns["features"])), loaded(unpacked(columns["prediction"]))
-    rows = rows[RECORDS] if isinstance(rows, dict) else rows
     version, shadow, seconds = columns["version"], columns["shadow"], columns["seconds"]
-    keys = [None] * len(rows) if columns["key"] is None else loaded(columns["key"])
-    times = loaded(seconds) if isinstance(seconds, bytes) else [(columns["time"], seconds)] * len(rows)
-    return [
-        record_of(answer_of_json(answer), time, version, shadow, key, text_of(row), answer_seconds)
-        for row, answer, key, (time, answer_seconds) in zip(rows, answers, keys, times, strict=True)
-    ]
+    try:
+        answers = [answer_of_json(answer) for answer in loaded(unpacked(columns["prediction"]))]
+        rows = _rows_of(columns["features"], len(answers), answers[0].prediction_id if answers else "")
+        keys = [None] * len(answers) if columns["key"] is None else loaded(columns["key"])
+        times = loaded(seconds) if isinstance(seconds, bytes) else [(columns["time"], seconds)] * len(answers)
+        given = list(zip(answers, keys, times, strict=True))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError, pa.ArrowException) as error:
+        yield _unreadable(columns, error)
+        return
+    for row, (answer, key, (time, answer_seconds)) in zip(rows, given, strict=True):
+        yield record_of(answer, time, version, shadow, key, row, answer_seconds)
+
+
+def _rows_of(features: bytes, count: int, first: str) -> Iterable[bytes]:
+    """The texts of a record's rows."""
+    try:
+        rows = loaded(unpacked(features))
+        rows = rows[RECORDS] if isinstance(rows, dict) else rows
+        if len(rows) == count:
+            return map(text_of, rows)
+        fault = f"{len(rows)} rows have {count} answers"
+    except (ValueError, TypeError, LookupError, RecursionError, OSError, pa.ArrowException) as error:
+        fault = str(error)
+    note = {"unreadable": f"{fault}: the rows of {count} answers are packed (zstd, base64) with answer {first}"}
+    return map(text_of, [{**note, "packed": b64encode(features).decode()}, *[note] * (count - 1)])
+
+
+def _unreadable(columns: Mapping[str, Any], error: Exception) -> Record:
+    """A record that cannot be taken apart, as one row that has no answer."""
+    texts = {name: b64encode(columns[name] or b"").decode() for name in ("features", "prediction")}
+    note = {"unreadable": f"a record of many answers, packed (zstd, base64): {error}", **texts}
+    row = dict.fromkeys(LogEntry._fields) | {name: columns[name] for name in ("time", "version", "shadow")}
+    identity = f"unreadable-{columns['time']}"
+    return tuple({**row, "prediction_id": identity, "features": text_of(note), "error": text_of(UNREADABLE)}.values())
+
+
+UNREADABLE = {"column": None, "code": "unreadable", "value": None, "message": "The log's record cannot be read."}
 
 
 def answer_of_json(answer: Mapping[str, Any]) -> Answer:
@@ -207,10 +254,28 @@ def packed(text: bytes) -> bytes:
 
 
 def unpacked(packed_text: bytes) -> bytes:
-    """What `packed` was given."""
+    """What `packed` was given.
+
+    Raises:
+        ValueError: it is more than `MOST_UNFOLDED`.
+    """
     with pa.input_stream(pa.py_buffer(packed_text), compression="zstd") as stream:
-        text: bytes = stream.read()
+        text: bytes = stream.read(MOST_UNFOLDED + 1)
+    if len(text) > MOST_UNFOLDED:
+        raise ValueError(f"more than {MOST_UNFOLDED:,} bytes")
     return text
+
+
+def size_when_unpacked(packed_text: bytes, most: int) -> int:
+    """Bytes of what `packed` was given, or `most` where they are more or cannot be read."""
+    size = 0
+    try:
+        with pa.input_stream(pa.py_buffer(packed_text), compression="zstd") as stream:
+            while size < most and (some := stream.read(PIECE)):
+                size += len(some)
+    except (OSError, pa.ArrowException):
+        return most
+    return min(size, most)
 
 
 def list_of(texts: Sequence[bytes]) -> bytes:
@@ -219,11 +284,33 @@ def list_of(texts: Sequence[bytes]) -> bytes:
 
 
 def text_of(value: Any) -> bytes:
-    """JSON of any value that an endpoint can bring: what orjson does not know is written as text."""
+    """JSON of any value that an endpoint can bring: what orjson does not know is written as text.
+
+    What is nested deeper than the stack reaches is written as the beginning of what Python prints of it.
+    """
     try:
         return orjson.dumps(value, default=str, option=DUMP)
-    except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, an integer beyond 64 bits
+    except (orjson.JSONEncodeError, UnicodeError):  # half a surrogate pair, an integer beyond 64 bits, a deep value
+        pass
+    try:
         return json.dumps(value, default=str).encode()
+    except (RecursionError, TypeError, ValueError):
+        return json.dumps(_printed(value)).encode()
+
+
+def _printed(value: Any) -> Any:
+    """A row with those of its values printed that cannot be written; anything else printed."""
+    if not isinstance(value, Mapping):
+        return reprlib.repr(value)
+    return {str(name): _written(one) for name, one in value.items()}
+
+
+def _written(value: Any) -> Any:
+    """A value as JSON brings it back; printed where it cannot be written."""
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (RecursionError, TypeError, ValueError):
+        return reprlib.repr(value)
 
 
 def loaded(text: bytes) -> Any:

@@ -31,6 +31,8 @@ RUN_ROWS = 250_000
 """Outcomes of one run: what is sorted in memory at once."""
 BATCH_ROWS = 65_536
 """Most rows of a table that is given out."""
+MOST_COLUMNS = 2_000
+"""Features that are read where no columns are named: those that most parts have."""
 LOG_COLUMNS = tuple(name for name in TABLES["answers"] if name != "features")
 """The log's own columns, in the order in which they are given out."""
 OUTCOME_COLUMNS = ("outcome", "outcome_time")
@@ -252,10 +254,11 @@ def _copied(
             for kind in kinds:
                 left = spool_file.unsealed(connection, kind)
                 last_sealed[path.stem, kind] = left.first - 1
-                for first in range(left.first, left.last + 1, PART_ROWS):
-                    last = min(first + PART_ROWS - 1, left.last)
-                    for day, table in by_day(connection, kind, RowRange(first, last)):
-                        place = copy.path / Part(kind, day, f"{path.stem}-{first}-{last}.parquet").name
+                while left.first <= left.last:
+                    some = spool_file.next_range(connection, kind, left, PART_ROWS)
+                    left = RowRange(some.last + 1, left.last)
+                    for day, table in by_day(connection, kind, some):
+                        place = copy.path / Part(kind, day, f"{path.stem}-{some.first}-{some.last}.parquet").name
                         place.parent.mkdir(parents=True, exist_ok=True)
                         pq.write_table(table, place)
     return last_sealed
@@ -288,6 +291,10 @@ def _types(places: Sequence[tuple[Store, Part]], query: LogQuery) -> dict[str, p
             for field in pq.read_schema(file):
                 kinds.setdefault(field.name, []).append(field.type)
     kept = {"prediction_id", "time", "version", "shadow", "key"}
+    features = [name for name in kinds if name.startswith(FEATURE)]
+    if query.columns is None and len(features) > MOST_COLUMNS:  # names that clients made up are without end
+        rare = {*sorted(features, key=lambda name: len(kinds[name]))[: len(features) - MOST_COLUMNS]}
+        kinds = {name: types for name, types in kinds.items() if name not in rare or name == FEATURE + query.time}
     return {
         name: LOG_TYPES.get(name) or common(types)
         for name, types in kinds.items()

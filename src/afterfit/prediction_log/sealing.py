@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log import spool_file
-from afterfit.prediction_log.arrow import answers_table, cast, common, outcomes_table
+from afterfit.prediction_log.arrow import bounded, cast, common, readable_tables
 from afterfit.prediction_log.spool import Spool
 from afterfit.prediction_log.spool_file import FileLock, RowRange, translate_errors
 from afterfit.prediction_log.store import Part, Store, id_index
@@ -93,6 +93,8 @@ def _collect_fault(path: Path, faults: list[str]) -> Iterator[None]:
             yield
     except AfterfitError as error:
         faults.append(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the others from being sealed
+        faults.append(f"{path}: the prediction log cannot be sealed: {type(error).__name__}: {error}")
 
 
 def _take_over(path: Path, store: Store) -> Sealed:
@@ -136,8 +138,8 @@ def _seal_range(connection: sqlite3.Connection, spool: str, table: str, row_rang
 
 def by_day(connection: sqlite3.Connection, kind: str, row_range: RowRange) -> list[tuple[str, pa.Table]]:
     """A range of a spool's rows as one table for each UTC day of their time."""
-    to_table = answers_table if kind == "answers" else outcomes_table
-    tables = [to_table(rows) for rows in spool_file.read_in_chunks(connection, kind, row_range, PIECE_ROWS)]
+    chunks = spool_file.read_in_chunks(connection, kind, row_range, PIECE_ROWS)
+    tables = [table for rows in chunks for table in readable_tables(kind, rows)]
     return split(unified(tables)) if tables else []
 
 
@@ -298,6 +300,7 @@ def _whole(store: Store, parts: Sequence[Part]) -> pa.Table:
 def unified(tables: Sequence[pa.Table]) -> pa.Table:
     """Tables on top of each other, each column in one type; a column that one lacks is missing there."""
     types: dict[str, list[pa.DataType]] = {}
+    tables = bounded(tables)
     for table in tables:
         for field in table.schema:
             types.setdefault(field.name, []).append(field.type)

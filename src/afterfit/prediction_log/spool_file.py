@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afterfit.errors import LogError
-from afterfit.prediction_log.entries import LogEntry, Outcome, Record, ids_in_batch_record, unbatch
+from afterfit.prediction_log.entries import (
+    LogEntry,
+    Outcome,
+    Record,
+    ids_in_batch_record,
+    size_when_unpacked,
+    unbatch,
+)
 
 ENDING = ".sqlite"
+FEATURES = LogEntry._fields.index("features")
 TABLES: dict[str, tuple[str, ...]] = {"answers": LogEntry._fields, "outcomes": Outcome._fields}
 """The columns of a new spool; one that an earlier release wrote may lack some, which are then read as NULL."""
 CREATE = (
@@ -32,6 +40,12 @@ UNFIT = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, Un
 """What SQLite says of a value that no column can hold: the row is at fault, and not the disk."""
 AT_ONCE = 5_000
 """Passed rows that are removed in one transaction: the writer never waits for more than these."""
+CHUNK_BYTES = 2**25
+"""Bytes of features that are read at once, about."""
+RANGE_BYTES = 2**28
+"""Bytes of features and predictions of a range, about: a range is sealed as one table."""
+SIZES = "SELECT coalesce(sum(length(features) + coalesce(length(prediction), 0)), 0) FROM answers"
+PAIRS = "SELECT id, prediction_id IS NULL, features, prediction FROM answers"
 TRIES = 3
 """How often a hold is tried to be taken on a disk that seems to fail."""
 WAIT = 30.0
@@ -154,9 +168,37 @@ def plan(connection: sqlite3.Connection, table: str, most: int, goal: int) -> Ro
         return RowRange(done + 1, int(planned[0]))
     if done >= goal:
         return None
-    upto = min(goal, done + most)
+    upto = next_range(connection, table, RowRange(done + 1, goal), most).last
     connection.execute("INSERT INTO plans VALUES (?, ?)", (table, upto))
     return RowRange(done + 1, upto)
+
+
+def next_range(connection: sqlite3.Connection, table: str, rows: RowRange, most: int) -> RowRange:
+    """The first of some rows: at most so many, and of `RANGE_BYTES`; at least one, however large it is."""
+    last = min(rows.last, rows.first + most - 1)
+    if table != "answers":
+        return RowRange(rows.first, last)
+    ends = rows.first, last
+    (size,) = connection.execute(f"{SIZES} WHERE id BETWEEN ? AND ? AND prediction_id IS NOT NULL", ends).fetchone()
+    for many in connection.execute(f"{PAIRS} WHERE id BETWEEN ? AND ? AND prediction_id IS NULL", ends):
+        size += _unfolded(many)
+    return RowRange(rows.first, last if size <= RANGE_BYTES else _last_that_fits(connection, rows.first, last))
+
+
+def _unfolded(record: tuple[int, int, bytes, bytes]) -> int:
+    """Bytes of the features and the prediction of a record (number, whether it is of many, both texts)."""
+    _, is_many, *texts = record
+    return sum(size_when_unpacked(text, RANGE_BYTES) if is_many else len(text) for text in texts if text is not None)
+
+
+def _last_that_fits(connection: sqlite3.Connection, first: int, last: int) -> int:
+    size, before = 0, 0
+    for record in connection.execute(f"{PAIRS} WHERE id BETWEEN ? AND ? ORDER BY id", (first, last)):
+        size += _unfolded(record)
+        if size > RANGE_BYTES and before:
+            return before
+        before = record[0]
+    return last
 
 
 def read_in_chunks(
@@ -171,11 +213,17 @@ def read_in_chunks(
     columns = ", ".join(name if name in existing else "NULL" for name in TABLES[table])
     query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
     chunk: list[Record] = []
+    size = 0
     for record in connection.execute(query, (row_range.first, row_range.last)):
-        chunk += unbatch(record) if table == "answers" else [record]
+        for row in unbatch(record) if table == "answers" else [record]:
+            chunk.append(row)
+            size += len(row[FEATURES] or b"") if table == "answers" else 0
+            if size >= CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
         if len(chunk) >= chunk_size:
             yield chunk
-            chunk = []
+            chunk, size = [], 0
     if chunk:
         yield chunk
 
