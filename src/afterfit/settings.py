@@ -392,9 +392,16 @@ class Serving(Settings):
 
     Attributes:
         body_bytes: largest request body.
+        unfolded_bytes: largest memory that a body's rows may take when they are unfolded, names and values counted in
+            each row.
+        waiting_bytes: bodies that a worker holds at once, together; further ones are rejected (429).
         rows: most rows of a request.
+        unknown_columns: most columns of a row that the contract does not know.
+        depth: how deep lists and objects of a body may be nested.
         requests: most requests that a worker answers at once; further ones are rejected (429).
+        connections: most open connections of a worker; from there on those that ask nothing are closed, oldest first.
         seconds: longest time of a request, from its first byte to its answer.
+        head_seconds: longest time until a request's head has come, from the connection or its first byte.
         batch_rows: most rows of a micro-batch.
         batch_milliseconds: longest wait for a micro-batch to fill under load; without load nothing waits.
         reload_seconds: time between two checks which version the alias points to.
@@ -404,9 +411,15 @@ class Serving(Settings):
     """
 
     body_bytes: int = Field(default=4_194_304, ge=1_000, le=2**30)
+    unfolded_bytes: int = Field(default=2**29, ge=1_000, le=2**34)
+    waiting_bytes: int = Field(default=2**26, ge=1_000)
     rows: int = Field(default=10_000, ge=1)
+    unknown_columns: int = Field(default=1_000, ge=0)
+    depth: int = Field(default=32, ge=5, le=100)
     requests: int = Field(default=1_000, ge=1)
+    connections: int = Field(default=2_000, ge=1)
     seconds: float = Field(default=30.0, gt=0, le=3600)
+    head_seconds: float = Field(default=10.0, gt=0, le=3600)
     batch_rows: int = Field(default=256, ge=1)
     batch_milliseconds: float = Field(default=2.0, ge=0, le=100)
     reload_seconds: float = Field(default=2.0, gt=0)

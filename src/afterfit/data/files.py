@@ -289,7 +289,7 @@ def _csv_header(item: Item, file: io.BufferedReader) -> tuple[list[str], str]:
         line = next((line for line in text if line.strip()), "")
         if not line:
             raise DataError(f"{item.text}: the file is empty")
-        delimiter = max(",;\t|", key=lambda mark: (_outside_quotes(line).count(mark), mark == ","))
+        delimiter = delimiter_of(line)
         names = next(csv.reader(_prepend(line, text), delimiter=delimiter))
     except UnicodeDecodeError as error:
         raise _encoding_error(item) from error
@@ -298,6 +298,11 @@ def _csv_header(item: Item, file: io.BufferedReader) -> tuple[list[str], str]:
     finally:
         text.detach()
     return names, delimiter
+
+
+def delimiter_of(header_line: str) -> str:
+    """The delimiter of CSV: what comes most often in its first line outside quotes; a comma where nothing does."""
+    return max(",;\t|", key=lambda mark: (_outside_quotes(header_line).count(mark), mark == ","))
 
 
 def _prepend(line: str, rest: Iterable[str]) -> Iterator[str]:

@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 
 from afterfit import prediction_log
 from afterfit.contract.values import is_missing, read_category
+from afterfit.errors import DataError
 from afterfit.model.answer import Answer
 from afterfit.model.answer_batch import to_dicts
 from afterfit.model.bundle import Bundle
 from afterfit.prediction_log.arrow import FEATURE, REST, TEXT, TIME, cast, typed
-from afterfit.prediction_log.entries import LogEntry, record_of, text_of
+from afterfit.prediction_log.entries import MOST_UNFOLDED, LogEntry, record_of, text_of, unfolded_bytes
 from afterfit.prediction_log.privacy import hashed, key_of, private, salt_of
 from afterfit.prediction_log.spool import Spool
 
@@ -180,12 +181,19 @@ class ServedLog:
 
         Raises:
             LogError: they could not be logged, and are not given.
+            DataError: the rows would take too much of the log.
             SchemaError: two columns have the same name.
         """
         began = time.perf_counter()
         answers = self._bundle.answer_frame(frame)
         now = time.time_ns() // 1000
         names = [str(name) for name in frame.columns]
+        size = unfolded_bytes(names, len(frame))
+        if size > MOST_UNFOLDED:
+            raise DataError(
+                f"{len(frame):,} rows of {len(names):,} columns unfold to {size:,} bytes in the prediction log, which "
+                f"takes {MOST_UNFOLDED:,}: send fewer rows at once, or shorter names."
+            )
         rows = [dict(zip(names, row, strict=True)) for row in frame.to_numpy(dtype=object)]
         self._opened().write(entries(self._bundle, rows, answers, now, time.perf_counter() - began))
         return to_dicts(answers)

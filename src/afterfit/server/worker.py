@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -20,6 +22,7 @@ from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.privacy import redaction_of
 from afterfit.redaction import redact
+from afterfit.server.connections import Connections, Protocol
 from afterfit.server.options import ServerOptions, plan_of
 from afterfit.server.reload import Reloader
 from afterfit.serving import metrics
@@ -30,6 +33,8 @@ from afterfit.serving.service import Service, Shadow
 
 TICK = 0.1
 """Seconds between looks at requests that take too long."""
+LOOK = 0.5
+"""Seconds between looks at connections that ask nothing."""
 COUNT = 2.0
 """Seconds between counts of the answers that are not sealed yet."""
 WRITE = 0.5
@@ -70,6 +75,8 @@ class Worker:
         limits = self.service.limits
         config = uvicorn.Config(
             self.endpoints,
+            http=Protocol,
+            ws="none",
             access_log=False,
             log_level="warning",
             server_header=False,
@@ -97,12 +104,22 @@ class Worker:
                 return False
         return not self._stopped.is_set()
 
-    async def tick(self) -> None:
+    def _count_connections(self, connections: Connections) -> None:
+        self.service.connections = len(connections.state.connections)
+        for reason, number in connections.closed.items():
+            self.service.metrics.counts["connections_closed", reason] = number
+
+    async def tick(self, connections: Connections) -> None:
         """Runs beside the requests."""
-        last, written = 0.0, b""
+        last, looked, written = 0.0, 0.0, b""
         while True:
             await asyncio.sleep(TICK)
             self.endpoints.tick()
+            if time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                connections.sweep(looked)
+                self.service.unsent = connections.unsent
+                self._count_connections(connections)
             if os.getppid() != self._parent and not self.service.stopping:
                 _tell("The server's first process is gone: stopping.")
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -126,18 +143,30 @@ class Worker:
 
     def _seal(self) -> None:
         """Seal every so often; in between, count what waits for it."""
-        service, sealed = self.service, time.monotonic()
+        service, last = self.service, time.monotonic()
         while service.log is not None and service.place is not None:
             seconds = service.limits.seal_seconds
             if self._stop.wait(min(seconds, COUNT)):
                 return
-            try:
-                if time.monotonic() - sealed >= seconds:
-                    sealed = time.monotonic()
-                    prediction_log.seal(service.place, [service.log])
-                service.backlog = service.log.backlog
-            except AfterfitError as error:
-                self._faults.tell("seal", error)
+            if time.monotonic() - last >= seconds:
+                last = time.monotonic()
+                self._survive(partial(prediction_log.seal, service.place, [service.log]), seals=True)
+            self._survive(self._count_backlog)
+
+    def _count_backlog(self) -> None:
+        if self.service.log is not None:
+            self.service.backlog = self.service.log.backlog
+
+    def _survive(self, do: Callable[[], object], *, seals: bool = False) -> None:
+        """Do something for the log; whatever goes wrong is told, and the thread goes on."""
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001 - nothing that the log holds may end its sealing
+            self._faults.tell("seal", error)
+            self.service.seal_fails = self.service.seal_fails or seals
+        else:
+            if seals:
+                self.service.sealed, self.service.seal_fails = time.time(), False
 
     def close(self) -> None:
         """End the threads, write what is in memory; the log is sealed by whoever started this process."""
@@ -162,8 +191,9 @@ class _Server(uvicorn.Server):
         self._worker = worker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._connections = Connections(self.server_state, self._worker.service.limits)
         await super().startup(sockets)
-        self._ticking = asyncio.create_task(self._worker.tick())
+        self._ticking = asyncio.create_task(self._worker.tick(self._connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._worker.service.stopping = True

@@ -25,6 +25,7 @@ from afterfit.redaction import redact
 from afterfit.serving import payloads
 from afterfit.serving.auth import Tokens
 from afterfit.serving.batching import Batches, Job, Parsed
+from afterfit.serving.bounds import check_rows, check_unknown
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram
 from afterfit.serving.service import Service
@@ -141,6 +142,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PREDICT, INVOCATIONS = "/predict", "/invocations"
 QUICK = frozenset({PREDICT, INVOCATIONS})
 PLAIN_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+MOST_UNSENT = 2**28
+"""Bytes of answers that clients have not taken, from which on requests are turned away."""
 FEW = 16
 """Rows of a request that are answered in the event loop where nothing has to be waited for."""
 LONG = 65_536
@@ -158,6 +161,8 @@ class Head:
     length: int | None = 0
     identity: bytes = b""
     bearer: bytes = b""
+    held: int = 0
+    """Bytes of the body that were read."""
 
 
 def head_of(scope: Scope) -> Head:
@@ -187,6 +192,7 @@ class Endpoints:
         tokens: who may ask.
         rest: the application behind.
         in_flight: requests being answered.
+        held: bytes of their bodies.
     """
 
     service: Service
@@ -194,6 +200,7 @@ class Endpoints:
     tokens: Tokens
     rest: App
     in_flight: int = 0
+    held: int = 0
     _batches: Batches | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _reading: dict["asyncio.Task[Any]", float] = field(default_factory=dict)
@@ -219,6 +226,7 @@ class Endpoints:
                 await self._slow(scope, head, receive, send, line)
         finally:
             self.in_flight -= 1
+            self.held -= head.held
             line.seconds = time.perf_counter() - arrived
             self._count(line)
             self.access.add(line)
@@ -281,29 +289,31 @@ class Endpoints:
         Raises:
             HttpError: 429 or 503.
         """
-        if self.service.stopping:
+        service = self.service
+        if service.stopping:
             raise HttpError(503, "The server is stopping.", "stopping")
-        if self.in_flight > self.service.limits.requests:
+        if self.in_flight > service.limits.requests or service.unsent > MOST_UNSENT:
             raise HttpError(429, "Too many requests at once; come again in a moment.")
 
     def _parsed(self, head: Head, path: str, body: bytes, line: AccessLine) -> Parsed:
-        """The rows of a body, what writes their answers, and the rows' own texts; too many rows are refused."""
+        """The rows of a body, what writes their answers, and the rows' own texts; what is too large is refused."""
         rows, render, texts = self._of_body(head, path, body)
         line.rows = len(rows)
-        if len(rows) > self.service.limits.rows:
-            raise HttpError(413, f"A request may have {self.service.limits.rows} rows; this one has {len(rows)}.")
+        check_rows(len(rows), self.service.limits)
+        if self.service.engine is not None:
+            check_unknown(rows, self.service.engine, self.service.limits)
         return rows, render, texts
 
     def _of_body(self, head: Head, path: str, body: bytes) -> Parsed:
         if path == INVOCATIONS:
             if not head.kind:
                 raise HttpError(415, "The request must have a content type, such as application/json.")
-            rows = payloads.invocation_rows(body, head.kind, self.service.limits.rows)
+            rows = payloads.invocation_rows(body, head.kind, self.service.limits)
             return rows, payloads.predictions_body, body if body.startswith(RECORDS_BODY) else None
         kind = head.kind.partition(";")[0].strip().lower()
         if kind != payloads.JSON:
             raise HttpError(415, f"The content type must be {payloads.JSON}.")
-        rows, single = payloads.plain_rows(payloads.json_of(body))
+        rows, single = payloads.plain_rows(payloads.json_of(body, self.service.limits.depth))
         return (rows, json_of_single, [body]) if single else (rows, json_list, body)
 
     def _task(self) -> "asyncio.Task[Any] | None":
@@ -318,7 +328,7 @@ class Endpoints:
         """Read a request's body, within the limits of size and time.
 
         Raises:
-            HttpError: 413 or 408.
+            HttpError: 413, 408, or 429 where the bodies of all requests take too much.
         """
         most = self.service.limits.body_bytes
         if head.length is None or head.length > most:
@@ -329,14 +339,15 @@ class Endpoints:
         try:
             message = await receive()
             body: bytes = message.get("body", b"")
+            self._hold(head, len(body))
             if not message.get("more_body"):
                 return body
-            parts, size = [body], len(body)
+            parts = [body]
             while message.get("more_body"):
                 message = await receive()
                 parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
+                self._hold(head, len(parts[-1]))
+                if head.held > most:
                     raise HttpError(413, f"A request body may have {most} bytes.")
             return b"".join(parts)
         except asyncio.CancelledError:
@@ -349,6 +360,13 @@ class Endpoints:
             if task is not None:
                 self._reading.pop(task, None)
 
+    def _hold(self, head: Head, size: int) -> None:
+        head.held += size
+        self.held += size
+        limits = self.service.limits
+        if self.held > limits.waiting_bytes and self.held > limits.body_bytes:
+            raise HttpError(429, "Too much is asked at once; come again in a moment.")
+
     async def _slow(self, scope: Scope, head: Head, receive: Receive, send: Send, line: AccessLine) -> None:
         """Hand on to the other application; its status and the request's id are noted on the way."""
 
@@ -358,7 +376,7 @@ class Endpoints:
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", head.identity)]
             await send(message)
 
-        scope["state"] = {**scope.get("state", {}), "request_id": head.identity.decode()}
+        scope["state"] = {**scope.get("state", {}), "request_id": head.identity.decode(), "head": head}
         await self.rest(scope, receive, noting)
 
     def tick(self) -> None:

@@ -21,7 +21,7 @@ from afterfit.model.answer import (
 from afterfit.model.answer_batch import AnswerBatch, json_list
 from afterfit.model.bundle import Bundle
 from afterfit.model.compiled import Compiled, compile_scorer
-from afterfit.prediction_log.entries import BatchRecord, LogEntry, list_of, record_of, text_of
+from afterfit.prediction_log.entries import BatchRecord, LogEntry, list_of, record_of, text_of, unfolded_bytes
 from afterfit.prediction_log.privacy import NO_REDACTION, LogRedaction
 
 Row = Mapping[str, Any]
@@ -30,6 +30,8 @@ FEWEST_FOR_COLUMNS = 64
 """Rows of one form from which they are checked column by column, and logged together."""
 MOST = 5_000
 """Rows that are logged together."""
+MOST_BYTES = 2**25
+"""Bytes that their names and values take together, about."""
 FEW = 12
 """Rows up to which compiled trees answer them one by one."""
 
@@ -140,9 +142,10 @@ class Engine:
                 for row, text, answer in zip(rows, row_texts, answers, strict=True)
             ]
         records: list[LogEntry | BatchRecord] = []
-        for first in range(0, len(rows), MOST):
-            chunk = slice(first, first + MOST)
-            whole = len(rows) <= MOST
+        most = MOST if isinstance(texts, bytes) else _rows_together(rows[0])
+        for first in range(0, len(rows), most):
+            chunk = slice(first, first + most)
+            whole = len(rows) <= most
             if isinstance(texts, bytes):
                 features = texts if whole else text_of(logged_rows[chunk])
             else:
@@ -151,6 +154,11 @@ class Engine:
             size, answers_text = len(rows[chunk]), json_list(answers if whole else answers[chunk])
             records.append(BatchRecord(size, time, version, shadow, keys, features, answers_text, seconds))
         return records
+
+
+def _rows_together(row: Row) -> int:
+    """Rows that are logged as one record, where each has the names of this one."""
+    return max(1, min(MOST, MOST_BYTES // (1 + unfolded_bytes(row, 1))))
 
 
 def engine(bundle: Bundle, redaction: LogRedaction = NO_REDACTION, *, compile_trees: bool = True) -> Engine:

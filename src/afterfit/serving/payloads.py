@@ -1,48 +1,72 @@
-"""Request bodies to rows, in every form that `mlflow models serve` takes, and in the plain one of /predict."""
+"""Request bodies to rows, in every form that `mlflow models serve` takes, and in the plain one of /predict.
+
+What a body unfolds to is bounded before it is unfolded: its depth, its rows, and what its names and values take when
+each row has them (`bounds`).
+"""
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from afterfit.model.answer import Answer
 from afterfit.model.answer_batch import json_list
+from afterfit.serving.bounds import DEPTH, MOST_COLUMNS, check_depth, check_rows, check_unfolded
 from afterfit.serving.http_errors import HttpError
+from afterfit.settings import Serving
 
 Row = Mapping[str, Any]
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-MOST_COLUMNS = 10_000
-MOST_BYTES = 2**28
-"""Bytes that a Parquet body may unfold to."""
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00")
+"""How gzip, zstd, zip, bzip2 and xz begin."""
 
 
-def json_of(body: bytes, *, lenient: bool = False) -> Any:
+def json_of(body: bytes, depth: int = DEPTH, *, lenient: bool = False) -> Any:
     """A JSON body.
 
     Args:
         body: as it came.
+        depth: how deep it may be nested.
         lenient: take `NaN` and `Infinity` as well, which are no JSON, but which Python's own writer writes.
 
     Raises:
-        HttpError: 400, it is no JSON.
+        HttpError: 400, it is no JSON or nested deeper; 415, it is compressed.
     """
     try:
-        return orjson.loads(body)
+        content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if lenient and (b"NaN" in body or b"Infinity" in body):
-            return _lenient(body)
-        raise HttpError(400, f"The body must be JSON: {_said(error)}.", "invalid_json") from error
+        if not lenient or (b"NaN" not in body and b"Infinity" not in body):
+            _check_encoding(body, "JSON")
+            raise HttpError(400, f"The body must be JSON: {_said(error)}.", "invalid_json") from error
+        content = _lenient(body)
+    check_depth(content, body, depth)
+    return content
 
 
 def _lenient(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
+        _check_encoding(body, "JSON")
         raise HttpError(400, "The body must be JSON, and no deeper than it needs to be.", "invalid_json") from error
+
+
+def _check_encoding(body: bytes, what: str) -> None:
+    """Say so where a body that cannot be read is in another encoding, or compressed.
+
+    Raises:
+        HttpError: 415 for a compressed one, 400 for UTF-16 and UTF-32.
+    """
+    if body.startswith(COMPRESSED):
+        raise HttpError(415, "The body is compressed; send it as it is, without a Content-Encoding.")
+    if body.startswith(UTF16) or b"\0" in body[:4]:
+        raise HttpError(400, f"The body is text in UTF-16 or UTF-32; {what} must come in UTF-8.", "invalid_encoding")
 
 
 def _said(error: Exception) -> str:
@@ -60,11 +84,12 @@ def plain_rows(content: Any) -> tuple[list[Row], bool]:
     return _records(content, "The body"), False
 
 
-def invocation_rows(body: bytes, content_type: str, most: int) -> list[Row]:
-    """The rows of an /invocations body; of Parquet no more than `most` are unfolded.
+def invocation_rows(body: bytes, content_type: str, limits: Serving) -> list[Row]:
+    """The rows of an /invocations body.
 
     Raises:
-        HttpError: 400 where it cannot be read, 415 for another content type.
+        HttpError: 400 where it cannot be read, 413 where it unfolds to more than the limits, 415 for another content
+            type.
     """
     kind, _, rest = content_type.partition(";")
     kind = kind.strip().lower()
@@ -72,25 +97,25 @@ def invocation_rows(body: bytes, content_type: str, most: int) -> list[Row]:
     if rest.strip() and charset not in {"utf-8", "utf8"}:
         raise HttpError(415, "The content type takes no other parameter than charset=utf-8.")
     if kind == JSON:
-        return _of_json(json_of(body, lenient=True))
+        return _of_json(json_of(body, limits.depth, lenient=True), limits)
     if kind == CSV:
-        return _of_csv(body)
+        return _of_csv(body, limits)
     if kind == PARQUET:
-        return _of_parquet(body, most)
+        from afterfit.serving.parquet_body import parquet_rows  # noqa: PLC0415 - only those who send Parquet wait for it
+
+        return [*parquet_rows(body, limits)]
     raise HttpError(415, f"The content type must be one of {JSON}, {CSV} and {PARQUET}.")
 
 
-def _of_json(content: Any) -> list[Row]:
+def _of_json(content: Any, limits: Serving) -> list[Row]:
     named = [form for form in FORMS if isinstance(content, dict) and form in content]
     if len(named) != 1:
         raise HttpError(400, f"The body must be a JSON object with exactly one of the keys {', '.join(FORMS)}.")
     form, value = named[0], content[named[0]]
     if form == "dataframe_split":
-        return _of_split(value)
-    if form == "inputs" and isinstance(value, dict):
-        return _of_columns(value)
-    if form == "instances" and isinstance(value, dict):
-        return _of_columns(value)
+        return _of_split(value, limits)
+    if form in {"inputs", "instances"} and isinstance(value, dict):
+        return _of_columns(value, limits)
     return _records(value, form, 400)
 
 
@@ -106,62 +131,58 @@ def _records(value: Any, what: str, status: int = 422) -> list[Row]:
     return value
 
 
-def _of_split(value: Any) -> list[Row]:
+def _of_split(value: Any, limits: Serving) -> list[Row]:
     if not isinstance(value, dict) or not isinstance(value.get("data"), list):
         raise HttpError(400, "dataframe_split must be an object with the keys columns and data.")
-    columns = value.get("columns")
+    columns, data = value.get("columns"), value["data"]
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise HttpError(400, "dataframe_split's columns must be a list of names.")
     if len(set(columns)) != len(columns):
         raise HttpError(400, "dataframe_split names a column twice.")
-    for row in value["data"]:
+    check_unfolded(columns, len(data), limits)
+    for row in data:
         if not isinstance(row, list) or len(row) != len(columns):
             raise HttpError(400, f"Each row of dataframe_split's data must be a list of {len(columns)} values.")
-    return [dict(zip(columns, row, strict=True)) for row in value["data"]]
+    return [dict(zip(columns, row, strict=True)) for row in data]
 
 
-def _of_columns(value: dict[str, Any]) -> list[Row]:
+def _of_columns(value: dict[str, Any], limits: Serving) -> list[Row]:
     """A dictionary of columns, each a list; or of single values, which are one row."""
     if not any(isinstance(column, list) for column in value.values()):
         return [value]
     lengths = {len(column) if isinstance(column, list) else -1 for column in value.values()}
     if len(lengths) != 1:
         raise HttpError(400, "Columns must be lists of one length.")
+    check_unfolded([*value], lengths.pop(), limits)
     return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
 
 
-def _of_csv(body: bytes) -> list[Row]:
+def _of_csv(body: bytes, limits: Serving) -> list[Row]:
     try:
-        lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+        text = body.decode("utf-8-sig")
+        lines = _csv_lines(text)
+        names = next(lines, [])
+        if not names or len(set(names)) != len(names) or len(names) > MOST_COLUMNS:
+            raise HttpError(400, "A CSV body must begin with a line of column names, each once.", "invalid_csv")
+        rows = list(islice(lines, limits.rows + 1))
     except (UnicodeDecodeError, csv.Error) as error:
+        _check_encoding(body, "CSV")
         raise HttpError(
             400, "The body must be CSV in UTF-8 with a first line of column names.", "invalid_csv"
         ) from error
-    lines = [line for line in lines if line]
-    names: list[str] = lines[0] if lines else []
-    if not names or len(set(names)) != len(names) or len(names) > MOST_COLUMNS:
-        raise HttpError(400, "A CSV body must begin with a line of column names, each once.", "invalid_csv")
-    if any(len(line) != len(names) for line in lines):
+    if any(len(line) != len(names) for line in rows):
         raise HttpError(400, f"Each line of the CSV body must have {len(names)} values.", "invalid_csv")
-    return [{name: value or None for name, value in zip(names, line, strict=True)} for line in lines[1:]]
+    check_rows(len(rows), limits, more=True)
+    check_unfolded(names, len(rows), limits)
+    return [{name: value or None for name, value in zip(names, line, strict=True)} for line in rows]
 
 
-def _of_parquet(body: bytes, most: int) -> list[Row]:
-    import pyarrow as pa  # noqa: PLC0415 - only those who send Parquet wait for it
-    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+def _csv_lines(text: str) -> Iterator[list[str]]:
+    """The lines that are not empty, by the delimiter that stands in the first of them, as in a file."""
+    from afterfit.data.files import delimiter_of  # noqa: PLC0415 - only those who send CSV wait for it
 
-    try:
-        with pq.ParquetFile(io.BytesIO(body)) as file:
-            known = file.metadata
-            groups = (known.row_group(number) for number in range(known.num_row_groups))
-            if known.num_rows > most:
-                raise HttpError(413, f"A request may have {most} rows; this one has {known.num_rows}.")
-            if known.num_columns > MOST_COLUMNS or sum(group.total_byte_size for group in groups) > MOST_BYTES:
-                raise HttpError(413, "The Parquet body unfolds to more than is taken.")
-            rows: list[Row] = file.read().to_pylist()
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError, OverflowError) as error:
-        raise HttpError(400, "The body must be a Parquet file of plain columns.", "invalid_parquet") from error
-    return [row for row in rows if row is not None]
+    head = next((line for line in io.StringIO(text) if line.strip()), "")
+    return filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(head), strict=True))
 
 
 def predictions_body(answers: Sequence[Answer]) -> bytes:

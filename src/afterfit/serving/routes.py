@@ -183,6 +183,7 @@ def readiness(service: Service) -> dict[str, Any]:
         "ready": loaded and not service.stopping and (writable or not service.acknowledged),
         "loaded": loaded,
         "log_writable": writable,
+        "log_sealed": service.log is None or service.seals,
         "stopping": service.stopping,
         "model_version": service.engine.bundle.version if service.engine else None,
         "registry": {
@@ -257,7 +258,8 @@ def _ledger(shared: Path) -> list[Mapping[str, Any]]:
 
 def _taking(app: FastAPI, service: Service, endpoints: Endpoints, shared: Path) -> None:
     async def read(request: Request) -> bytes:
-        return await endpoints.body(head_of(request.scope), request.receive)
+        head = request.scope.get("state", {}).get("head") or head_of(request.scope)
+        return await endpoints.body(head, request.receive)
 
     @app.post("/outcomes", include_in_schema=False)
     async def outcomes_endpoint(request: Request) -> Response:
@@ -265,11 +267,14 @@ def _taking(app: FastAPI, service: Service, endpoints: Endpoints, shared: Path) 
         endpoints.tokens.check("outcomes", head_of(request.scope).bearer)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
             raise HttpError(415, f"The content type must be {JSON_TYPE}.")
-        counts = await asyncio.to_thread(take_outcomes, service, payloads.json_of(await read(request)))
+        counts = await asyncio.to_thread(
+            take_outcomes, service, payloads.json_of(await read(request), service.limits.depth)
+        )
         return _json(counts)
 
     @app.post("/webhook", include_in_schema=False)
     async def called(request: Request) -> Response:
+        endpoints.admit()
         body = await read(request)
         await asyncio.to_thread(auth.check, endpoints.tokens.webhook, request.headers, body, time.time(), shared)
         if auth.sets_alias(body, service.name, service.alias):

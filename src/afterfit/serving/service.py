@@ -19,6 +19,7 @@ from afterfit.contract.checks import Checked
 from afterfit.errors import AfterfitError, LogError
 from afterfit.model.answer import Answer
 from afterfit.model.answer_batch import AnswerBatch, prediction_ids, with_ids
+from afterfit.prediction_log.entries import unfolded_bytes
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.prediction_log.spool import Spool
 from afterfit.serving.batching import Job
@@ -27,8 +28,8 @@ from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram, ServerMetrics
 from afterfit.settings import Serving
 
-MOST_WAITING = 1_000
-"""Batches that wait for the shadow; further ones are dropped and counted."""
+MOST_WAITING, MOST_WAITING_BYTES = 1_000, 2**29
+"""Batches that wait for the shadow, and what their rows take; further ones are dropped and counted."""
 MOST_AT_ONCE = 64
 """Batches that the shadow answers in one go."""
 NTH = 10
@@ -39,6 +40,8 @@ LONGEST_KEPT = 100
 """Characters of a name or text above which the same holds."""
 FOREIGN = "other"
 """The label of columns that the contract does not know: their names are the clients' own, and without end."""
+MISSED, STANDSTILL = 3, 60.0
+"""Sealings that may be missed, and seconds beside that, before the log counts as not sealed any more."""
 NOT_WRITTEN = "The prediction cannot be logged at the moment, and is not given without that. Try again."
 
 
@@ -47,6 +50,11 @@ class _Batch(NamedTuple):
     answers: Sequence[Answer]
     bodies: Bodies
     arrived: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that the rows take, about, where all have the names of the first; bodies bound what others take."""
+        return unfolded_bytes(self.rows[0], len(self.rows)) if self.rows else 0
 
 
 class Shadow:
@@ -63,6 +71,7 @@ class Shadow:
         self.dropped = 0
         self._log, self._faults = log, faults
         self._queue: Queue[_Batch | None] = Queue(MOST_WAITING)
+        self._waiting, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
@@ -70,10 +79,13 @@ class Shadow:
         """Give answered rows to the shadow; they are dropped where it is too slow."""
         if self.engine is None:
             return
-        try:
-            self._queue.put_nowait(_Batch(rows, answers, bodies, arrived))
-        except Full:
-            self.dropped += len(rows)
+        batch = _Batch(rows, answers, bodies, arrived)
+        with self._lock:
+            if self._waiting > MOST_WAITING_BYTES or self._queue.full():
+                self.dropped += len(rows)
+                return
+            self._waiting += batch.size
+            self._queue.put_nowait(batch)
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
@@ -82,6 +94,8 @@ class Shadow:
                 while len(batches) < MOST_AT_ONCE and (more := self._queue.get_nowait()) is not None:
                     batches.append(more)
             self._score(batches)
+            with self._lock:
+                self._waiting -= sum(batch.size for batch in batches)
 
     def _score(self, batches: Sequence[_Batch]) -> None:
         engine = self.engine
@@ -125,6 +139,10 @@ class Service:
         batch_metrics: what the batches' thread counts.
         shadow: the version that answers behind it, where there is one.
         backlog: answers in this process's spool that were not sealed when they were counted last.
+        sealed: when the log was sealed last, or the worker began, seconds since 1970.
+        seal_fails: whether the last sealing failed.
+        connections: open connections when they were looked at last.
+        unsent: bytes of answers that clients have not taken yet.
         stopping: no new request is taken.
         seen: batches answered; of requests of one row each tenth is kept among the recent ones.
         registry: what is known of the registry: reachable, checked, error.
@@ -145,6 +163,10 @@ class Service:
     batch_metrics: ServerMetrics = field(default_factory=ServerMetrics)
     shadow: Shadow | None = None
     backlog: int = 0
+    sealed: float = field(default_factory=time.time)
+    seal_fails: bool = False
+    connections: int = 0
+    unsent: int = 0
     stopping: bool = False
     seen: int = 0
     registry: Mapping[str, Any] = field(default_factory=dict)
@@ -158,6 +180,11 @@ class Service:
         """Whether a single row is answered in the event loop: a compiled model, and no disk to wait for."""
         engine = self.engine
         return engine is not None and engine.compiled is not None and (self.log is None or not self.acknowledged)
+
+    @property
+    def seals(self) -> bool:
+        """Whether what waits in the log is sealed: the last time did not fail, and was not long ago."""
+        return not self.seal_fails and time.time() - self.sealed < MISSED * self.limits.seal_seconds + STANDSTILL
 
     def take(self, engine: Engine, home: str = "") -> None:
         """Serve this version from the next batch on."""
@@ -261,9 +288,15 @@ class Service:
 
     def _gauges(self, in_flight: int) -> dict[tuple[str, ...], float]:
         now = time.time()
-        gauges: dict[tuple[str, ...], float] = {("workers",): 1, ("in_flight",): in_flight}
+        gauges: dict[tuple[str, ...], float] = {
+            ("workers",): 1,
+            ("in_flight",): in_flight,
+            ("connections",): self.connections,
+        }
         if self.log is not None:
             gauges["log_backlog",] = self.backlog
+            gauges["log_seals",] = float(self.seals)
+            gauges["seconds_since_seal",] = now - self.sealed
         if self.engine is not None:
             bundle = self.engine.bundle
             gauges["model_info", self.name, self.alias, bundle.version or "", bundle.digest[:12]] = 1
