@@ -51,6 +51,7 @@ MOST_UNKNOWN = 20  # unknown columns that are named; the rest is counted
 UNREADABLE = frozenset({*MUST_BE, "invalid"})
 WIDEST_REMEMBERED = 1_000  # the warnings of a row with more columns are not kept
 LONGEST_NAME = 200  # nor are those of a row with a longer name; of a longer name only the start is compared
+MOST_COMPARED = 2_000  # pairs of an unknown and an absent name that are compared for a suggestion
 REMEMBERED = 256  # different sets of columns whose warnings are kept
 
 
@@ -144,41 +145,47 @@ class Contract:
     def _remembered_notes(self) -> dict[frozenset[Any], list[Note]]:
         return {}
 
-    def check_row(self, row: Mapping[str, Any]) -> CheckedRow:
+    def check_row(self, row: Mapping[str, Any], *, suggests: bool = True) -> CheckedRow:
         """Check one row, as JSON brings it; the result is that of `check_frame` for the same row.
+
+        Without `suggests` no name is looked for that an unknown column was probably meant to have, where the same
+        columns did not come before: that takes longer than all else.
 
         Raises:
             DataError: The row is not a mapping.
         """
         values, warnings, errors, present_count = self._check_row(row)
         if len(row) != present_count:
-            warnings += self._unknown_columns_of_row(row)
+            warnings += self._unknown_columns_of_row(row, suggests=suggests)
         return CheckedRow(values, warnings, errors)
 
-    def _unknown_columns_of_row(self, row: Mapping[str, Any]) -> list[Note]:
+    def _unknown_columns_of_row(self, row: Mapping[str, Any], *, suggests: bool) -> list[Note]:
         names = frozenset(row)
         notes = self._remembered_notes.get(names)
         if notes is None:
-            notes = self.unknown_columns(row)
-            if len(names) > WIDEST_REMEMBERED or any(len(str(name)) > LONGEST_NAME for name in names):
+            notes = self.unknown_columns(row, suggests=suggests)
+            if not suggests or len(names) > WIDEST_REMEMBERED or any(len(str(name)) > LONGEST_NAME for name in names):
                 return notes
             if len(self._remembered_notes) >= REMEMBERED:
                 self._remembered_notes.clear()
             self._remembered_notes[names] = notes
         return [note.copy() for note in notes]
 
-    def unknown_columns(self, names: Iterable[Any]) -> list[Note]:
+    def unknown_columns(self, names: Iterable[Any], *, suggests: bool = True) -> list[Note]:
         """One warning for each unknown name, sorted by name; at most 20 are named, and the rest is counted.
 
         `suggestion` is the contract's column that was probably meant: an absent one with a similar name, or the only
-        absent one where only one name is unknown; otherwise None.
+        absent one where only one name is unknown; otherwise None, as where there are too many names to compare.
         """
         present = set(names)
         absent = [name for name in self.names if name not in present]
         unknown = sorted(str(name) for name in present.difference(self.names))
+        named = unknown[:MOST_UNKNOWN]
+        compares = suggests and len(named) * len(absent) <= MOST_COMPARED
+        suggestions = _suggest_renames(named, absent) if compares else [None] * len(named)
         notes: list[Note] = [
             {"column": str(display_value(name)), "code": "unknown_column", "value": None, "suggestion": suggestion}
-            for name, suggestion in zip(unknown, _suggest_renames(unknown[:MOST_UNKNOWN], absent), strict=False)
+            for name, suggestion in zip(named, suggestions, strict=True)
         ]
         if len(unknown) > MOST_UNKNOWN:
             rest = f"{len(unknown) - MOST_UNKNOWN} more columns"

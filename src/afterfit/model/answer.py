@@ -29,6 +29,8 @@ takes two to four times as long. A third key of one task needs a branch in the l
 NO_NUMBER: Note = {"column": None, "code": "no_number", "value": None, "message": "The model answered no number."}
 NOT_JSON = (orjson.JSONEncodeError, UnicodeError)
 """What orjson raises of an integer beyond 64 bits, or of half a surrogate pair."""
+MOST_SENTENCES = 20
+"""Errors of a row that are told; the rest is counted."""
 POOL = 256
 """Prediction ids that are made ahead."""
 _PLACES = tuple(f"{place:04x}" for place in range(1024))
@@ -50,7 +52,7 @@ class Answer(NamedTuple):
         confidence: probability of the predicted class.
         model_version: the registry version that answered, or None.
         warnings: in the contract's order of columns; those about unknown columns come last.
-        error: the row's first error, or None.
+        error: the row's first error, with a sentence for each of its errors, or None.
         task: which kind of model answered.
     """
 
@@ -108,6 +110,16 @@ def task_of(classes: Sequence[Any] | None) -> Task:
 def refused_answer(task: Task, version: str | None, warnings: list[Note], error: Note, prediction_id: str) -> Answer:
     """The answer to a row that gets an error in place of a prediction."""
     return _answer_from_tuple((prediction_id, None, *_NO_NUMBERS, version, warnings, error, task))
+
+
+def whole_error(errors: Sequence[Note]) -> Note:
+    """A row's errors as the one that its answer has: the first of them, with the sentences of all."""
+    if len(errors) == 1:
+        return errors[0]
+    sentences = [error["message"] for error in errors[:MOST_SENTENCES]]
+    if len(errors) > MOST_SENTENCES:
+        sentences.append(f"{len(errors) - MOST_SENTENCES} more columns have an error.")
+    return {**errors[0], "message": " ".join(sentences)}
 
 
 def answer_of_number(

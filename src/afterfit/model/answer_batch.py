@@ -19,6 +19,7 @@ from afterfit.model.answer import (
     json_values,
     numbers_of,
     refused_answer,
+    whole_error,
 )
 from afterfit.performance.predictions import Predictions
 
@@ -140,7 +141,9 @@ class AnswerBatch(Sequence[Answer]):
         for place, row in enumerate(rows) if errors else ():
             if row in errors:
                 warnings = answers[place].warnings
-                answers[place] = refused_answer(predictions.task, self.version, warnings, errors[row][0], ids[place])
+                answers[place] = refused_answer(
+                    predictions.task, self.version, warnings, whole_error(errors[row]), ids[place]
+                )
         return answers
 
     def _warnings(self, rows: Sequence[int]) -> list[list[Note]]:

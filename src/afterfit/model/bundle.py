@@ -18,7 +18,7 @@ from afterfit.data.reading import inherit
 from afterfit.drift.profiles import Profile
 from afterfit.drift.reference import Reference
 from afterfit.errors import BundleError, DataError
-from afterfit.model.answer import Answer, answers_of, fresh_id, refused_answer, task_of
+from afterfit.model.answer import Answer, answers_of, fresh_id, refused_answer, task_of, whole_error
 from afterfit.model.answer_batch import AnswerBatch, to_dicts
 from afterfit.model.calibration import Calibration
 from afterfit.model.safe_loading import dump_estimator, read_estimator
@@ -160,12 +160,18 @@ class Bundle:
         """The profile of the training window's features, or None."""
         return None if self.reference is None else self.reference.features
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """Columns that a row of the table has and that are no features: target, time and key."""
+        known = {self.manifest.target, *self.manifest.key, *filter(None, [self.manifest.time])}
+        return frozenset(known.difference(self.scorer.contract.names))
+
     def answers(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """One answer a row: prediction, probability or interval, confidence, version, warnings, error. JSON-ready.
 
         Each row is answered as `answer` would answer it alone. So every row names the columns that the contract does
         not know: who reads one answer of a batch needs no other one to understand it. A row with several errors shows
-        the first one.
+        the first one, and the sentences of all. Target, time and key are passed over where they are no features.
 
         Raises:
             SchemaError: two columns have the same name.
@@ -180,16 +186,18 @@ class Bundle:
         """The same as `answers`, each as an `Answer`."""
         if len(frame) == 1 and frame.columns.is_unique:
             return [self.answer_row(dict(zip(frame.columns, frame.to_numpy(dtype=object)[0], strict=True)))]
-        return AnswerBatch(self.version, *self.scorer.score(frame))
+        aside = [name for name in frame.columns if isinstance(name, str) and name in self.beside]
+        return AnswerBatch(self.version, *self.scorer.score(frame.drop(columns=aside) if aside else frame))
 
     def answer_row(self, row: Mapping[str, Any]) -> Answer:
         """The same as `answer`, as an `Answer`."""
         scorer = self.scorer
+        if not self.beside.isdisjoint(row):
+            row = {name: value for name, value in row.items() if name not in self.beside}
         checked = scorer.contract.check_row(row)
         if checked.errors:
-            return refused_answer(
-                task_of(scorer.classes), self.version, checked.warnings, checked.errors[0], fresh_id()
-            )
+            error = whole_error(checked.errors)
+            return refused_answer(task_of(scorer.classes), self.version, checked.warnings, error, fresh_id())
         predictions = scorer.predict(np.array([scorer.encoder.encode_row(checked)]))
         return answers_of(predictions, self.version, [checked.warnings], [fresh_id()])[0]
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from afterfit import prediction_log
 from afterfit.contract.values import is_missing, read_category
 from afterfit.errors import DataError
-from afterfit.model.answer import Answer
+from afterfit.model.answer import Answer, whole_error
 from afterfit.model.answer_batch import to_dicts
 from afterfit.model.bundle import Bundle
 from afterfit.prediction_log.arrow import FEATURE, REST, TEXT, TIME, cast, typed
@@ -162,7 +162,7 @@ def _notes(column: pa.ChunkedArray, *, first: bool) -> pa.Array:
     some = pc.greater(pc.list_value_length(column), 0).to_numpy()
     texts: list[str | None] = [None] * len(column)
     for at, notes in zip(np.flatnonzero(some).tolist(), column.filter(pa.array(some)).to_pylist(), strict=True):
-        texts[at] = text_of(notes[0] if first else notes).decode()
+        texts[at] = text_of(whole_error(notes) if first else notes).decode()
     return pa.array(texts, TEXT)
 
 

@@ -25,12 +25,14 @@ class LogRedaction:
         private: columns of which no value is kept as it is.
         mode: whether they are hashed or left out.
         salt: of the hashes.
+        aside: columns that the model is known not to use; the log keeps them as they came.
     """
 
     key: tuple[str, ...] = ()
     private: frozenset[str] = frozenset()
     mode: Literal["hash", "drop"] = "hash"
     salt: str = ""
+    aside: frozenset[str] = frozenset()
 
     def features(self, row: Row) -> Row:
         """The row as it is kept."""
@@ -50,7 +52,8 @@ NO_REDACTION = LogRedaction()
 def redaction_of(use_case: UseCase) -> LogRedaction:
     """The rules of a settings file."""
     private = frozenset(use_case.columns.private)
-    return LogRedaction(use_case.key, private, use_case.log.private, prediction_log.salt_of(use_case.name))
+    salt, aside = prediction_log.salt_of(use_case.name), frozenset({use_case.target, *use_case.columns.ignore})
+    return LogRedaction(use_case.key, private, use_case.log.private, salt, aside)
 
 
 SALT = "AFTERFIT_LOG_SALT"

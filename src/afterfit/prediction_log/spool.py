@@ -28,6 +28,8 @@ SOON = 1_000
 """Buffered entries at which it writes at once."""
 MOST_BUFFERED = 100_000
 """Buffered entries that wait for a failing disk; further ones are refused with an error."""
+LARGE, MOST_BUFFERED_BYTES = 4_096, 2**28
+"""Bytes of an entry's features from which on all that waits is added up, and how much may wait."""
 PATIENCE = 0.5
 """Seconds after which the buffered writer tries a failing disk again."""
 ROWS_PER_STATEMENT = 128
@@ -102,6 +104,8 @@ class Spool:
                 self._insert("answers", entries)
             return
         full = len(self._queue) > MOST_BUFFERED or (_holds_many(entries[-1:]) and self._waiting() > MOST_BUFFERED)
+        large = any(len(entry.features) > LARGE for entry in entries)
+        full = full or (large and self._bytes_waiting() > MOST_BUFFERED_BYTES)
         if full or self._closed or self._forks != _forks[0]:
             raise self._refused()
         self._queue.extend(entries)
@@ -113,6 +117,10 @@ class Spool:
     def _waiting(self) -> int:
         """Answers in memory."""
         return size(self._queue.copy()) + size(self._taken)
+
+    def _bytes_waiting(self) -> int:
+        """Bytes of features in memory."""
+        return sum(len(entry.features) for entry in chain(self._queue.copy(), self._taken))
 
     def write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Write outcomes, all or none of them; they are on disk (fsync) when this returns, in either durability.

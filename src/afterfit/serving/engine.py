@@ -17,6 +17,7 @@ from afterfit.model.answer import (
     fresh_id,
     refused_answer,
     task_of,
+    whole_error,
 )
 from afterfit.model.answer_batch import AnswerBatch, json_list
 from afterfit.model.bundle import Bundle
@@ -44,7 +45,7 @@ class Engine:
         bundle: what answers.
         compiled: its trees compiled, or None where the estimator itself answers.
         redaction: what of a row the log keeps.
-        beside: time and key columns that are no features, and so not held against the contract.
+        beside: target, time, key and ignored columns that are no features, and so not held against the contract.
         columns: the contract's columns.
         edges: of the counts of predicted numbers; none for classes.
     """
@@ -67,7 +68,7 @@ class Engine:
         if len(rows) >= FEWEST_FOR_COLUMNS and set(map(len, rows)) == {len(rows[0])}:
             with suppress(KeyError):
                 return self._framed(rows)
-        checked = [self._checked(row) for row in rows]
+        checked = [self._checked(row, suggests=at < FEWEST_FOR_COLUMNS) for at, row in enumerate(rows)]
         predicted = iter(self._predicted([row for row in checked if not row.errors]))
         return [self._refused(row) if row.errors else next(predicted) for row in checked]
 
@@ -95,12 +96,12 @@ class Engine:
 
     def _refused(self, row: CheckedRow) -> Answer:
         task = task_of(self.bundle.scorer.classes)
-        return refused_answer(task, self.bundle.version, row.warnings, row.errors[0], fresh_id())
+        return refused_answer(task, self.bundle.version, row.warnings, whole_error(row.errors), fresh_id())
 
-    def _checked(self, row: Row) -> CheckedRow:
+    def _checked(self, row: Row, *, suggests: bool = True) -> CheckedRow:
         if self.beside and not self.beside.isdisjoint(row):
             row = {name: value for name, value in row.items() if name not in self.beside}
-        return self.bundle.scorer.contract.check_row(row)
+        return self.bundle.scorer.contract.check_row(row, suggests=suggests)
 
     def _predicted(self, rows: Sequence[CheckedRow]) -> list[Answer]:
         """Answers to rows without errors."""
@@ -170,8 +171,7 @@ def engine(bundle: Bundle, redaction: LogRedaction = NO_REDACTION, *, compile_tr
         compile_trees: False leaves the estimator as it is.
     """
     scorer = bundle.scorer
-    known = [*redaction.key, *filter(None, [bundle.manifest.time])]
-    beside = frozenset(known).difference(scorer.contract.names)
+    beside = bundle.beside.union(redaction.key, redaction.aside).difference(scorer.contract.names)
     compiled = None
     if compile_trees:
         rows = [scorer.encoder.encode_row(scorer.contract.check_row(row)) for row in bundle.example]

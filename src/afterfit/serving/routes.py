@@ -4,6 +4,7 @@ Outcomes that clients send are checked and written into the log; ids that it doe
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from afterfit import prediction_log
+from afterfit.contract.values import read_number
 from afterfit.errors import AfterfitError, LogError
 from afterfit.model.answer import encode_json
 from afterfit.prediction_log.entries import Outcome, text_of
@@ -27,12 +29,15 @@ from afterfit.serving.http_errors import CODES, HttpError
 from afterfit.serving.service import Service
 
 FIELDS = frozenset({"prediction_id", "key", "value"})
-LONGEST = 200
-"""Characters of an id."""
+LONGEST, LONGEST_KEY = 200, 10_000
+"""Characters of an id, and of a key."""
 
 
 def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
     """Write outcomes, one or many; sent again they change nothing.
+
+    Those of ids that the log does not know are named and not counted. They are kept all the same: the answer may be in
+    the log of another machine that is not sealed yet.
 
     Raises:
         HttpError: 422 an outcome cannot be read, 503 there is no log or it cannot be written, 413 too many.
@@ -51,8 +56,9 @@ def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
     except LogError as error:
         service.failed_log(error)
         raise HttpError(503, "The outcomes cannot be logged at the moment. Try again.", "log_unavailable") from error
-    service.metrics.counts["outcomes",] += len(outcomes)
-    return {"taken": len(outcomes), "unknown": sorted(unknown)}
+    taken = sum(outcome.prediction_id not in unknown for outcome in outcomes)
+    service.metrics.counts["outcomes",] += taken
+    return {"taken": taken, "unknown": sorted(unknown)}
 
 
 def _outcome(content: Any, number: int, engine: Engine, now: int) -> Outcome:
@@ -78,21 +84,34 @@ def _key(key: Any, number: int, engine: Engine) -> str:
     text = engine.redaction.name(key)
     if text is None:
         raise HttpError(422, f"The key of outcome {number} has a missing value.")
+    if len(text) > LONGEST_KEY:
+        raise HttpError(422, f"The key of outcome {number} may have {LONGEST_KEY:,} characters.")
     return text
 
 
 def _known(value: Any, number: int, engine: Engine) -> Any:
-    """The target as the model knows it: one of its classes, or a number."""
+    """The target as the model knows it: one of its classes, or a number; text is read as that of a row is."""
     classes = engine.bundle.scorer.classes
     if classes is None:
-        if isinstance(value, str) or value != value or isinstance(value, bool):  # noqa: PLR0124 - nan is not itself
+        read, _ = (math.nan, "") if isinstance(value, bool) else read_number(value)
+        if math.isnan(read):
             raise HttpError(422, f"The value of outcome {number} must be a number.")
-        return value
+        return read if isinstance(value, str) else value
     for label in classes:
         if label == value and isinstance(label, bool) == isinstance(value, bool):
             return label
+    for label in classes if isinstance(value, str) else ():
+        if _reads_as(value, label):
+            return label
     named = ", ".join(map(str, classes[:20]))
     raise HttpError(422, f"The value of outcome {number} must be one of {named}.")
+
+
+def _reads_as(text: str, label: Any) -> bool:
+    """Whether a text is that of a class which is no text."""
+    if isinstance(label, bool):
+        return text.strip().lower() == str(label).lower()
+    return isinstance(label, int | float) and read_number(text)[0] == label
 
 
 JSON_TYPE = "application/json"
