@@ -46,13 +46,13 @@ def _by_zeros(head: bytes) -> str | None:
     if len(head) < 4 or b"\0" not in head:
         return None
     zero = [sum(byte == 0 for byte in head[place::4]) / max(len(head[place::4]), 1) > 0.6 for place in range(4)]
-    shapes = {
+    shapes: dict[tuple[bool, ...], str] = {
         (False, True, True, True): "utf-32le",
         (True, True, True, False): "utf-32be",
         (False, True, False, True): "utf-16le",
         (True, False, True, False): "utf-16be",
     }
-    return shapes.get(tuple(zero))  # type: ignore[call-overload,no-any-return]
+    return shapes.get(tuple(zero))
 
 
 def _name(encoding: str) -> str:

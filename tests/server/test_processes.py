@@ -77,7 +77,7 @@ def server(production, tmp_path_factory):
 
 @contextmanager
 def load(server, connections=4):
-    """Clients that ask again at once, or nearly, while the block runs; gives each one's answers (status, body), in order."""
+    """Clients that ask again at once, or nearly, while the block runs; gives each one's answers (status, body)."""
     found, over = [[] for _ in range(connections)], threading.Event()
 
     def ask_on(answers):
