@@ -11,6 +11,7 @@ most one decision for each alias, no alarm may have gone out twice, and the alia
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -155,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     from afterfit.commands.console import settle
 
     settle()
+    gc.disable()  # what is loaded here stays, and the processes that are forked share it
     folder = Path(tempfile.mkdtemp())
     os.chdir(folder)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
@@ -166,6 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     requirements_utils._init_modules_to_packages_map()  # noqa: SLF001 - as above: MLflow asks every installed package
     MlflowClient().search_experiments()
     MlflowClient().search_registered_models()
+    gc.freeze()
+    gc.enable()
     config = made(folder, 2 * options.kills + 8)
     first = apart(begin, config)
     first.join()

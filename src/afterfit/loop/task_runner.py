@@ -1,5 +1,6 @@
 """Tasks on a labelled history, each done once: in this process, or over a few."""
 
+import gc
 import hashlib
 import json
 import os
@@ -198,6 +199,7 @@ def _begin(handed: Path) -> None:
     threadpool_limits(1)
     with handed.open("rb") as file:
         _worker = TaskWorker(pickle.load(file))  # noqa: S301 - written by the process that started this one
+    gc.freeze()  # what was loaded so far lives as long as the process
 
 
 def _do(task: Callable[..., Any], given: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, float, float]:
