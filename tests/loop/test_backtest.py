@@ -1,6 +1,7 @@
 """The loop on history: what policies do where the world changes and where it does not, and that nobody looks ahead."""
 
 from datetime import timedelta
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,14 @@ def stories(tmp_path_factory):
     policies = {name: policy(name) for name in ("never", "calendar", "on-performance", "cautious")}
     found, work = lived(tmp_path_factory.mktemp("models"), policies)
     return {story.name: story for story in found}, work
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """The stories of two policies for a label delay in hours, each told once."""
+    folder = tmp_path_factory.mktemp("honest")
+    policies = {name: policy(name) for name in ("calendar", "cautious")}
+    return lru_cache(lambda delay: {one.name: one for one in lived(folder, policies, delay=delay)[0]})
 
 
 def test_a_world_that_changed_is_found_alarmed_once_and_learnt_anew(stories):
@@ -69,28 +78,24 @@ def test_a_difference_of_a_policy_from_itself_is_nothing(stories):
 
 
 @pytest.mark.parametrize(("delay", "number"), [(24.0, 2), (7 * 24.0, 3)])
-def test_outcomes_that_are_not_known_yet_change_no_decision(tmp_path, delay, number):
+def test_outcomes_that_are_not_known_yet_change_no_decision(tmp_path, honest, delay, number):
     """Every outcome later than the label delay allows at some window's end is turned round: what was decided stays."""
-    frame = table()
-    policies = {name: policy(name) for name in ("calendar", "cautious")}
-    honest, _ = lived(tmp_path / "honest", policies, frame, delay)
-    end = honest[0].entries[number].turn.span.end
+    frame, stories = table(), honest(delay)
+    end = stories["calendar"].entries[number].turn.span.end
     late = (frame["when"] > pd.Timestamp(end - timedelta(hours=delay))).to_numpy()
     poisoned = frame.assign(late=np.where(late, ~frame["late"].to_numpy(), frame["late"].to_numpy()))
-    fooled, _ = lived(tmp_path / "poisoned", policies, poisoned, delay)
-    for mine, theirs in zip(honest, fooled, strict=True):
-        assert decisions(mine)[: number + 1] == decisions(theirs)[: number + 1]
+    fooled, _ = lived(tmp_path, {name: policy(name) for name in stories}, poisoned, delay)
+    for theirs in fooled:
+        assert decisions(stories[theirs.name])[: number + 1] == decisions(theirs)[: number + 1]
 
 
-def test_poison_that_is_known_in_time_does_change_decisions(tmp_path):
-    frame = table()
-    policies = {"cautious": policy("cautious")}
-    honest, _ = lived(tmp_path / "honest", policies, frame, 24.0)
-    early = (frame["when"] < pd.Timestamp(honest[0].entries[1].turn.span.end - timedelta(days=2))).to_numpy()
+def test_poison_that_is_known_in_time_does_change_decisions(tmp_path, honest):
+    frame, story = table(), honest(24.0)["cautious"]
+    early = (frame["when"] < pd.Timestamp(story.entries[1].turn.span.end - timedelta(days=2))).to_numpy()
     early = early & (frame["when"] >= pd.Timestamp(FIRST)).to_numpy()
     poisoned = frame.assign(late=np.where(early, ~frame["late"].to_numpy(), frame["late"].to_numpy()))
-    fooled, _ = lived(tmp_path / "poisoned", policies, poisoned, 24.0)
-    assert decisions(honest[0])[:2] != decisions(fooled[0])[:2]
+    fooled, _ = lived(tmp_path, {"cautious": policy("cautious")}, poisoned, 24.0)
+    assert decisions(story)[:2] != decisions(fooled[0])[:2]
 
 
 def test_an_interrupted_backtest_goes_on_with_the_models_it_has(tmp_path):

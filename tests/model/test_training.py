@@ -1,3 +1,5 @@
+from itertools import islice
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -274,12 +276,12 @@ def test_what_the_folds_promise_on_real_flights_is_what_april_keeps():
     found = train(problem, "hist_gradient_boosting", params)
     promised = found.metrics["roc_auc"]
 
-    # the usual way: all rows shuffled into five folds, which share their hours and so their weather
+    # the usual way: all rows shuffled into five folds, which share their hours and so their weather; two tell enough
     encoder, matrix = encode(problem, np.arange(len(problem.frame)), 0)
     usual = {"max_iter": 150}  # scikit-learn's own settings otherwise
     booster = build("hist_gradient_boosting", layout(encoder), "classification", usual, 0)
-    cut = StratifiedKFold(5, shuffle=True, random_state=0)
-    claimed = cross_val_score(booster, matrix, problem.y, cv=cut, scoring="roc_auc").mean()
+    folds = islice(StratifiedKFold(5, shuffle=True, random_state=0).split(matrix, problem.y), 2)
+    claimed = cross_val_score(booster, matrix, problem.y, cv=list(folds), scoring="roc_auc").mean()
 
     _, answers = found.scorer.score(window.frame.iloc[held])
     april = evaluate(["roc_auc"], y[held], answers)["roc_auc"]
