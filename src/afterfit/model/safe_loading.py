@@ -92,7 +92,7 @@ def read_estimator(path: Path) -> Any:
         content = path.read_bytes()
         types = skops.io.get_untrusted_types(data=content)
         unknown = _unknown(types)
-        estimator = None if unknown else skops.io.loads(content, trusted=[*TRUSTED, *types])
+        estimator = None if unknown else skops.io.loads(content, trusted=types)
     except Exception as error:
         raise BundleError(f"The estimator in '{path}' cannot be read: {error}") from error
     if unknown:
