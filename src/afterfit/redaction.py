@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 MASK = "***"
@@ -69,7 +70,7 @@ _COLON_PAIR = re.compile(
     re.IGNORECASE,
 )
 _OPTION = re.compile(
-    rf"(?P<key>(?<!\S)--?[\w-]{{0,30}}?(?:{_WORD}|(?<=-)u|user)[ \t]+)(?:{_QUOTED}|(?!-)\S+)", re.IGNORECASE
+    rf"(?P<key>(?<!\S)--?[\w-]{{0,30}}?(?:{_WORD}|(?<=-)u|user)[ \t]+)(?:{_QUOTED}|(?!--)\S+)", re.IGNORECASE
 )
 _HEADER = re.compile(
     r"(?P<key>\b(?:proxy-)?authorization\\?['\"]?\s{0,3}[:=,]\s{0,3}\\?(?:b(?=['\"]))?['\"]?)(?:[A-Za-z][A-Za-z0-9-]{1,30}\s{1,3})?[^\s'\"<>]+"
@@ -91,8 +92,7 @@ _SHAPE = re.compile(
 USER = "MLFLOW_TRACKING_USERNAME"
 PLAIN_VARIABLES = frozenset({"HOME", "PWD", "USER", "LOGNAME", "HOSTNAME", "PATH", "LANG", "TMPDIR", "SHELL"})
 """Variables whose values are no secrets, though settings name them."""
-SPACE = r"(?:\s|%20|%0[aAdD]|\+|\\[nrt])+"
-"""White space in any form: messages are put into one line before they are shown."""
+SPACE = r"\s|%20|%0[aAdD]|\+|\\[nrt]"
 ENTITIES = {"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;", "&#34;"], "'": ["&#x27;", "&#39;", "&apos;"]}
 """How HTML writes a character."""
 _learned: dict[str, None] = {}
@@ -236,7 +236,8 @@ def _secrets_in(text: str) -> tuple[str, ...]:
 
 
 def _parts_of(text: str) -> Iterator[str]:
-    for address in _ADDRESS.findall(text) + ([text] if "://" in text else []):
+    whole = [text] if _ADDRESS.match(text) and "\n" not in text else []  # a password may have a space in it
+    for address in _ADDRESS.findall(text) + whole:
         _, _, rest = address.partition("://")
         userinfo, at, _ = rest.rpartition("@")
         _, colon, password = userinfo.partition(":")
@@ -255,8 +256,11 @@ def _with_fragments(secret: str) -> Iterator[str]:
     from urllib.parse import unquote, unquote_plus  # noqa: PLC0415 - what never prints an address needs no parser
 
     for form in dict.fromkeys((secret, unquote(secret), unquote_plus(secret))):
+        marks = [mark.start() for mark in re.finditer(r"[/:@?#]", form)]
         yield form
-        yield from (piece for piece in re.split(r"[/:@?#]", form) if piece != form)
+        yield from (form[:mark] for mark in marks)
+        yield from (form[mark + 1 :] for mark in marks)
+        yield from (form[start + 1 : end] for start, end in pairwise(marks))
 
 
 def _looks_random(part: str) -> bool:
@@ -282,7 +286,12 @@ def _pattern(secrets: tuple[str, ...]) -> "re.Pattern[str]":
 
 def _any_form(secret: str) -> str:
     parts = re.split(r"(\s+)", secret)
-    return "".join(SPACE if part.isspace() else "".join(map(_any_form_of, part)) for part in parts)
+    return "".join(_any_space(part) if part.isspace() else "".join(map(_any_form_of, part)) for part in parts)
+
+
+def _any_space(part: str) -> str:
+    """White space in any form: messages are put into one line before they are shown."""
+    return f"(?:{'|'.join([SPACE, *map(_any_form_of, dict.fromkeys(part))])})+"
 
 
 @lru_cache(maxsize=1024)

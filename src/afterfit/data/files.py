@@ -27,6 +27,7 @@ from afterfit.contract.values import MISSING_WORDS
 from afterfit.data import s3
 from afterfit.data.column_names import choose_columns, clean_names, list_names
 from afterfit.errors import DataError, SourceError
+from afterfit.text_files import advice
 
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 ENDINGS = (*CSV, *PARQUET)
@@ -413,7 +414,7 @@ def _translate_errors(item: Item) -> Iterator[None]:
 
 
 def _encoding_error(item: Item) -> SourceError:
-    where = ""
+    where, words = "", advice(b"")
     with contextlib.suppress(OSError, pa.ArrowException), item.open() as file:
         for number, line in enumerate(_decompress(item, file), start=1):
             text = line.decode("utf-8", "surrogateescape")
@@ -421,9 +422,11 @@ def _encoding_error(item: Item) -> SourceError:
             if invalid is not None:
                 where = f" in line {number} (byte {ord(invalid) - 0xDC00:#04x})"
                 break
+    with contextlib.suppress(OSError, EOFError, pa.ArrowException), item.open() as file:
+        words = advice(_decompress(item, file).read(400))
     return SourceError(
         f"{item.text}: the text is not UTF-8{where}. No other encoding is guessed, as a wrong guess changes "
-        "categories silently: convert it, for example with: iconv -f WINDOWS-1252 -t UTF-8"
+        f"categories silently: {words}"
     )
 
 
