@@ -4,9 +4,14 @@
 
 Bodies are made from rows and then spoilt: broken JSON, deep nesting, wrong types, huge numbers, NaN, invalid UTF-8,
 half surrogate pairs, wrong content types and encodings, spoilt Parquet and CSV, and over a raw socket wrong lengths,
-broken chunks and headers. A 5xx counts as a failure unless it is one of the limits (503, 504), as does an answer that
-is neither JSON with `code`, `message` and `detail` nor a prediction, or one that shows a trace or a path. Memory is the
-resident memory of the worker after 5,000 bodies and after the last.
+broken chunks and headers. One in a hundred is made to hurt (`hostile`): it unfolds to gigabytes, lies about its pages,
+or holds what a log could not keep. In the end more connections than the server takes are held open, slow or idle, while
+its health is asked for; then the log is sealed and read by another process.
+
+A 5xx counts as a failure unless it is one of the limits (503, 504), as does an answer that is neither JSON with `code`,
+`message` and `detail` nor a prediction, or one that shows a trace or a path, a health endpoint that does not answer,
+and a log that does not hold as many answers as were given. Memory is the resident memory of the worker after 5,000
+bodies and after the last, and its peak; descriptors are its open files then.
 """
 
 from __future__ import annotations
@@ -18,8 +23,10 @@ import io
 import json
 import os
 import random
+import re
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -31,12 +38,31 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
+from bench.robustness.hostile import Hostile, hold
+
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 KINDS = (JSON, JSON, JSON, CSV, PARQUET, "text/plain", "application/json; charset=latin-1", "a/b; c", "", "\xff\xfe")
 FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 DOORS = ("/predict", "/predict", "/invocations", "/invocations", "/outcomes", "/webhook")
 OTHER = ("/", "/docs", "/model", "/ready", "/metrics", "/openapi.json", "/none", "/%00", "/predict/", "/../etc/passwd")
 WARM, THREADS, LIMITS = 5_000, 4, (503, 504)
+MOST_GROWTH = 10
+HOSTILE = 0.01
+"""Share of requests that are made to hurt."""
+HELD, HELD_SECONDS, MOST_HELD = 400, 20.0, 200
+"""Connections that are held open, for how long, and how many of them the server takes at once."""
+REST = 10.0
+"""Seconds after which a worker has sealed what it answered and given back what it freed."""
+READ = """
+import json, resource, sys
+from afterfit import prediction_log
+log = prediction_log.log_at(sys.argv[1], sys.argv[2])
+before = prediction_log.seal(log).answers
+rows = sum(table.num_rows for table in prediction_log.read(log, shadow=None))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+left = len([*log.folder.glob("spool/*.sqlite")])
+print(json.dumps({"rows": rows, "sealed": before, "megabytes": peak, "left": left}))
+"""
 IDLE = 2.0
 """Seconds after which a kept connection is not used again."""
 BYTES = b'\x00\x01\x7f\x80\xc0\xed\xa0\x80\xf5\xff{}[]",:\\u0eE+-.'
@@ -52,6 +78,7 @@ class Maker:
 
     def __init__(self, rows, seed):
         self.rows, self.chance = rows, random.Random(seed)
+        self.hostile = Hostile(rows, self.chance)
         self.parquet = _parquet(rows[:3])
 
     def request(self):
@@ -250,6 +277,8 @@ class Sender:
                 return None
             if self.maker.chance.random() < 0.02:
                 return spoilt(self.maker)
+            if self.maker.chance.random() < HOSTILE:
+                return self.maker.hostile.request()
             return self.maker.request()
 
     def _go(self):
@@ -323,11 +352,12 @@ def described(port, examples, seed):
     return asked, faults
 
 
-def measure(bodies=100_000, examples=300, seed=0):
+def measure(bodies=100_000, examples=300, seed=0, held=HELD, held_seconds=HELD_SECONDS):
     """Send all; gives the counts."""
     from bench.shared import sample, servers
 
-    with tempfile.TemporaryDirectory() as scratch, sample.store(scratch) as config:
+    limits = {"seal_seconds": 5.0, "connections": MOST_HELD, "head_seconds": 3.0}
+    with tempfile.TemporaryDirectory() as scratch, sample.store(scratch, serving=limits) as config:
         maker = Maker(sample.rows(Path(scratch), 50), seed)
         environment = {"AFTERFIT_WEBHOOK_SECRET": "s"}
         os.environ.update(environment)
@@ -335,22 +365,89 @@ def measure(bodies=100_000, examples=300, seed=0):
         with starting as (process, _):
             sender, begun = Sender(port, maker), time.monotonic()
             sender.send(min(WARM, bodies // 2))
-            warm, born = servers.memory(process), _worker(process)
+            warm, born = _at_rest(process), _worker(process)
             sender.send(bodies - min(WARM, bodies // 2))
-            seconds, end = time.monotonic() - begun, servers.memory(process)
+            seconds, end = time.monotonic() - begun, _at_rest(process)
             asked, wrong = described(port, examples, seed)
+            files = _files(born)
+            wrong += _held(port, maker, held, held_seconds)
+            answered, open_files, peak = _answered(port), _files(born), _peak(born)
             alive = born == _worker(process) and born
+        log = _read_log(f"{scratch}/log-acknowledged-production", sample.NAME)
+    if log.get("rows") != answered or log.get("left"):
+        wrong.append(f"{answered} rows were answered, and the log tells of {log}")
     return {
         "bodies": sum(sender.statuses.values()),
         "statuses": {str(key): count for key, count in sorted(sender.statuses.items(), key=str)},
         "the worker lived": bool(alive),
         "megabytes after warm-up": warm,
         "megabytes at the end": end,
+        "megabytes at the peak": peak,
         "growth, %": 100 * (end / warm - 1),
+        "open files before and after": (files, open_files),
+        "rows answered": answered,
+        "rows read from the log": log.get("rows"),
+        "megabytes to seal and read": log.get("megabytes"),
         "seconds": seconds,
         "made from the description": asked,
         "faults": [*sender.faults, *wrong],
     }
+
+
+def _at_rest(process):
+    """Resident megabytes of the worker when it had time to give back what it freed."""
+    from bench.shared import servers
+
+    time.sleep(REST)
+    return servers.memory(process)
+
+
+def _ask(port, path):
+    """The status and body of a health endpoint, or what went wrong."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        return repr(error), b""
+    finally:
+        connection.close()
+
+
+def _held(port, maker, count, seconds):
+    """What was wrong while connections were held; afterwards a good row is answered and the log is sealed."""
+    answers = hold(port, count, seconds, maker.chance, lambda path: _ask(port, path)[0])
+    faults = [f"{path} with {count} connections held: {status}" for path, status in answers if status != 200]
+    until = time.monotonic() + 60
+    while b'"log_sealed":true' not in _ask(port, "/ready")[1]:
+        if time.monotonic() > until:
+            return [*faults, "The log is not sealed any more."]
+        time.sleep(0.5)
+    return faults
+
+
+def _answered(port):
+    """Rows that the server says it answered."""
+    text = _ask(port, "/metrics")[1].decode()
+    return sum(int(float(number)) for number in re.findall(r"^afterfit_rows_total\{.*\} (\S+)$", text, re.MULTILINE))
+
+
+def _files(pids):
+    """Open files of the processes."""
+    return sum(len([*Path(f"/proc/{pid}/fd").iterdir()]) for pid in pids)
+
+
+def _peak(pids):
+    """The most resident megabytes that one of the processes had."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return max((int(re.search(r"VmHWM:\s+(\d+)", text)[1]) / 1024 for text in texts), default=0.0)
+
+
+def _read_log(folder, name):
+    """The log, sealed and read to its end by a process of its own."""
+    done = subprocess.run([sys.executable, "-c", READ, folder, name], check=False, capture_output=True, text=True)
+    return json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr[-500:], "code": done.returncode}
 
 
 def _worker(process):
@@ -380,7 +477,7 @@ def main():
     print(f"{'faults':28} {len(faults)}")
     for one in faults[:20]:
         print(f"  {one[:600]}")
-    return 1 if faults or not found["the worker lived"] or found["growth, %"] > 10 else 0
+    return 1 if faults or not found["the worker lived"] or found["growth, %"] > MOST_GROWTH else 0
 
 
 if __name__ == "__main__":

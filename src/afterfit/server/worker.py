@@ -23,6 +23,7 @@ from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.privacy import redaction_of
 from afterfit.redaction import redact
 from afterfit.server.connections import Connections, Protocol
+from afterfit.server.memory import FreedMemory
 from afterfit.server.options import ServerOptions, plan_of
 from afterfit.server.reload import Reloader
 from afterfit.serving import metrics
@@ -86,8 +87,7 @@ class Worker:
         )
         sys.setswitchinterval(0.001)  # the event loop must not wait long for the threads beside it
         self.reloader.start()
-        if self.service.log is not None:
-            self._sealer.start()
+        self._sealer.start()
         if self._has_something_to_say():
             _Server(config, self).run(sockets=[listening])
         self.close()
@@ -142,16 +142,15 @@ class Worker:
                 file.touch()
 
     def _seal(self) -> None:
-        """Seal every so often; in between, count what waits for it."""
-        service, last = self.service, time.monotonic()
-        while service.log is not None and service.place is not None:
-            seconds = service.limits.seal_seconds
-            if self._stop.wait(min(seconds, COUNT)):
-                return
-            if time.monotonic() - last >= seconds:
+        """Seal every so often; in between, count what waits for it, and give back memory that was freed."""
+        service, last, freed = self.service, time.monotonic(), FreedMemory()
+        seconds = service.limits.seal_seconds
+        while not self._stop.wait(min(seconds, COUNT)):
+            if service.log is not None and service.place is not None and time.monotonic() - last >= seconds:
                 last = time.monotonic()
                 self._survive(partial(prediction_log.seal, service.place, [service.log]), seals=True)
             self._survive(self._count_backlog)
+            freed.give_back()
 
     def _count_backlog(self) -> None:
         if self.service.log is not None:

@@ -7,11 +7,12 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,7 @@ from afterfit.serving.engine import Engine
 from afterfit.serving.http_errors import CODES, HttpError
 from afterfit.serving.service import Service
 
+T = TypeVar("T")
 FIELDS = frozenset({"prediction_id", "key", "value"})
 LONGEST, LONGEST_KEY = 200, 10_000
 """Characters of an id, and of a key."""
@@ -188,10 +190,35 @@ def _health(app: FastAPI, service: Service) -> None:
     async def live() -> Response:
         return _json({"status": "live"})
 
+    looked = Together(partial(asyncio.to_thread, readiness, service))
+
     @app.get("/ready", include_in_schema=False)
     async def ready() -> Response:
-        state = await asyncio.to_thread(readiness, service)
+        state = await looked()
         return _json(state, 200 if state["ready"] else 503)
+
+
+class Together(Generic[T]):
+    """Makes something once for all who ask before it is begun, and never twice at a time: asking often costs little.
+
+    Args:
+        make: what makes it.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
+        self._make, self._lock = make, asyncio.Lock()
+        self._next: asyncio.Task[T] | None = None
+
+    async def __call__(self) -> T:
+        """What is made next."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._run())
+        return await asyncio.shield(self._next)
+
+    async def _run(self) -> T:
+        async with self._lock:
+            self._next = None  # who asks from now on is told of later things
+            return await self._make()
 
 
 def readiness(service: Service) -> dict[str, Any]:
@@ -241,12 +268,17 @@ def _facts(app: FastAPI, service: Service, endpoints: Endpoints, shared: Path) -
     async def openapi_document() -> Response:
         return _json(openapi.openapi(service.name, service.engine, endpoints.tokens))
 
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics_text() -> Response:
+    async def counted() -> bytes:
         text = service.text(endpoints.in_flight)
         with suppress(OSError):  # what was told once stays told when this process is gone: a sum must not fall
             metrics.write(shared, text)
-        return Response(await asyncio.to_thread(exposed, text), headers={"content-type": PROMETHEUS})
+        return await asyncio.to_thread(exposed, text)
+
+    together = Together(counted)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics_text() -> Response:
+        return Response(await together(), headers={"content-type": PROMETHEUS})
 
     def exposed(text: bytes) -> bytes:
         own = metrics.ServerMetrics()
