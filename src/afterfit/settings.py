@@ -62,7 +62,8 @@ class Source(Settings):
 class Columns(Settings):
     """Which columns are features, and how they are read. Without `features`: all but target, key, time and `ignore`.
 
-    `formats` says how the numbers or dates of a column are written, also of the time column and the target.
+    `formats` says how values are written, by column, the time and the target too: numbers by a sample ("1.234,5",
+    "49%", "(1,234.5)"), dates as "iso", "%d.%m.%Y", "%Y%m%d", "excel", "epoch s", "epoch ms" or "epoch us".
     """
 
     features: tuple[str, ...] = ()
@@ -80,6 +81,14 @@ class Columns(Settings):
     @classmethod
     def _as_text(cls, marks: Any) -> Any:
         return [str(mark) for mark in marks] if isinstance(marks, list) else marks
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _samples_as_text(cls, formats: Any) -> Any:
+        """A sample such as 1234.5 is a number for YAML."""
+        if not isinstance(formats, dict):
+            return formats
+        return {name: str(text) if type(text) in {int, float} else text for name, text in formats.items()}
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_utc)]

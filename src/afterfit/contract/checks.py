@@ -13,7 +13,8 @@ import pandas as pd
 from afterfit.contract.categories import CategoryCodes
 from afterfit.contract.columns import Column, read_series
 from afterfit.contract.datetimes import plain_datetimes, read_datetime
-from afterfit.contract.values import display_value, read_boolean, read_category, read_number
+from afterfit.contract.number_formats import number_reader
+from afterfit.contract.values import display_value, read_boolean, read_category
 from afterfit.errors import DataError
 
 Rows = npt.NDArray[np.int64]
@@ -26,7 +27,7 @@ MUST_BE = {
     "invalid_number": "a number",
     "infinite": "a finite number",
     "invalid_boolean": 'true or false (also 1, 0, "yes", "no")',
-    "invalid_datetime": "a date or time, best as ISO text such as 2013-01-31T14:05:00Z (not a number)",
+    "invalid_datetime": "a date or time, best as ISO text such as 2013-01-31T14:05:00Z",
 }
 
 
@@ -61,8 +62,17 @@ def make_note(column: Column, code: str, value: Any, *, error: bool) -> Note:
         message = f"{column.name} is required and has no value: give it one."
     else:
         came = "another value came" if column.private else f"{value!r} came"
-        message = f"{column.name} must be {MUST_BE[code]}; {came}."
+        message = f"{column.name} must be {MUST_BE[code]}{_as_written(column, code)}; {came}."
     return {**note, "message": message}
+
+
+def _as_written(column: Column, code: str) -> str:
+    """How a column's values are written, where its training said so."""
+    if code == "invalid_number" and column.number_format is not None:
+        return f", or text written like {column.number_format!r}"
+    if code == "invalid_datetime" and column.datetime_format is not None:
+        return f", or written as {column.datetime_format}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +427,8 @@ def _check_value(  # noqa: PLR0917 - called once for each value: keywords would 
     elif column.kind == "datetime":
         parsed, problem = read_datetime(value, marks, column.datetime_format)
     else:
-        number, problem = (read_boolean if column.kind == "boolean" else read_number)(value, marks)
+        read_value = read_boolean if column.kind == "boolean" else number_reader(column.number_format)
+        number, problem = read_value(value, marks)
         parsed = None if number != number else number  # noqa: PLR0124 - the definition of NaN
     if problem is not None:
         code, error = _code_of_problem(column, problem)

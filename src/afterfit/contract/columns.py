@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
@@ -11,7 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.contract.categories import CategoryCodes, whole_number
-from afterfit.contract.datetimes import INVALID, choose_format, parse_datetimes, read_datetime, to_datetimes
+from afterfit.contract.datetimes import (
+    INVALID,
+    ISO,
+    choose_format,
+    is_datetime_format,
+    parse_datetimes,
+    read_datetime,
+    to_datetimes,
+)
+from afterfit.contract.number_formats import number_reader, parse_number_format
 from afterfit.contract.values import (
     NAN,
     TRUTH_WORDS,
@@ -28,7 +37,7 @@ from afterfit.contract.values import (
     read_category,
     read_number,
 )
-from afterfit.errors import DataError
+from afterfit.errors import DataError, SettingsError
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 OnInvalid = Literal["error", "missing"]
@@ -45,6 +54,7 @@ MOST_CATEGORIES = 10_000
 MOST_MARKS = 5  # distinct unreadable texts in a column of numbers or dates that may still be marks
 LONGEST_MARK = 12
 MOST_DIGITS = 16  # a float holds all whole numbers of 15 digits, and of 16 those that are not names by their length
+DATE_FORMATS = "For dates write iso, excel, epoch s, epoch ms, epoch us, %Y%m%d, %d.%m.%Y or %m/%d/%Y."
 LATER_FIELDS: dict[str, Any] = {"number_format": None}
 """Fields that columns of older contracts do not have, and what they mean there."""
 Problems = npt.NDArray[np.object_]
@@ -64,12 +74,12 @@ class Column:
         high: Largest trained number; None without any.
         earliest: First trained date or time, ISO 8601 in UTC; None without any.
         latest: Last trained date or time, ISO 8601 in UTC; None without any.
-        datetime_format: How dates that are not ISO are read ("%m/%d/%Y"); None for ISO only.
+        datetime_format: How dates that are not ISO are read ("%m/%d/%Y", "epoch ms"); None for ISO only.
         missing_share: Share of training rows without a value, 0 to 1; values that could not be read count.
         marks: Texts that count as missing besides empty ones, such as "?".
         private: Whether its values are kept out of warnings and errors.
         note: What had to be assumed, in words; empty where nothing had to.
-        number_format: How numbers that are text are written; None for plain ones ("12.5"). Older contracts have none.
+        number_format: How numbers that are text are written, as a sample ("1.234,5"); None for plain ones ("12.5").
     """
 
     name: str
@@ -94,7 +104,10 @@ class Column:
 
     @classmethod
     def from_dict(cls, saved: Any) -> "Column":
-        """Read what `to_dict` wrote; a missing, unknown or wrong field is a DataError that names it."""
+        """Read what `to_dict` wrote; a missing, unknown or wrong field is a DataError that names it.
+
+        Fields in `LATER_FIELDS`, which earlier releases did not write, have their defaults where they are absent.
+        """
         names = [field.name for field in fields(cls)]
         if isinstance(saved, Mapping):
             saved = {**LATER_FIELDS, **saved}
@@ -151,6 +164,40 @@ def infer_kind(series: "pd.Series[Any]", marks: Iterable[str] = ()) -> Kind:
         return "category"
     gaps = len(values) < len(distinct) or bool((codes < 0).any())
     return _kind_of_values(values, whole_floats=gaps)
+
+
+def formatted_column(name: str, text: str, kind: Kind | None = None) -> Column:
+    """A column whose values are written in a format of the settings: a number's sample, or a format of dates.
+
+    Without a kind it is a number or a datetime, as the format says.
+
+    Raises:
+        SettingsError: the text is no format, or the kind has none.
+    """
+    is_date = is_datetime_format(text)
+    if not is_date:
+        try:
+            parse_number_format(text)
+        except SettingsError as error:
+            raise SettingsError(f"columns.formats of {name!r}: {error} {DATE_FORMATS}") from error
+    possible = ("datetime",) if is_date else ("number", "integer")
+    if kind is not None and kind not in possible:
+        raise SettingsError(
+            f"columns.formats gives {name!r} the format {text!r}, which is one of {possible[0]}s, and columns.kinds "
+            f"says {kind}: take one of them out."
+        )
+    if is_date:
+        return Column(name, "datetime", datetime_format=None if text == ISO else text)
+    return Column(name, kind or "number", number_format=text)
+
+
+def read_formatted(series: "pd.Series[Any]", text: str, marks: Iterable[str] = ()) -> Reading:
+    """Read a column that is no feature, such as the target or the time, by its format in the settings.
+
+    Raises:
+        SettingsError: the text is no format.
+    """
+    return read_series(series, replace(formatted_column(str(series.name), text), marks=tuple(marks)))
 
 
 def suggest_marks(series: "pd.Series[Any]") -> tuple[str, ...]:
@@ -210,11 +257,11 @@ def read_series(series: "pd.Series[Any]", column: Column) -> Reading:
     floats = objects_as_floats(series) if series.dtype == "object" else as_floats(series)
     if floats is not None:
         return _read_floats(floats, truths=column.kind == "boolean")
-    if column.kind != "boolean" and isinstance(series.dtype, pd.StringDtype):
+    if column.kind != "boolean" and column.number_format is None and isinstance(series.dtype, pd.StringDtype):
         floats = plain_numbers(series)
         if floats is not None:
             return Reading(floats, None)
-    read_value = read_boolean if column.kind == "boolean" else read_number
+    read_value = read_boolean if column.kind == "boolean" else number_reader(column.number_format)
     codes, values = distinct_values(series)
     numbers = np.full(len(values) + 1, NAN)  # the last one stands for code -1
     problems: Problems = np.full(len(values) + 1, None, dtype=object)

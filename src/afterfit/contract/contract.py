@@ -19,7 +19,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,16 @@ import pandas as pd
 
 from afterfit.contract.categories import CategoryCodes
 from afterfit.contract.checks import MUST_BE, Checked, CheckedRow, Issue, Note, RowChecker, check_series, check_values
-from afterfit.contract.columns import Column, Kind, OnInvalid, check_kind, infer_kind, learn_column, suggest_marks
+from afterfit.contract.columns import (
+    Column,
+    Kind,
+    OnInvalid,
+    check_kind,
+    formatted_column,
+    infer_kind,
+    learn_column,
+    suggest_marks,
+)
 from afterfit.contract.datetimes import ParsedDatetimes, parse_datetimes
 from afterfit.contract.values import display_value
 from afterfit.errors import DataError, SchemaError
@@ -243,7 +252,8 @@ def learn(
     Args:
         frame: Training rows (n, columns); the target and other non-features belong into `ignore`.
         kinds: Kinds of some columns; those of the others are inferred (`infer_kind`).
-        formats: How numbers and dates of some columns are written; the values of the others say it.
+        formats: How numbers and dates of some columns are written (`formatted_column`); columns that are no features
+            may be among them. Of other columns of dates the values say it.
         required: Columns without which a row is not predicted.
         private: Columns whose values must not appear in warnings and errors. The categories of a private column are
             still part of the contract, since the encoder needs them.
@@ -254,6 +264,7 @@ def learn(
     Raises:
         DataError: There are no rows or no columns left, a column name is not text or comes twice, or an option names
             an unknown column.
+        SettingsError: A format is none, or does not fit the column's kind.
     """
     for name in frame.columns:
         if not isinstance(name, str):
@@ -273,12 +284,13 @@ def learn(
     for name in features:
         column_marks = by_column.get(name, ())
         column_marks = [column_marks] if isinstance(column_marks, str) else column_marks
-        kind = check_kind(kinds[name], name) if name in kinds else infer_kind(frame[name], column_marks)
-        blank = Column(
-            name=name,
-            kind=kind,
-            datetime_format=formats.get(name) if kind == "datetime" else None,
-            number_format=formats.get(name) if kind in {"number", "integer"} else None,
+        kind = check_kind(kinds[name], name) if name in kinds else None
+        if name in formats:
+            written = formatted_column(name, formats[name], kind)
+        else:
+            written = Column(name, infer_kind(frame[name], column_marks) if kind is None else kind)
+        blank = replace(
+            written,
             required=name in required,
             on_invalid=on_invalid,
             marks=tuple(dict.fromkeys(mark.strip() for mark in column_marks)),

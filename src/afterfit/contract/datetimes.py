@@ -4,10 +4,13 @@ ISO 8601 is always understood, with a time zone or without one. For dates such a
 the day or the month comes first: the values of the column decide that once, in training, and the decision is kept.
 """
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,16 @@ _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(?:([Zz])|([+-])(\d\d):?(\d\d))?)?",
     re.ASCII,
 )
+EPOCHS = {"epoch s": SECOND, "epoch ms": 1_000, "epoch us": 1}
+"""Microseconds in one unit of the counts since 1970-01-01 00:00 UTC."""
+NUMBERED = (*EPOCHS, "excel", "%Y%m%d")
+"""Formats of dates that are numbers: counts since 1970, Excel's days since 1900, and year, month and day as digits."""
+_PATTERN = re.compile(r"(?:%d([/.-])%m|%m([/.-])%d)(?:\1|\2)%[Yy]|%Y([/.-])%m\3%d")
+_COUNT = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]*)?", re.ASCII)
+_LARGEST_COUNT = 10**19
+NO_COUNTS = (bool, np.bool_, np.timedelta64)
+_EXCEL_EPOCH = date(1899, 12, 30).toordinal() - _EPOCH_DAY  # days; Excel takes 1900 for a leap year
+_NO_DAY = 60  # Excel's 29 February 1900
 _PLAIN = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$"  # ISO texts that numpy reads in the same way
 _SMALLEST = np.frombuffer(b"0000-00-00T00:00:00\n", dtype=np.uint8)[:, None]
 # how far the code of a character may be above that in _SMALLEST, at each position
@@ -61,16 +74,21 @@ class ParsedDatetimes:
     note: str
 
 
-def parse_datetimes(series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS) -> ParsedDatetimes:
-    """Read a column of dates and times in the format that its own values decide.
+def parse_datetimes(
+    series: "pd.Series[Any]", marks: Collection[str] = NO_MARKS, pattern: str | None = None
+) -> ParsedDatetimes:
+    """Read a column of dates and times in a format (`is_datetime_format`); where None, its own values decide it.
 
     Accepts datetime64 columns, Python and numpy dates, and texts: ISO 8601, and day, month and year between slashes,
-    dots or dashes, with or without a time of day. Never raises: `bad` marks what could not be read.
+    dots or dashes, with or without a time of day. Numbers are read where the format says what they count. Never raises:
+    `bad` marks what could not be read.
     """
     if getattr(series.dtype, "kind", "O") == "M":
         values, is_bad = _read_native(series)
         return ParsedDatetimes(values, None, is_bad, "")
-    pattern, note = choose_format(distinct_values(series)[1], marks)
+    note = ""
+    if pattern is None:
+        pattern, note = choose_format(distinct_values(series)[1], marks)
     values, is_bad = to_datetimes(series, marks, pattern)
     return ParsedDatetimes(values, pattern, is_bad, note)
 
@@ -97,6 +115,11 @@ def parse_as(series: "pd.Series[Any]", written: str | None, marks: Collection[st
 def as_written(written: str | None) -> str:
     """How dates are known to be written, for a sentence about one that is not; empty where nothing is known."""
     return "" if written is None else f" written as {'ISO 8601' if written == ISO else written}"
+
+
+def is_datetime_format(text: str) -> bool:
+    """Whether a text is a format of dates: `ISO`, one of `NUMBERED`, or day, month and year as in "%d.%m.%Y"."""
+    return text in {ISO, *NUMBERED} or _PATTERN.fullmatch(text) is not None
 
 
 def choose_format(values: Sequence[Any], marks: Collection[str] = NO_MARKS) -> tuple[str | None, str]:
@@ -132,6 +155,8 @@ def to_datetimes(
     """A column as (datetime64[us] (n,), mask (n,) of unreadable rows); each value is read as by `read_datetime`."""
     if getattr(series.dtype, "kind", "O") == "M":
         return _read_native(series)
+    if pattern in EPOCHS and isinstance(series.dtype, np.dtype) and series.dtype.kind in "iu":
+        return _read_counts(series.to_numpy(), EPOCHS[pattern])
     codes, values = distinct_values(series)
     plain = _plain_stamps(values)
     if plain is not None and frozenset(marks).isdisjoint(values):
@@ -151,25 +176,35 @@ def read_datetime(
 ) -> tuple[int | None, str | None]:
     """Read a date or time as whole microseconds since 1970-01-01 00:00 UTC; finer digits are cut off.
 
-    A time with a zone is converted to UTC; one without is taken as it is. Numbers are refused, since they could be
-    seconds, milliseconds or days.
+    A time with a zone is converted to UTC; one without is taken as it is. Numbers, and numbers written as text, are
+    read where the pattern says what they count ("excel", "epoch s", "%Y%m%d"); otherwise they are refused, since they
+    could be seconds, milliseconds or days.
 
     Returns:
         (microseconds, None), (None, None) for a missing value, or (None, "invalid_datetime").
     """
     value = decode_text(value)
-    stamp: int | None = None
-    if isinstance(value, str):
-        if is_missing_word(value, marks):
-            return None, None
-        text = value.strip()
-        if len(text) <= LONGEST:
-            stamp = _parse_iso(text)
-            if stamp is None:
-                stamp = _parse_by_format(text, pattern)
-    elif is_missing(value):
+    if is_missing_word(value, marks) if isinstance(value, str) else is_missing(value):
         return None, None
-    elif isinstance(value, pd.Timestamp):
+    stamp = _parse_text(value.strip(), pattern) if isinstance(value, str) else _stamp_of(value, pattern)
+    return (None, INVALID) if stamp is None else (stamp, None)
+
+
+def _parse_text(text: str, pattern: str | None) -> int | None:
+    if len(text) > LONGEST:
+        return None
+    stamp = _parse_iso(text)
+    if stamp is not None:
+        return stamp
+    if pattern not in NUMBERED:
+        return _parse_by_format(text, pattern)
+    return _parse_count(Decimal(text), pattern) if _COUNT.fullmatch(text) else None
+
+
+def _stamp_of(value: Any, pattern: str | None) -> int | None:
+    """A date, a time, or a number that counts to one."""
+    stamp: int | None = None
+    if isinstance(value, pd.Timestamp):
         stamp = _numpy_stamp((value if value.tzinfo is None else value.tz_convert(None)).to_datetime64())
     elif isinstance(value, datetime):
         delta = value - (_EPOCH if value.tzinfo is None else _EPOCH_UTC)
@@ -178,7 +213,14 @@ def read_datetime(
         stamp = (value.toordinal() - _EPOCH_DAY) * DAY
     elif isinstance(value, np.datetime64):
         stamp = _numpy_stamp(value)
-    return (None, INVALID) if stamp is None else (stamp, None)
+    elif pattern in NUMBERED and isinstance(value, Real | Decimal) and not isinstance(value, NO_COUNTS):
+        count = (
+            Decimal(int(value))
+            if isinstance(value, Integral)
+            else Decimal(value if isinstance(value, Decimal) else float(value))
+        )
+        stamp = _parse_count(count, pattern) if count.is_finite() else None
+    return stamp
 
 
 def plain_datetimes(values: Sequence[Any]) -> Array64 | None:
@@ -256,6 +298,25 @@ def _parse_iso(text: str) -> int | None:
     return _in_range(stamp - offset if sign == "+" else stamp + offset)
 
 
+def _parse_count(count: Decimal, pattern: str | None) -> int | None:
+    """Read a number by one of the formats `NUMBERED`; None where it is no such date.
+
+    Excel's parts of a day are rounded to milliseconds, which is as fine as its floats are.
+    """
+    if abs(count) > _LARGEST_COUNT:
+        return None
+    if pattern in EPOCHS:
+        return _in_range(math.floor(count * EPOCHS[pattern]))
+    if pattern == "%Y%m%d":
+        digits = str(int(count))
+        is_day = len(digits) == 8 and digits.isdigit() and count == int(count)
+        return _microseconds(int(digits[:4]), int(digits[4:6]), int(digits[6:]), 0) if is_day else None
+    if count < 1 or math.floor(count) == _NO_DAY:
+        return None
+    days = count + _EXCEL_EPOCH + (1 if count < _NO_DAY else 0)
+    return _in_range(round(days * DAY / 1_000) * 1_000)
+
+
 def _in_range(stamp: int) -> int | None:
     return stamp if EARLIEST <= stamp <= LATEST else None
 
@@ -317,6 +378,13 @@ def _read_native(series: "pd.Series[Any]") -> tuple[Array64, Mask]:
     if is_bad.any():
         datetimes = np.where(is_bad, np.datetime64("NaT"), datetimes)
     return datetimes.astype("datetime64[us]"), is_bad
+
+
+def _read_counts(counts: npt.NDArray[Any], unit: int) -> tuple[Array64, Mask]:
+    """Whole numbers that count units of so many microseconds since 1970."""
+    is_bad = (counts > LATEST // unit) | ((counts < 0) & (counts < -(-EARLIEST // unit)))
+    stamps = np.where(is_bad, 0, counts).astype(np.int64) * unit
+    return np.where(is_bad, _NAT, stamps).view("datetime64[us]"), is_bad
 
 
 def _plain_stamps(values: Sequence[Any]) -> npt.NDArray[np.int64] | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.contract.categories import CategoryCodes
-from afterfit.contract.columns import Column, infer_kind, read_series
+from afterfit.contract.columns import Column, Kind, formatted_column, infer_kind, read_series
 from afterfit.contract.contract import Contract
 from afterfit.contract.datetimes import ISO
 from afterfit.contract.values import distinct_values, read_category
@@ -138,20 +138,21 @@ def _columns(said: Columns, use_case: UseCase) -> dict[str, Column]:
     if use_case.task == "regression":
         kinds[use_case.target] = "number"
     columns = {
-        name: _written(Column(name, kind, marks=marks), said.formats.get(name))
+        name: replace(_written(name, kind, said), marks=marks)
         for name, kind in kinds.items()
         if kind != "datetime" or name in said.formats  # else the contract learns how they are written, and keeps it
     }
-    if use_case.time is not None and use_case.time in said.formats:
-        time = use_case.time
-        columns[time] = _written(Column(time, "datetime", marks=marks), said.formats[time])
+    for name in said.formats:
+        if name not in columns:
+            kind: Kind | None = "datetime" if name == use_case.time else None
+            columns[name] = replace(_written(name, kind, said), marks=marks)
     return columns
 
 
-def _written(column: Column, text: str | None) -> Column:
-    if text is None or text == ISO:
-        return column
-    return replace(column, datetime_format=text) if column.kind == "datetime" else replace(column, number_format=text)
+def _written(name: str, kind: Kind | None, said: Columns) -> Column:
+    if name in said.formats:
+        return formatted_column(name, said.formats[name], kind)
+    return Column(name, kind or "category")
 
 
 def _rule(column: Column) -> tuple[Any, ...]:
