@@ -1,13 +1,18 @@
-"""The sections of a settings file, each frozen and strict, with meanings and defaults."""
+"""The sections of a settings file, each frozen and strict, with meanings and defaults; how secrets come in."""
 
+import os
 from datetime import datetime, timezone
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from afterfit.errors import SettingsError
 from afterfit.package import ROOT
+from afterfit.redaction import learn
+from afterfit.text_files import decode
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 Scalar = str | int | float | bool
@@ -435,3 +440,28 @@ class Serving(Settings):
     last_rows: int = Field(default=200, ge=0, le=100_000)
     stop_seconds: float = Field(default=20.0, gt=0)
     seal_seconds: float = Field(default=300.0, gt=0)
+
+
+def secret(variable: str) -> str | None:
+    """The secret in an environment variable, or in the file that the variable with `_FILE` behind its name gives.
+
+    Returns:
+        Its text without spaces around it; None where neither variable is set.
+
+    Raises:
+        SettingsError: the file cannot be read, or the secret is empty.
+    """
+    file = os.environ.get(f"{variable}_FILE")
+    if file is None:
+        text = os.environ.get(variable)
+        if text is None:
+            return None
+    else:
+        try:
+            text = decode(Path(file).read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{variable}_FILE names '{file}', which cannot be read.") from error
+    if not text.strip():
+        raise SettingsError(f"{variable} is set and empty: set a token, or nothing at all.")
+    learn(text.strip())  # one that a file holds is in no variable
+    return text.strip()

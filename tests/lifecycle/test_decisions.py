@@ -157,7 +157,7 @@ def test_rollback_goes_to_a_version_that_was_in_production_and_says_why_not_othe
 
 def test_a_version_that_was_altered_does_not_come_back_and_the_refusal_is_on_record(sizes, command_line):
     assert command_line("promote", config=sizes)[0] == 0
-    folder = registry.bundle_folder(registry.version("sizes", "1"))
+    folder = registry.model_folder(registry.version("sizes", "1")) / registry.BUNDLE
     example = (folder / "example.json").read_text()
     (folder / "example.json").write_text("[]")
     try:

@@ -1,6 +1,7 @@
 """The registry over a real store: versions found, and altered or foreign ones refused."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -127,10 +128,10 @@ def _append(file: Path) -> None:
         (lambda home: _append(home / "artifacts/bundle/contract.json"), "not the one that was registered"),
         (lambda home: _append(home / "artifacts/bundle/estimator.skops"), "not the one that was registered"),
         (lambda home: (home / "artifacts/bundle/encoder.json").unlink(), "encoder.json is missing"),
-        (lambda home: _append(home / "code/afterfit/model/scorer.py"), "not the code that it was logged with"),
-        (lambda home: (home / "code/afterfit/extra.py").touch(), "not the code that it was logged with"),
-        (lambda home: _append(home / "served.py"), "not the code that it was logged with"),
-        (lambda home: shutil.rmtree(home / "code"), "code that travels"),
+        (lambda home: _append(home / "code/afterfit/model/scorer.py"), "scorer.py was altered"),
+        (lambda home: (home / "code/afterfit/extra.py").touch(), "extra.py is not one of its files"),
+        (lambda home: _append(home / "served.py"), "served.py was altered"),
+        (lambda home: shutil.rmtree(home / "code"), "code/afterfit/__init__.py is missing"),
     ],
     ids=["contract", "estimator", "file gone", "code changed", "code added", "loader changed", "code gone"],
 )
@@ -164,17 +165,25 @@ def test_a_version_that_afterfit_did_not_register_is_refused():
         registry.load_bundle(registry.version("foreign", "1"))
 
 
+def before_the_list(version):
+    """The same version as an earlier release registered it: without the digest of a list of its files."""
+    return replace(version, stored={registry.DIGEST: version.tags[registry.DIGEST]})
+
+
 def test_only_a_model_that_runs_our_own_file_is_loaded(altered):
     described = (altered / "MLmodel").read_text()
     (altered / "MLmodel").write_text(described.replace("/served.py", "/other.py"))
+    version = registry.version("sizes", "1")
     with pytest.raises(BundleError, match="not a model from code"):
-        registry.load_bundle(registry.version("sizes", "1"))
+        registry.load_bundle(before_the_list(version))
+    with pytest.raises(BundleError, match="MLmodel was altered"):
+        registry.load_bundle(version)
 
 
 def test_an_unreadable_mlmodel_file_is_named(altered):
     (altered / "MLmodel").write_text("flavors: [")
     with pytest.raises(BundleError, match="no readable MLmodel file"):
-        registry.load_bundle(registry.version("sizes", "1"))
+        registry.load_bundle(before_the_list(registry.version("sizes", "1")))
 
 
 @pytest.mark.usefixtures("trained")

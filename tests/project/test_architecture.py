@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src" / "afterfit"
 # Which wings, or modules, may import a library.
 ONLY_IN = {
     "mlflow": {"mlflow_store", "served", "spark"},
+    "cryptography": {"model.signing"},
     "optuna": {"model.tuning"},
     "boto3": {"data.s3"},
     "fastapi": {"serving"},

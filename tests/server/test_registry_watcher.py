@@ -1,5 +1,6 @@
 """What should be served, as the process that talks to the registry decides it: over a real store, without workers."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from afterfit.errors import StoreError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry, tracking
 from afterfit.mlflow_store.decisions import Decision
-from afterfit.mlflow_store.registry import DIGEST, LOADER
+from afterfit.mlflow_store.registry import DIGEST, FILES, LOADER
 from afterfit.server import registry_watcher, supervisor
 from afterfit.server import registry_watcher as copies
 from afterfit.server.options import ServerOptions
@@ -29,11 +30,15 @@ def watching(store, write_use_case, monkeypatch):
     client = MlflowClient()
     client.create_registered_model("sizes")
     run = client.create_run(tracking.experiment_id("nothing"))
+    files = {"MLmodel": DESCRIBED, "artifacts/bundle/manifest.json": "{}"}
+    sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    files["files.json"] = json.dumps({"format": 1, "model": "sizes", "files": sums})
+    listed = hashlib.sha256(files["files.json"].encode()).hexdigest()
     for number in "123":
-        client.log_text(run.info.run_id, DESCRIBED, f"{number}/MLmodel")
-        client.log_text(run.info.run_id, "{}", f"{number}/artifacts/bundle/manifest.json")
+        for name, text in files.items():
+            client.log_text(run.info.run_id, text, f"{number}/{name}")
         client.create_model_version(
-            "sizes", f"{run.info.artifact_uri}/{number}", run.info.run_id, {DIGEST: number * 64}
+            "sizes", f"{run.info.artifact_uri}/{number}", run.info.run_id, {DIGEST: number * 64, FILES: listed}
         )
     at("1")
     (store / "shared").mkdir()
@@ -175,7 +180,7 @@ def test_a_version_whose_files_are_not_ours_is_refused_before_a_worker_sees_it(w
     found.ask()
     found.ask()
     assert served(shared)["version"] == "1"
-    assert "python_function" in refusals()[0].reason
+    assert "MLmodel was altered" in refusals()[0].reason
 
 
 def test_an_alias_that_nothing_holds_ends_the_server_at_once(watching, tmp_path):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from afterfit.lifecycle.training_run import requirements
 from afterfit.mlflow_store import tracking
 from afterfit.model.bundle import save
-from afterfit.model.safe_loading import code_digest
+from afterfit.model.version_files import code_digest
 from afterfit.package import ROOT
 from serving_client import JSON, asked, made_doors, made_service, reopened
 
@@ -93,7 +93,7 @@ def both(request, shared_store, tmp_path_factory):  # noqa: ARG001 - the store i
     manifest = replace(known.manifest, code=code_digest(ROOT))
     made = save(known.scorer, manifest, known.example, folder / "bundle")
     with mlflow.start_run(experiment_id=tracking.experiment_id("both")):
-        uri, _ = tracking.log_bundle(folder / "bundle", made, requirements(), {})
+        uri = tracking.log_bundle(folder / "bundle", made, requirements(), {}).uri
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
         theirs = scoring_server.init(mlflow.pyfunc.load_model(uri))

@@ -71,7 +71,7 @@ def log_both(table, params, scratch):
         folder = Path(scratch) / "bundle"
         manifest = manifest_of(table, "hist_gradient_boosting", params, trained, datetime.now(timezone.utc))
         bundle = save(trained.scorer, manifest, example_of(table), folder)
-        ours, _ = tracking.log_bundle(folder, bundle, requirements(), params)
+        ours = tracking.log_bundle(folder, bundle, requirements(), params).uri
     assert use_case.task == "classification"
     return theirs.model_uri, ours, _rows(plain_frame), _rows(frame)
 

@@ -70,7 +70,7 @@ def register_ours(table, builder, params, alias, scratch):
     manifest = manifest_of(table, builder, params, trained, datetime.now(timezone.utc))
     bundle = save(trained.scorer, manifest, example_of(table), folder)
     with mlflow.start_run(experiment_id=tracking.experiment_id("bench")):
-        uri, _ = tracking.log_bundle(folder, bundle, requirements(), params)
+        uri = tracking.log_bundle(folder, bundle, requirements(), params).uri
     version = registry.register(uri, table.problem.use_case.name, bundle.digest, {}, builder)
     registry.set_alias(version, alias)
 

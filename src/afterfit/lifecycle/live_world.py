@@ -6,7 +6,7 @@ A step may be run again after a crash. So each change leaves a mark, and is not 
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 from afterfit import data, gate, prediction_log
 from afterfit.contract.datetimes import parse_as
 from afterfit.data.windows import TimeWindow
-from afterfit.errors import DamagedRecordError, DataError
+from afterfit.errors import BundleError, DamagedRecordError, DataError
 from afterfit.gate.verdict import Finding, Verdict
 from afterfit.lifecycle import promotion
 from afterfit.lifecycle.promotion import GateResult, PromotionRequest
@@ -32,6 +32,7 @@ from afterfit.loop.tasks import Model
 from afterfit.mlflow_store import decisions, ledger, registry, step_journal, tracking
 from afterfit.mlflow_store.registry import PRODUCTION, STAGING, STEP, Version
 from afterfit.mlflow_store.step_journal import StepRun
+from afterfit.model.version_files import digest
 from afterfit.performance.estimation import CalibrationEvidence
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import UseCase
@@ -48,12 +49,14 @@ class Live:
         work: measures and trains on the rows that are known.
         page: the step's page in the journal.
         folder: where copies of bundles are kept while they are used.
+        checked: numbers of the versions whose copies were held against the registry.
     """
 
     use_case: UseCase
     work: TaskRunner
     page: StepRun
     folder: Path
+    checked: set[str] = field(default_factory=set)
 
     def recipe(self, version: str) -> BuilderChoice:
         """Builder and parameters of a version."""
@@ -147,16 +150,29 @@ class Live:
         return registry.version(self.use_case.name, number)
 
     def _folder(self, number: str) -> Path:
-        """A checked copy of a version's bundle, in a folder of its number."""
+        """A copy of a version's bundle in a folder of its number; checked against the registry once in this step."""
         place = self.folder / number
-        if not place.is_dir():
+        if number not in self.checked:
             version = self._version(number)
-            registry.load_bundle(version)
-            draft = self.folder / f"{number}.part"
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(registry.bundle_folder(version), draft)
-            draft.replace(place)
+            with registry.private_folder() as private:
+                home, expected = registry.fetch(version, private)
+                registry.load_fetched(version, home, expected)
+                if not _is_copy(place, expected):
+                    draft = self.folder / f"{number}.part"
+                    for old in (draft, place):
+                        shutil.rmtree(old, ignore_errors=True)
+                    shutil.copytree(home / registry.BUNDLE, draft)
+                    draft.replace(place)
+            self.checked.add(number)
         return place
+
+
+def _is_copy(place: Path, expected: str) -> bool:
+    """Whether a folder that an earlier step left holds the bundle with this digest."""
+    try:
+        return digest(place) == expected
+    except (BundleError, OSError):
+        return False
 
 
 def trained_version_of(version: Version) -> TrainedVersion:

@@ -1,8 +1,10 @@
 """Judge a version, record the decision in the ledger, and move its alias where it may go."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 from afterfit import gate
 from afterfit.errors import BundleError
@@ -57,25 +59,26 @@ def gate_result(
     use_case: UseCase, candidate: Version, to: str, request: PromotionRequest, book: Sequence[LedgerEntry]
 ) -> GateResult:
     """Collect every finding about a candidate, and have the gate come to a verdict."""
-    champion = registry.holder(use_case.name, PRODUCTION)
-    findings = findings_on_record(use_case, candidate, to, book)
-    try:
-        loaded_candidate = loaded_version(candidate)
-    except BundleError as error:
-        return GateResult(gate.judge([version_checks.does_not_load(str(error)), *findings]), champion)
-    loaded_champion = None
-    if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
+    with registry.private_folder() as private:
+        champion = registry.holder(use_case.name, PRODUCTION)
+        findings = findings_on_record(use_case, candidate, to, book)
         try:
-            loaded_champion = loaded_version(champion)
+            loaded_candidate = loaded_version(candidate, private)
         except BundleError as error:
-            findings.append(comparison_checks.champion_does_not_load(champion.number, str(error)))
-    bundles = (
-        [loaded_candidate.bundle] if loaded_champion is None else [loaded_candidate.bundle, loaded_champion.bundle]
-    )
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
-    rows = held_out(use_case, bundles, start=request.start, end=request.end, now=now)
-    case = GateInput(use_case, loaded_candidate, loaded_champion, to, rows, past_uses(book))
-    return GateResult(gate.judge([*gate.examine(case), *findings], case.window), champion)
+            return GateResult(gate.judge([version_checks.does_not_load(str(error)), *findings]), champion)
+        loaded_champion = None
+        if champion is not None and (to == PRODUCTION or champion.number != candidate.number):
+            try:
+                loaded_champion = loaded_version(champion, private)
+            except BundleError as error:
+                findings.append(comparison_checks.champion_does_not_load(champion.number, str(error)))
+        bundles = (
+            [loaded_candidate.bundle] if loaded_champion is None else [loaded_candidate.bundle, loaded_champion.bundle]
+        )
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        rows = held_out(use_case, bundles, start=request.start, end=request.end, now=now)
+        case = GateInput(use_case, loaded_candidate, loaded_champion, to, rows, past_uses(book))
+        return GateResult(gate.judge([*gate.examine(case), *findings], case.window), champion)
 
 
 def findings_on_record(use_case: UseCase, candidate: Version, to: str, book: Sequence[LedgerEntry]) -> list[Finding]:
@@ -86,9 +89,11 @@ def findings_on_record(use_case: UseCase, candidate: Version, to: str, book: Seq
     return findings
 
 
-def loaded_version(version: Version) -> LoadedVersion:
-    """A version's bundle, checked and loaded."""
-    return LoadedVersion(version.number, registry.load_bundle(version), registry.bundle_folder(version))
+def loaded_version(version: Version, private: Path) -> LoadedVersion:
+    """A version's bundle, checked and loaded from a copy in a private folder."""
+    place = Path(tempfile.mkdtemp(dir=private))
+    home, expected = registry.fetch(version, place)
+    return LoadedVersion(version.number, registry.load_fetched(version, home, expected), home / registry.BUNDLE)
 
 
 def rollback_finding(candidate: Version, book: Sequence[LedgerEntry]) -> Finding:

@@ -66,6 +66,7 @@ def serving(model: str) -> Iterator[int]:
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "MLFLOW_RUN_ID"}}
     # MLflow starts uvicorn by name, which lies beside this Python even where its environment is not activated
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # loading adds no files to a version that lies in a local store
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with tempfile.TemporaryFile("w+") as log:

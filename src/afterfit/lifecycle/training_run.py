@@ -19,6 +19,7 @@ from afterfit.lifecycle.reading_on import as_before
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.registry import Version
+from afterfit.mlflow_store.tracking import LoggedModel
 from afterfit.model import packaging
 from afterfit.model.builders import BUILDERS, trusted_packages
 from afterfit.model.bundle import Bundle
@@ -122,11 +123,13 @@ def log_and_register(
         why: what it was trained for, in a few words for its description; empty where a person asked for it.
         tags: of the version, beside those that each version has.
     """
-    uri = _log(result, folder, why)
+    model = _log(result, folder, why)
     train_rows = result.table.train
-    known = registry.registration_tags(result.builder, train_rows.rows, train_rows.end)
+    known = registry.registration_tags(model.files, result.builder, train_rows.rows, train_rows.end)
     description = f"{_headline(result)}{f', {why}' if why else ''}\n\n{model_card.render(result.bundle)}"
-    return registry.register(uri, result.use_case.name, result.bundle.digest, {**known, **(tags or {})}, description)
+    return registry.register(
+        model.uri, result.use_case.name, result.bundle.digest, {**known, **(tags or {})}, description
+    )
 
 
 def requirements() -> list[str]:
@@ -154,19 +157,19 @@ def describe(result: TrainingResult) -> list[str]:
     return lines
 
 
-def _log(result: TrainingResult, folder: Path, why: str = "") -> str:
-    """Log data, model, parameters, metrics, pictures and card into the active run; gives the model's address."""
+def _log(result: TrainingResult, folder: Path, why: str = "") -> LoggedModel:
+    """Log data, model, parameters, metrics, pictures and card into the active run; gives the logged model."""
     table = result.table
     source = tracking.dataset(table.name, result.use_case.name, table.train, "training")
-    uri, model_id = tracking.log_bundle(folder, result.bundle, requirements(), result.params)
+    model = tracking.log_bundle(folder, result.bundle, requirements(), result.params)
     _log_params(result)
-    _log_metrics(result, source, model_id)
+    _log_metrics(result, source, model.model_id)
     tracking.figures(_pictures(table.problem, result.trained))
     card = model_card.render(result.bundle)
     tracking.text(card, "model_card.md")
     lines = [f"{why[:1].upper()}{why[1:]}."] if why else []
     tracking.note("\n".join([*lines, *describe(result)]) + "\n\n" + card)
-    return uri
+    return model
 
 
 def _headline(result: TrainingResult) -> str:

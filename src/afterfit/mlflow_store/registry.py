@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import tempfile
 import warnings
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import mlflow
 import yaml
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 STAGING, PRODUCTION, LATEST = "staging", "production", "latest"
 PREFIX = "afterfit."
 """The prefix of facts about a version that programs need, wherever the store keeps them."""
-DIGEST, STEP = f"{PREFIX}digest", f"{PREFIX}step"
-"""The digest of its bundle, and the run of the loop's step that trained it, if one did."""
+DIGEST, FILES, STEP = f"{PREFIX}digest", f"{PREFIX}files", f"{PREFIX}step"
+"""The digest of its bundle, that of the list of all its files, and the run of the loop's step that trained it."""
 MACHINE = "mlflow.afterfit"
 """The one tag that keeps all those facts, as JSON. MLflow's page of a version hides tags that begin with `mlflow.`; its
 table of versions shows every tag, and there one is better than ten."""
@@ -85,15 +87,16 @@ def register(model_uri: str, name: str, digest: str, tags: Mapping[str, str], de
     return version(name, str(registered.version))
 
 
-def registration_tags(builder: str, rows: int, trained_until: str | None) -> dict[str, str]:
+def registration_tags(files: str, builder: str, rows: int, trained_until: str | None) -> dict[str, str]:
     """The tags that each new version is registered with, for people and for the machine.
 
     Args:
+        files: the digest of the list of its files (`tracking.LoggedModel`).
         builder: of its estimator.
         rows: that it was trained on.
         trained_until: time of the last of them, ISO text; None or empty without a time column.
     """
-    facts = {"builder": builder, "rows": str(rows), "trained_until": trained_until or ""}
+    facts = {"files": files, "builder": builder, "rows": str(rows), "trained_until": trained_until or ""}
     return {STATUS: TRAINED} | {f"{PREFIX}{key}": value for key, value in facts.items()}
 
 
@@ -194,52 +197,72 @@ def model_folder(target: Version, into: Path | None = None) -> Path:
 
 
 def load_bundle(target: Version) -> "Bundle":
-    """Load a version's bundle with this package's own code, after its digests are found to be the registered ones.
+    """Load a version's bundle with this package's own code, from a copy whose files are the registered ones.
 
     Raises:
-        BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
+        BundleError: no Afterfit bundle, or a file of the version was altered, added or removed.
     """
-    home, expected = fetch(target)
-    return _checked(home, expected, target.number)
+    with private_folder() as private:
+        return load_fetched(target, *fetch(target, private))
 
 
-def fetch(target: Version, into: Path | None = None) -> tuple[Path, str]:
-    """Fetch a version's files without loading them; gives the local folder, and the digest its bundle must have.
+def load_fetched(target: Version, home: Path, expected: str) -> "Bundle":
+    """Load a version's bundle from what `fetch` gave."""
+    from afterfit.model.bundle import load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
+
+    return load(home / BUNDLE, expected, target.number)
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A new folder that only this user can enter, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="afterfit-version-") as private:
+        yield Path(private)
+
+
+def fetch(target: Version, into: Path) -> tuple[Path, str]:
+    """Copy a version's files and check each one against what was registered; nothing of them is imported or loaded.
 
     Args:
         target: the version.
-        into: as `model_folder` has it.
+        into: an existing folder that is nobody else's. What is checked is what lies there.
+
+    Returns:
+        The local folder of the version, and the digest its bundle has.
 
     Raises:
-        BundleError: no Afterfit bundle, or its files are not there.
+        BundleError: no Afterfit bundle, its files are not there, or they are not those that were registered.
     """
+    from afterfit.model import version_files  # noqa: PLC0415 - as above
+
     expected = target.tags.get(DIGEST)
     if expected is None:
         raise BundleError(f"{target.uri} has no recorded digest: it was not registered by Afterfit.")
-    home = model_folder(target, into)
+    home = _copied(target, into)
+    listed = target.tags.get(FILES)
+    if listed is not None:
+        version_files.check_listed(home, target.uri, target.name, listed)
     _refuse_pickle(target, home)
+    if listed is None:
+        version_files.check_older(home, target.uri, expected)
     return home, expected
 
 
 def keep(target: Version, folder: Path) -> Path:
     """Copy a version's files into a new folder, so that it can be served without the registry.
 
-    The copy is checked against the registered digest. MLflow's own file beside it says which version it is.
+    The copy is checked against the registered digests. MLflow's own file beside it says which version it is.
 
     Raises:
         BundleError: no Afterfit bundle, or it or the code that travels with it was altered.
     """
-    home, expected = fetch(target)
-    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    _checked(folder, expected, target.number)
+    with private_folder() as private:
+        home, expected = fetch(target, private)
+        load_fetched(target, home, expected)
+        shutil.copytree(home, folder)
     content = {"model_name": target.name, "model_version": target.number}
     (folder / NOTED).write_text(yaml.safe_dump(content), "utf-8")
     return folder
-
-
-def bundle_folder(target: Version) -> Path:
-    """The local folder of a version's bundle."""
-    return model_folder(target) / BUNDLE
 
 
 def aliases(name: str) -> dict[str, str]:
@@ -347,13 +370,15 @@ def _unknown_message(name: str, reference: str) -> str:
     return f"The model '{name}' has no version '{reference}'. Versions: {numbers}; aliases: {aliases}."
 
 
-def _checked(home: Path, expected: str, number: str) -> "Bundle":
-    from afterfit.model.bundle import load  # noqa: PLC0415 - who only asks the registry needs no scikit-learn
-    from afterfit.model.safe_loading import check_code  # noqa: PLC0415 - as above
+def _copied(target: Version, into: Path) -> Path:
+    """A copy of a version's files. Links in a local store stay links: they are refused, and not followed."""
+    from afterfit.model import version_files  # noqa: PLC0415 - as above
 
-    bundle = load(home / BUNDLE, expected, number)
-    check_code(home, bundle.manifest.code, LOADER)
-    return bundle
+    with store_errors():
+        address = MlflowClient().get_model_version_download_uri(target.name, target.number)
+    if urlsplit(address).scheme in {"", "file"}:
+        return version_files.private_copy(model_folder(target), into / "version", target.uri)
+    return model_folder(target, into)
 
 
 def _refuse_pickle(target: Version, home: Path) -> None:

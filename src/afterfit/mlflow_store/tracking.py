@@ -71,6 +71,15 @@ class FinishedRun:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedModel:
+    """A model that was logged: its address and id, and the digest of the list of its files."""
+
+    uri: str
+    model_id: str
+    files: str
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Turn errors of MLflow and of the libraries under it into a StoreError that names the store."""
@@ -260,14 +269,16 @@ def text(content: str, path: str) -> None:
         mlflow.log_text(redact(content), path)
 
 
-def log_bundle(
-    folder: Path, bundle: "Bundle", requirements: Sequence[str], params: Mapping[str, Any]
-) -> tuple[str, str]:
-    """Log a bundle as an MLflow pyfunc whose code travels with it; gives (model URI, model id).
+def log_bundle(folder: Path, bundle: "Bundle", requirements: Sequence[str], params: Mapping[str, Any]) -> LoggedModel:
+    """Log a bundle as an MLflow pyfunc whose code travels with it, with a list of all its files.
 
     MLflow logs a folder under the folder's name, and this one must be called "bundle": a folder of another name is
     copied first. The signature takes any value in every column: so a bad row is answered, and does not make MLflow
     refuse its whole batch.
+
+    Raises:
+        BundleError: what lies in the store now is not what was logged.
+        SettingsError: a key for signatures cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch, store_errors():
         if folder.name != "bundle":
@@ -282,7 +293,24 @@ def log_bundle(
             params=redacted({f"model.{key}": value for key, value in params.items()}),
             metadata={"digest": bundle.digest},
         )
-    return logged.model_uri, logged.model_id
+        files = _list_files(logged.model_uri, logged.model_id, bundle)
+    return LoggedModel(logged.model_uri, logged.model_id, files)
+
+
+def _list_files(uri: str, model_id: str, bundle: "Bundle") -> str:
+    """Add the list of a logged model's files to it; gives the list's digest.
+
+    MLflow writes some of these files itself, and completes the MLmodel file as it logs: so the list is made of what is
+    in the store, once its bundle and its code are found to be those that were logged.
+    """
+    from afterfit.model import version_files  # noqa: PLC0415 - who only asks the store needs no scikit-learn
+
+    with tempfile.TemporaryDirectory(prefix="afterfit-version-") as private:
+        home = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=private))
+        listed, written = version_files.write_list(home, bundle.manifest.name, bundle.digest)
+        for file in written:
+            MlflowClient().log_model_artifact(model_id, str(file))
+    return listed
 
 
 def finished_runs(experiment: str, tags: Mapping[str, str]) -> list[FinishedRun]:

@@ -1,6 +1,5 @@
 """The model artefact: a folder of JSON and skops files that answers row by row, and refuses to load when altered."""
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -23,19 +22,13 @@ from afterfit.model.answer_batch import AnswerBatch, to_dicts
 from afterfit.model.calibration import Calibration
 from afterfit.model.safe_loading import dump_estimator, read_estimator
 from afterfit.model.scorer import Scorer
+from afterfit.model.version_files import ERRORMAP, OPTIONAL, OUT_OF_FOLD, PROFILE, digest
 from afterfit.performance.error_map import ErrorMap
 from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
 
 FORMAT = 1
 Marks = npt.NDArray[np.uint64]
-FILES = ("contract.json", "encoder.json", "estimator.skops", "example.json", "manifest.json", "rows.npy")
-PROFILE = "profile.json"
-"""What the training window looked like. Bundles of older releases have none; where it is, the digest covers it."""
-OUT_OF_FOLD = "unseen.npz"
-"""The last fold's predictions for rows that its fit had not seen. Optional, like the profile."""
-ERRORMAP = "errormap.json"
-"""Where and by how much answers for rows unseen were off. Optional too."""
 FILE_KEYS = {"expected": "promise"}
 """The manifest's attributes that have another key in its file."""
 LATER_FIELDS = frozenset({"formats", "row_rule"})
@@ -245,7 +238,7 @@ def save(
         texts[ERRORMAP] = errormap.to_json()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (PROFILE, OUT_OF_FOLD, ERRORMAP):
+        for name in OPTIONAL:
             (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")
@@ -314,21 +307,6 @@ def _scorer(folder: Path, manifest: Mapping[str, Any], estimator: Any) -> Scorer
         None if offsets is None else (offsets[0], offsets[1]),
         tuple(manifest["baseline"]),
     )
-
-
-def digest(folder: Path) -> str:
-    """Sha256 over the names and contents of a bundle's files.
-
-    Raises:
-        BundleError: a file is missing.
-    """
-    whole = hashlib.sha256()
-    for name in (*FILES, *(name for name in (PROFILE, OUT_OF_FOLD, ERRORMAP) if (folder / name).is_file())):
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"The bundle in '{folder}' is not whole: {name} is missing.")
-        whole.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return whole.hexdigest()
 
 
 def _scorer_fields(scorer: Scorer) -> dict[str, Any]:

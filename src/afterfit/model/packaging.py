@@ -16,17 +16,17 @@ import pandas as pd
 from afterfit import data
 from afterfit.contract.columns import PLACEHOLDERS
 from afterfit.model.bundle import Bundle, Manifest, OutOfFold, save
-from afterfit.model.safe_loading import code_digest
 from afterfit.model.scorer import Scorer
 from afterfit.model.training import CVScore, Trained, TrainingData, errormap, prepare, reference
+from afterfit.model.version_files import code_digest
 from afterfit.package import ROOT
 from afterfit.performance.evaluation import metric
 from afterfit.performance.predictions import Predictions
 from afterfit.use_case import UseCase
 
 PACKAGES = (
-    "boto3", "mlflow", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops",
-    "threadpoolctl",
+    "boto3", "cryptography", "mlflow", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "pyyaml", "scikit-learn",
+    "scipy", "skops", "threadpoolctl",
 )  # fmt: skip
 """Packages that the code that travels with a version imports."""
 EXAMPLE_ROWS = 3

@@ -1,10 +1,5 @@
-"""Load a model safely: its estimator only of types on a fixed list, its code only as it was logged.
+"""Load an estimator safely: only of types on a fixed list, to which no file can add. skops writes and reads it."""
 
-skops writes and reads the estimator, and no file can add to the list of types. The code that travels with a model is
-compared with the digest that was logged with it.
-"""
-
-import hashlib
 import importlib
 import inspect
 from collections.abc import Sequence
@@ -117,39 +112,6 @@ def is_estimator(name: str) -> bool:
     if not isinstance(candidate, type) or f"{candidate.__module__}.{candidate.__qualname__}" != name:
         return False
     return issubclass(candidate, BaseEstimator) and not inspect.isabstract(candidate) and candidate is not BaseEstimator
-
-
-def code_digest(package: Path) -> str:
-    """Sha256 over the names and contents of a package's files, without caches."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            name = path.relative_to(package).as_posix()
-            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def check_code(home: Path, expected: str, loader: str) -> None:
-    """Check that the code that travels with a model is the code that was logged.
-
-    Args:
-        home: the model's folder, with the package in `code/afterfit` and the file that MLflow runs beside MLmodel.
-        expected: the package's digest, as the bundle's manifest has it.
-        loader: the name of the file that MLflow runs, a copy of the one of that name in the package.
-
-    Raises:
-        BundleError: a file is missing, or differs from the one that was logged.
-    """
-    package = home / "code" / "afterfit"
-    try:
-        same = code_digest(package) == expected and (home / loader).read_bytes() == (package / loader).read_bytes()
-    except OSError as error:
-        raise BundleError(f"The code that travels with the model in '{home}' is not whole: {error}") from error
-    if not same:
-        raise BundleError(
-            f"The code that travels with the model in '{home}' is not the code that it was logged with. "
-            "Train and register it again, or find out who changed it."
-        )
 
 
 def _unknown(types: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import orjson
 
 from afterfit.errors import AfterfitError, BundleError
 from afterfit.model.bundle import load
-from afterfit.model.safe_loading import check_code
+from afterfit.model.version_files import check_code
 from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.engine import Engine, Row, engine
 from afterfit.serving.service import Service

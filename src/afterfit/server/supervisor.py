@@ -30,8 +30,8 @@ NOTED = "registered_model_meta"
 """The file in which MLflow notes the registered version beside a model that it downloaded."""
 
 
-def version_in(home: Path, name: str) -> dict[str, str | None]:
-    """What should be served, as the process that asks the registry would say it.
+def version_in(home: Path, name: str, copy: Path) -> dict[str, str | None]:
+    """What should be served, as the process that asks the registry would say it: from a copy, whose files are checked.
 
     The digest is the one that was written into the MLmodel file when the version was logged, and the version's number
     the one that MLflow noted beside it; None where it noted none.
@@ -39,15 +39,21 @@ def version_in(home: Path, name: str) -> dict[str, str | None]:
     Args:
         home: the folder with the MLmodel file.
         name: of the use case.
+        copy: a new folder of this server's own.
 
     Raises:
-        BundleError: there is no MLmodel file of an Afterfit version, or it is another use case's.
+        BundleError: there is no MLmodel file of an Afterfit version, it is another use case's, or a file was altered.
     """
+    from afterfit.model import version_files  # noqa: PLC0415 - only a server without a registry needs it
+
+    what = f"The version in '{home}'"
+    if (home / "MLmodel").is_file():
+        version_files.private_copy(home, copy, what)
     try:
-        described = yaml.safe_load((home / "MLmodel").read_text("utf-8"))
+        described = yaml.safe_load((copy / "MLmodel").read_text("utf-8"))
         digest = str(described["metadata"]["digest"])
-        noted = home / NOTED
-        known = json.loads((home / BUNDLE / "manifest.json").read_text("utf-8"))["name"]
+        noted = copy / NOTED
+        known = json.loads((copy / BUNDLE / "manifest.json").read_text("utf-8"))["name"]
         number = str(yaml.safe_load(noted.read_text("utf-8"))["model_version"]) if noted.is_file() else None
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise BundleError(
@@ -55,7 +61,8 @@ def version_in(home: Path, name: str) -> dict[str, str | None]:
         ) from error
     if known != name:
         raise BundleError(f"'{home}' holds a version of {known}; the settings file is that of {name}.")
-    return {"version": number, "digest": digest, "home": str(home), "bundle": str(home / BUNDLE)}
+    version_files.check_alone(copy, what, name)
+    return {"version": number, "digest": digest, "home": str(copy), "bundle": str(copy / BUNDLE)}
 
 
 BACKLOG = 2048
@@ -143,7 +150,7 @@ class Supervisor:
         beside = [_Process([sys.executable, "-m", "afterfit.server.start", "watcher", text])]
         if self.plan.model:  # nobody has to be asked what should be served
             beside = []
-            served = version_in(Path(self.plan.model).absolute(), self.plan.use_case.name)
+            served = version_in(Path(self.plan.model).absolute(), self.plan.use_case.name, shared / "version")
             (shared / TARGET).write_bytes(orjson.dumps({"served": served, "shadow": None, "registry": {}}))
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
         ready = False

@@ -7,7 +7,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from typing import Literal
 
 import orjson
 
-from afterfit.errors import SettingsError
-from afterfit.redaction import learn
 from afterfit.serving.http_errors import HttpError
-from afterfit.text_files import decode
+from afterfit.settings import secret
 
 Purpose = Literal["predict", "outcomes", "webhook"]
 VARIABLES: dict[Purpose, str] = {
@@ -85,20 +82,8 @@ def tokens_of_environment() -> Tokens:
 
 
 def _token(variable: str) -> bytes | None:
-    file = os.environ.get(f"{variable}_FILE")
-    if file is None:
-        text = os.environ.get(variable)
-        if text is None:
-            return None
-    else:
-        try:
-            text = decode(Path(file).read_bytes())
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{variable}_FILE names '{file}', which cannot be read.") from error
-    if not text.strip():
-        raise SettingsError(f"{variable} is set and empty: set a token, or nothing at all.")
-    learn(text.strip())  # one that a file holds is in no variable
-    return text.strip().encode()
+    text = secret(variable)
+    return None if text is None else text.encode()
 
 
 SIGNATURE, TIME, DELIVERY = "x-mlflow-signature", "x-mlflow-timestamp", "x-mlflow-delivery-id"
