@@ -27,6 +27,8 @@ _WORD = (
     r"pass(?:word|wd|phrase|code)?|pwd|secret|token|api[_-]?key|(?:access|account|private|subscription|function)[_-]?key"
     r"|(?:aws)?access[_-]?key[_-]?id|shared[_-]?access[_-]?(?:key|signature)|credentials?|signature|sig|auth"
 )
+_ANY_WORD = re.compile(_WORD, re.IGNORECASE)
+"""What all pairs have: where it is not, the slower patterns of pairs find nothing."""
 _SECRET_NAME = re.compile(rf"(?:{_WORD}|_key|salt|dsn|webhook|connection_?string)(?:_?\d+)?$", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"_FILE$|_PATH$|_DIR$|^SSH_AUTH_SOCK$", re.IGNORECASE)
 _SHORT_WORDS = re.compile(r"[^:=@'\"/\-]{0,15}")
@@ -166,9 +168,10 @@ def _by_place(text: str) -> str:
     text = _USERINFO.sub(_userinfo, text)
     text = _HOOKS.sub(rf"\g<host>/{MASK}", text)
     text = _BOT.sub(f"bot{MASK}", text)
-    for pattern in (_SEMICOLON_PAIR, _QUERY, _PAIR, _OPTION, _COLON_PAIR):
+    pairs = _ANY_WORD.search(text) is not None
+    for pattern in (_SEMICOLON_PAIR, _QUERY, _PAIR, _OPTION, _COLON_PAIR) if pairs else (_QUERY, _OPTION, _COLON_PAIR):
         text = pattern.sub(rf"\g<key>{MASK}", text)
-    text = _JSON_PAIR.sub(_json_pair, text)
+    text = _JSON_PAIR.sub(_json_pair, text) if pairs else text
     text = _HEADER.sub(lambda match: f"{match['key'] or match['other']}{MASK}", text)
     text = _SCHEME.sub(rf"\g<key>{MASK}", text)
     return _SHAPE.sub(MASK, text)
