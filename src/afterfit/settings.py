@@ -43,7 +43,10 @@ def _moment(value: Any) -> Any:
 
 def _utc(moment: datetime) -> datetime:
     """A time with a zone, converted to UTC and without the zone, as data reads times; other times unchanged."""
-    return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
+    try:
+        return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
+    except OverflowError as error:
+        raise ValueError("must lie between the years 1 and 9999 in UTC too") from error
 
 
 class Source(Settings):

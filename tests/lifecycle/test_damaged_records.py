@@ -5,14 +5,20 @@ from contextlib import suppress
 from pathlib import Path
 
 import mlflow
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from afterfit.commands import step
+from afterfit.commands.history import moment_of
+from afterfit.data.windows import parse_time
+from afterfit.errors import DamagedRecordError, SettingsError, StoreError
 from afterfit.lifecycle import live_loop
 from afterfit.loop.policy import State
 from afterfit.mlflow_store import monitor_runs, step_journal, tracking
+from afterfit.mlflow_store.lock import locked
 from afterfit.mlflow_store.tracking import FinishedRun, MetricPoint
+from afterfit.settings import Period
 from made_loop import settings
 
 JSON = st.recursive(
@@ -107,3 +113,25 @@ def test_a_changed_window_is_named_and_a_series_whose_mark_was_changed_is_writte
         mlflow.MlflowClient().set_tag(before, monitor_runs.POINTS, mark)
         before, changed = monitor_runs.series("watched"), before
         assert before != changed
+
+
+def test_a_lock_or_a_search_that_was_changed_is_named_in_a_sentence(shared_store):
+    del shared_store
+    owner = {"token": "t", "machine": "m", "pid": 1, "born": "b", "who": "ana", "since": 1.0, "lease": 300.0}
+    changed = ["", "{", "[]", "{}", *(json.dumps({**owner, key: wrong}) for key in owner for wrong in (None, [1], {}))]
+    for place, description in enumerate(changed):
+        mlflow.MlflowClient().create_registered_model(f"lock{place}", description=description)
+        with pytest.raises(StoreError, match="is no lock of Afterfit's"), locked(f"lock{place}", "ben", patience=0.0):
+            pass
+    run = mlflow.MlflowClient().create_run(tracking.experiment_id("searched"))
+    for value in ("", "{", "[]", "3", '{"builder": "linear"}', '{"builder": "linear", "params": 3}'):
+        mlflow.MlflowClient().set_tag(run.info.run_id, tracking.BEST, value)
+        with pytest.raises(DamagedRecordError, match="search again"):
+            tracking.best_of(run.info.run_id)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00+14:00"])
+def test_a_time_that_utc_does_not_have_is_refused_in_a_sentence(text):
+    for read in (moment_of, lambda given: parse_time(given, "--start"), lambda given: Period(start=given)):
+        with pytest.raises((SettingsError, ValueError)):
+            read(text)

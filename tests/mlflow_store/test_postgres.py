@@ -224,3 +224,20 @@ def test_train_promote_and_history_over_rest(tmp_path, write_use_case, command_l
     code, out, _ = command_line("history", config=file)
     assert code == 0
     assert "Now production: version 1." in out
+
+
+def test_a_source_on_postgresql_only_reads_whatever_its_words_are(database, tmp_path, monkeypatch):
+    from afterfit.data import databases
+    from afterfit.data.loading import read
+    from afterfit.errors import SourceError
+    from afterfit.settings import Source
+
+    assert read(Source(sql=database, query="select 1 as one"), tmp_path)["one"].tolist() == [1]
+    monkeypatch.setattr(databases, "require_query", lambda query: query)
+    changes = ["create table made (a int)", "with x as (select 1 as a) select a into made from x"]
+    changes += ["select set_config('transaction_read_only', 'off', false), set_config('x.y', 'z', false)"]
+    for text in changes:
+        with pytest.raises(SourceError):
+            read(Source(sql=database, query=text), tmp_path)
+    count = "select count(*) as n from information_schema.tables where table_name = 'made'"
+    assert read(Source(sql=database, query=count), tmp_path)["n"].tolist() == [0]

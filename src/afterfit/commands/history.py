@@ -41,11 +41,11 @@ def moment_of(text: str) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        if len(text.strip()) <= len("2013-07-01"):
+            moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
         raise SettingsError(f"--at '{text}' is no date or time, such as 2013-07-01 or 2013-07-01T12:00.") from error
-    if len(text.strip()) <= len("2013-07-01"):
-        moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
 
 
 def decision_lines(entry: LedgerEntry) -> list[str]:

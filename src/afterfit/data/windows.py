@@ -286,11 +286,11 @@ def parse_time(text: str, option: str) -> datetime | None:
         return None
     try:
         time = pd.Timestamp(text.strip())
-    except ValueError as error:
+        if not pd.isna(time):
+            return (time if time.tzinfo is None else time.tz_convert(None)).to_pydatetime()
+    except (ValueError, OverflowError) as error:
         raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.") from error
-    if pd.isna(time):
-        raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.")
-    return (time if time.tzinfo is None else time.tz_convert(None)).to_pydatetime()
+    raise SettingsError(f"{option} '{text}' must be a date or time, such as 2013-04-01.")
 
 
 def _naive(when: datetime) -> np.datetime64:

@@ -130,7 +130,7 @@ def _take(name: str, owner: Owner, deadline: float) -> None:
                 break
             if time.monotonic() > deadline:
                 raise BusyError(
-                    f"{holder.who} (process {holder.pid} on {holder.machine.split()[0]}) holds '{name}' for "
+                    f"{holder.who} (process {holder.pid} on {holder.machine.partition(' ')[0]}) holds '{name}' for "
                     f"{time.time() - holder.since:.0f} s already. Wait for it, or end it: the next command clears up."
                 )
             time.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - so that those who wait do not ask in step
@@ -180,11 +180,20 @@ def _holder(name: str) -> Owner | None:
             return None
         raise
     try:
-        return Owner(**json.loads(model.description or ""))
-    except (ValueError, TypeError) as error:
+        return _owner_of(model.description or "")
+    except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(
             f"The registered model '{name}' is no lock of Afterfit's: rename it, the name is needed."
         ) from error
+
+
+def _owner_of(text: str) -> Owner:
+    """The owner that a lock's description names; ValueError or TypeError where somebody has changed it."""
+    owner = Owner(**json.loads(text))
+    texts, numbers = (owner.token, owner.machine, owner.born, owner.who), (owner.pid, owner.since, owner.lease)
+    if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int | float) for one in numbers):
+        raise TypeError("an owner's names are text, and its process and times are numbers")
+    return owner
 
 
 def _code(error: StoreError) -> str:

@@ -103,7 +103,9 @@ def registration_tags(files: str, builder: str, rows: int, trained_until: str | 
 def unfold_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """A version's tags with each fact under its own name. Older versions have them in this form in the store."""
     facts: Any = {}
-    with suppress(ValueError):  # somebody changed the tag by hand: the version has no digest then, and is refused
+    with suppress(
+        ValueError, RecursionError
+    ):  # somebody changed the tag by hand: the version has no digest then, and is refused
         facts = json.loads(tags.get(MACHINE, "{}"))
     plain = {key: value for key, value in tags.items() if key != MACHINE}
     return plain | ({f"{PREFIX}{key}": str(value) for key, value in facts.items()} if isinstance(facts, dict) else {})

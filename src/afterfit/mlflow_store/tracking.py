@@ -27,7 +27,7 @@ from requests.exceptions import RequestException
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from afterfit.errors import StoreError, UnknownVersionError
+from afterfit.errors import DamagedRecordError, StoreError, UnknownVersionError
 from afterfit.package import ROOT
 from afterfit.redaction import redact, redacted
 
@@ -246,8 +246,11 @@ def best_of(run_id: str) -> tuple[str, dict[str, Any]]:
         raise UnknownVersionError(
             f"The run {run_id} found no best parameters: give the run of a search (entry point tune)."
         )
-    best = json.loads(run.data.tags[BEST])
-    return best["builder"], best["params"]
+    try:
+        best = json.loads(run.data.tags[BEST])
+        return str(best["builder"]), dict(best["params"])
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise DamagedRecordError(f"The run {run_id} has the tag {BEST}, and it was changed: search again.") from error
 
 
 def tags(values: Mapping[str, str]) -> None:
