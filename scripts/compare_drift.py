@@ -21,6 +21,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rate", default=0.01, type=float, help="share of windows without drift that may alarm")
     parser.add_argument("--page", default="", help="also write the page to this HTML file")
     parser.add_argument("--save", default="", help="also write the window's profile to this JSON file")
+    console.add_skip_damaged(parser)
     return parser
 
 

@@ -15,6 +15,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--start", default="", help="rows from here on; empty: as the use case's gate")
     parser.add_argument("--end", default="", help="rows before this; empty: as the use case's gate")
     parser.add_argument("--data", default="", help="`shadow`: the candidate's answers behind the champion's")
+    console.add_skip_damaged(parser)
     return parser
 
 

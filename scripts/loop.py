@@ -13,6 +13,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--every", default="1h", help="how often to look whether a window is over, such as 15min or 1h")
     parser.add_argument("--folder", default="steps", help="where models are kept while they are worked on")
     parser.add_argument("--rounds", type=console.whole, default=0, help="end after so many looks; 0: never")
+    console.add_skip_damaged(parser)
     return parser
 
 

@@ -21,6 +21,7 @@ def options() -> argparse.ArgumentParser:
         "--refresh", default=0, type=console.whole, help="instead, look again at the last so many windows"
     )
     parser.add_argument("--page", default="", help="also write the last window's page to this HTML file")
+    console.add_skip_damaged(parser)
     return parser
 
 

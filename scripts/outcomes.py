@@ -13,6 +13,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="", help="a table with the targets; empty: the use case's own source")
     parser.add_argument("--by", default="", help="prediction_id or key; empty: prediction_id where the table has it")
     parser.add_argument("--folder", default="", help="the log's folder; empty: the settings file's, or AFTERFIT_LOG")
+    console.add_skip_damaged(parser)
     return parser
 
 

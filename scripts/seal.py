@@ -11,6 +11,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("seal", description=__doc__)
     parser.add_argument("--config", default="flights-late", help="a built-in use case or a settings file")
     parser.add_argument("--folder", default="", help="the log's folder; empty: the settings file's, or AFTERFIT_LOG")
+    console.add_skip_damaged(parser)
     return parser
 
 

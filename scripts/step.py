@@ -13,6 +13,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--every", default="", help="a window each 6h, 1d, 1w or 1mo; empty: as the policy says")
     parser.add_argument("--now", default="", help="the time by which windows are over; empty: the clock's, UTC")
     parser.add_argument("--folder", default="steps", help="where models are kept while they are worked on")
+    console.add_skip_damaged(parser)
     return parser
 
 

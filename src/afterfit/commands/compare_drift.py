@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from afterfit.commands import console
 from afterfit.data import files, windows
 from afterfit.data.windows import WindowLength, WindowSplitter
 from afterfit.errors import SettingsError
@@ -22,6 +23,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     rate: float = 0.01,
     page: str = "",
     save: str = "",
+    skip_damaged: str = "false",
 ) -> CommandResult:
     """Compare windows with a reference; see scripts/compare_drift.py for the options."""
     use_case = load_use_case(config) if config else None
@@ -37,4 +39,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     )
     if not 0.0 < rate < 1.0:
         raise SettingsError(f"--rate must lie between 0 and 1, and came as {rate}.")
-    return compare_windows(use_case, reference, data, period, rate, page=places[0], save=places[1])
+    return console.leaving_out(
+        skip_damaged,
+        lambda: compare_windows(use_case, reference, data, period, rate, page=places[0], save=places[1]),
+    )

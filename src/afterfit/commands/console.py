@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -101,6 +103,27 @@ def yes(text: str) -> bool:
     if word not in {"true", "yes", "1", "false", "no", "0", ""}:
         raise SettingsError(f"'{text}' must be true or false.")
     return word in {"true", "yes", "1"}
+
+
+def add_skip_damaged(parser: argparse.ArgumentParser) -> None:
+    """The option of all commands that read the prediction log."""
+    words = "true: leave damaged files and rows of the prediction log out, and say which"
+    parser.add_argument("--skip_damaged", "--skip-damaged", nargs="?", const="true", default="false", help=words)
+
+
+def leaving_out(option: str, work: Callable[[], "CommandResult"]) -> "CommandResult":
+    """Do a command's work, without what is damaged of the prediction log where the option says so.
+
+    The answer says what was left out: its lines first, its data under `damaged`.
+    """
+    from afterfit import prediction_log  # noqa: PLC0415 - `--help` answers sooner without it
+
+    with prediction_log.skipping(yes(option)) as left_out:
+        answer = work()
+    if not left_out:
+        return answer
+    lines = [f"Left out: {sentence}" for sentence in left_out]
+    return replace(answer, lines=(*lines, *answer.lines), data={**answer.data, "damaged": list(left_out)})
 
 
 def settle() -> None:

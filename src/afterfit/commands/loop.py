@@ -13,13 +13,15 @@ from afterfit.redaction import redact
 IDLE = frozenset({"nothing is due", "busy"})
 
 
-def command(config: str, every: str = "1h", folder: str = "steps", rounds: int = 0) -> CommandResult:
+def command(
+    config: str, every: str = "1h", folder: str = "steps", rounds: int = 0, skip_damaged: str = "false"
+) -> CommandResult:
     """Step whenever a window is over; see scripts/loop.py for the options."""
     pause = parse_seconds(every)
     taken, looks = 0, 0
     while True:
         looks += 1
-        taken += take_due_steps(config, folder)
+        taken += take_due_steps(config, folder, skip_damaged)
         if rounds and looks >= rounds:
             return CommandResult((f"{taken} steps in {looks} looks.",), {"steps": taken, "looks": looks})
         time.sleep(pause)
@@ -40,12 +42,12 @@ def parse_seconds(every: str) -> float:
     return float(length)
 
 
-def take_due_steps(config: str, folder: str) -> int:
+def take_due_steps(config: str, folder: str, skip_damaged: str = "false") -> int:
     """Take the steps that are due; gives how many. If the store is away, a message says so, and the loop goes on."""
     taken = 0
     while True:
         try:
-            answer = step.command(config, folder=folder)
+            answer = step.command(config, folder=folder, skip_damaged=skip_damaged)
         except StoreError as error:
             print(f"loop: {error} It is tried again after the pause.", file=sys.stderr)  # noqa: T201 - it goes on
             return taken

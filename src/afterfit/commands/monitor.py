@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from afterfit.commands import console
 from afterfit.data import files
 from afterfit.data.windows import parse_time
 from afterfit.errors import SettingsError
@@ -20,6 +21,7 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
     every: str = "",
     refresh: int = 0,
     page: str = "",
+    skip_damaged: str = "false",
 ) -> CommandResult:
     """Look at windows; see scripts/monitor.py for the options."""
     use_case = load_use_case(config)
@@ -29,4 +31,6 @@ def command(  # noqa: PLR0917 - the options of the command line, given by name
             "--refresh is a number of windows that were recorded; it goes without --start, --end and --every."
         )
     period = period_of(use_case, every, parse_time(start, "--start"), parse_time(end, "--end"))
-    return monitor_version(use_case, version, data, period, refresh=refresh, page=place)
+    return console.leaving_out(
+        skip_damaged, lambda: monitor_version(use_case, version, data, period, refresh=refresh, page=place)
+    )

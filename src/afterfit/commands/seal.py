@@ -3,13 +3,19 @@
 from datetime import datetime, timezone
 
 from afterfit import prediction_log
+from afterfit.commands import console
 from afterfit.lifecycle.result import CommandResult
+from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, folder: str = "") -> CommandResult:
+def command(config: str, folder: str = "", skip_damaged: str = "false") -> CommandResult:
     """Seal; see scripts/seal.py for the options."""
     log = prediction_log.required(load_use_case(config), folder)
+    return console.leaving_out(skip_damaged, lambda: _sealed(log))
+
+
+def _sealed(log: PredictionLog) -> CommandResult:
     counts = prediction_log.seal(log)
     joined, removed = prediction_log.tidy(log, datetime.now(timezone.utc))
     sealed = f"{counts.answers:,} answers and {counts.outcomes:,} outcomes of {counts.spools:,} processes that are gone"

@@ -3,6 +3,7 @@
 from datetime import datetime, timezone
 from pathlib import Path
 
+from afterfit.commands import console
 from afterfit.data.windows import parse_time
 from afterfit.errors import BusyError
 from afterfit.lifecycle.live_loop import LEASE, run_step, step_result
@@ -13,13 +14,16 @@ from afterfit.mlflow_store.lock import locked
 from afterfit.use_case import load_use_case
 
 
-def command(config: str, every: str = "", now: str = "", folder: str = "steps") -> CommandResult:
+def command(
+    config: str, every: str = "", now: str = "", folder: str = "steps", skip_damaged: str = "false"
+) -> CommandResult:
     """Take one step; see scripts/step.py for the options."""
     use_case = delayed(load_use_case(config), "")
     clock = parse_time(now, "--now") or datetime.now(timezone.utc).replace(tzinfo=None)
     tracking.check_reachable()
     try:
         with locked(f"{use_case.name}.step-lock", ledger.actor(), patience=0.0, lease=LEASE):
-            return run_step(use_case, every, clock, Path(folder) / use_case.name)
+            place = Path(folder) / use_case.name
+            return console.leaving_out(skip_damaged, lambda: run_step(use_case, every, clock, place))
     except BusyError as error:
         return step_result(use_case, "", "busy", [f"Another step is at work: {error}"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from afterfit.lazy import lazy
 
 if TYPE_CHECKING:
+    from afterfit.prediction_log.damage import skipping
     from afterfit.prediction_log.log import (
         VARIABLE,
         PredictionLog,
@@ -29,6 +30,7 @@ else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "damage": ("skipping",),
             "privacy": ("key_of", "private", "salt_of"),
             "log": (
                 "PredictionLog",

@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from afterfit.contract.values import read_category
 from afterfit.errors import LogError, SettingsError
-from afterfit.prediction_log import reader, sealing, spool_file
+from afterfit.prediction_log import id_index, reader, sealing, spool_file
+from afterfit.prediction_log.damage import guarded
 from afterfit.prediction_log.entries import LogEntry, Outcome
 from afterfit.prediction_log.reader import LogQuery, feature_column, features_of
 from afterfit.prediction_log.sealing import Sealed
 from afterfit.prediction_log.spool import Spool
 from afterfit.prediction_log.spool_file import translate_errors
-from afterfit.prediction_log.store import Part, Store, id_hashes, known_hashes, store
+from afterfit.prediction_log.store import Part, Store, store
 from afterfit.use_case import UseCase
 
 __all__ = ["LogEntry", "Outcome", "PredictionLog", "Sealed", "Spool", "feature_column", "features_of"]
@@ -157,9 +158,9 @@ def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:
     """Which of some prediction ids are not in the log.
 
     What it costs: a scan of the answers that are not sealed yet; for each sealed part, newest first until all are
-    found, a binary search in its index on disk, about 20 reads an id. An index on S3 (8 bytes an answer) is fetched
-    once and kept in `ids` below the log's folder. Indexes hold 64-bit hashes: an unknown id is taken for a known one
-    once in 10^19 / (answers in the log) times.
+    found, a binary search in its index. An index on S3 (8 bytes an answer) is fetched once and kept in `ids` below the
+    log's folder. Indexes hold 64-bit hashes: an unknown id is taken for a known one once in 10^19 / (answers in the
+    log) times.
 
     Raises:
         LogError, SourceError: spool or store cannot be read.
@@ -170,12 +171,8 @@ def unknown_ids(log: PredictionLog, ids: Iterable[str]) -> set[str]:
     for path in spool_file.spools(log.folder, log.use_case):
         if left:
             left -= _spooled(path, left)
-    place, cache = log.store, log.folder / "ids" / log.use_case
-    for part in reversed(place.parts("answers") if left else []):
-        if not left:
-            break
-        wanted = sorted(left)
-        left = {name for name, known in zip(wanted, _held(place, cache, part, wanted), strict=True) if not known}
+    if left:
+        left = id_index.unknown(log.store, log.folder / "ids" / log.use_case, left)
     return left | odd
 
 
@@ -187,17 +184,10 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _held(place: Store, cache: Path, part: Part, wanted: list[str]) -> npt.NDArray[np.bool_]:
-    try:
-        return known_hashes(place, cache, part, id_hashes(wanted))
-    except FileNotFoundError:  # joined meanwhile, or removed
-        return np.zeros(len(wanted), dtype=np.bool_)
-
-
 def _spooled(path: Path, ids: set[str]) -> set[str]:
     """Those of the ids that a spool holds."""
     known: set[str] = set()
-    with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
+    with guarded(path, "Ids in it"), translate_errors(path, "read"), spool_file.snapshot(path) as connection:
         if connection is not None:
             wanted = sorted(ids)
             for first in range(0, len(wanted), SIDE):

@@ -7,7 +7,9 @@ searched by the hash of an id or a key, and each hit is compared with the text i
 """
 
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +23,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from afterfit.contract.datetimes import parse_as
+from afterfit.errors import LogError
 from afterfit.prediction_log import spool_file
 from afterfit.prediction_log.arrow import FEATURE, LOG_TYPES, REST, TIME, cast, common
+from afterfit.prediction_log.damage import check_rows, check_schema, guarded, leave_out, said
+from afterfit.prediction_log.id_index import Hashes, id_hashes
 from afterfit.prediction_log.sealing import PART_ROWS, between, by_day, current, shaped
 from afterfit.prediction_log.spool_file import TABLES, RowRange, translate_errors
-from afterfit.prediction_log.store import Folder, Hashes, Part, Store, id_hashes
+from afterfit.prediction_log.store import Folder, Part, Store
 
 RUN_ROWS = 250_000
 """Outcomes of one run: what is sorted in memory at once."""
@@ -221,8 +226,7 @@ def read(folder: Path, store: Store, use_case: str, query: LogQuery) -> Iterator
         copy = Folder(Path(temporary) / "copy")
         last_sealed = _copied(folder, use_case, copy)
         places = {kind: _parts(store, copy, kind, last_sealed) for kind in ("answers", "outcomes")}
-        wanted = [place for place in places["answers"] if _of_window(place[1], query)]
-        types = _types(wanted, query)
+        wanted, types = _types([place for place in places["answers"] if _of_window(place[1], query)], query)
         runs = Path(temporary) / "runs"
         runs.mkdir()
         with Outcomes(_outcome_tables(places["outcomes"]), runs) as outcomes:
@@ -248,20 +252,38 @@ def _copied(
     """Copy what no spool has sealed; gives for (spool, kind) the last row that was sealed then."""
     last_sealed: dict[tuple[str, str], int] = {}
     for path in spool_file.spools(folder, use_case):
-        with translate_errors(path, "read"), spool_file.snapshot(path) as connection:
-            if connection is None:
-                continue
-            for kind in kinds:
-                left = spool_file.unsealed(connection, kind)
-                last_sealed[path.stem, kind] = left.first - 1
-                while left.first <= left.last:
-                    some = spool_file.next_range(connection, kind, left, PART_ROWS)
-                    left = RowRange(some.last + 1, left.last)
-                    for day, table in by_day(connection, kind, some):
-                        place = copy.path / Part(kind, day, f"{path.stem}-{some.first}-{some.last}.parquet").name
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        pq.write_table(table, place)
+        with _damage_of(path), translate_errors(path, "read"), spool_file.snapshot(path) as connection:
+            if connection is not None:
+                for kind in kinds:
+                    left = spool_file.unsealed(connection, kind)
+                    last_sealed[path.stem, kind] = left.first - 1
+                    _copy(connection, path, kind, left, copy)
     return last_sealed
+
+
+@contextmanager
+def _damage_of(spool: Path) -> Iterator[None]:
+    """A spool whose file is damaged is an error, or what is not read of it is left out."""
+    try:
+        yield
+    except LogError as error:
+        if not spool_file.is_damage(spool, error.__cause__):
+            raise
+        leave_out(f"{spool}: damaged. It cannot be read: {said(error.__cause__ or error)}.", error)
+
+
+def _copy(connection: sqlite3.Connection, path: Path, kind: str, left: RowRange, copy: Folder) -> None:
+    """Copy rows that a spool has not sealed."""
+    while left.first <= left.last:
+        try:
+            some = spool_file.next_range(connection, kind, left, PART_ROWS)
+        except sqlite3.DatabaseError:  # a damaged page, whose size is unknown
+            some = RowRange(left.first, min(left.first + PART_ROWS - 1, left.last))
+        left = RowRange(some.last + 1, left.last)
+        for day, table in by_day(connection, kind, some, around_pages=True):
+            place = copy.path / Part(kind, day, f"{path.stem}-{some.first}-{some.last}.parquet").name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, place)
 
 
 def _parts(store: Store, copy: Folder, kind: str, last_sealed: dict[tuple[str, str], int]) -> list[tuple[Store, Part]]:
@@ -283,23 +305,43 @@ def _of_window(part: Part, query: LogQuery) -> bool:
     return bool(not after and (query.start is None or day >= np.datetime64(query.start, "D")))
 
 
-def _types(places: Sequence[tuple[Store, Part]], query: LogQuery) -> dict[str, pa.DataType]:
-    """The columns to read, as they stand in the parts, each with the type that all parts have together."""
+def _types(
+    places: Sequence[tuple[Store, Part]], query: LogQuery
+) -> tuple[list[tuple[Store, Part]], dict[str, pa.DataType]]:
+    """The parts that can be read, and the columns to read of them, each with the type that all parts have together."""
     kinds: dict[str, list[pa.DataType]] = {}
+    sound: list[tuple[Store, Part]] = []
     for place, part in places:
-        with place.open(part) as file:
-            for field in pq.read_schema(file):
+        with _guarded(place, part), place.open(part) as file:
+            schema = pq.read_schema(file)
+            check_schema(part.kind, schema)
+            sound.append((place, part))
+            for field in schema:
                 kinds.setdefault(field.name, []).append(field.type)
     kept = {"prediction_id", "time", "version", "shadow", "key"}
     features = [name for name in kinds if name.startswith(FEATURE)]
     if query.columns is None and len(features) > MOST_COLUMNS:  # names that clients made up are without end
         rare = {*sorted(features, key=lambda name: len(kinds[name]))[: len(features) - MOST_COLUMNS]}
         kinds = {name: types for name, types in kinds.items() if name not in rare or name == FEATURE + query.time}
-    return {
+    return sound, {
         name: LOG_TYPES.get(name) or common(types)
         for name, types in kinds.items()
         if name in kept or name == FEATURE + query.time or _is_chosen(name, query)
     }
+
+
+@contextmanager
+def _guarded(place: Store, part: Part, what: str = "It") -> Iterator[None]:
+    """A part that is damaged is an error, or is left out.
+
+    Raises:
+        LogError: it is damaged, or was removed meanwhile.
+    """
+    try:
+        with guarded(place.place(part), what):
+            yield
+    except FileNotFoundError as error:
+        raise LogError(f"{place.place(part)}: removed while the log was read: read it again.") from error
 
 
 def _is_chosen(name: str, query: LogQuery) -> bool:
@@ -311,19 +353,40 @@ def _is_chosen(name: str, query: LogQuery) -> bool:
 
 def _outcome_tables(places: Sequence[tuple[Store, Part]]) -> Iterator[pa.Table]:
     for place, part in places:
-        with place.open(part) as file:
-            yield pq.read_table(file, columns=["prediction_id", "key", "value", "time"])
+        table = None
+        with _guarded(place, part), place.open(part) as file:
+            check_schema(part.kind, pq.read_schema(file))
+            table = pq.read_table(
+                file, columns=["prediction_id", "key", "value", "time"], page_checksum_verification=True
+            )
+        if table is not None:
+            yield table
 
 
 def _tables(place: Store, part: Part, types: dict[str, pa.DataType], query: LogQuery) -> Iterator[pa.Table]:
-    """The rows of a part that are in the window, group by group."""
+    """The rows of a part that are in the window, group by group; of a damaged one those before the damage."""
+    tables = _batches(place, part, types)
+    done = 0
+    while True:
+        table = None
+        with _guarded(place, part, f"What follows its first {done:,} rows" if done else "It"):
+            table = next(tables, None)
+            if table is not None:
+                check_rows(table)
+        if table is None:
+            return
+        done += table.num_rows
+        table = _kept(table, query)
+        if table.num_rows:
+            yield table
+
+
+def _batches(place: Store, part: Part, types: dict[str, pa.DataType]) -> Iterator[pa.Table]:
     with place.open(part) as file:
-        parquet = pq.ParquetFile(file, pre_buffer=False)
+        parquet = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
         have = [name for name in types if name in parquet.schema_arrow.names]
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=have, use_threads=False):
-            table = _kept(shaped(pa.Table.from_batches([batch]).select(have), types), query)
-            if table.num_rows:
-                yield table
+            yield shaped(pa.Table.from_batches([batch]).select(have), types)
 
 
 def _kept(table: pa.Table, query: LogQuery) -> pa.Table:

@@ -23,11 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from afterfit.errors import AfterfitError, LogError
-from afterfit.prediction_log import spool_file
+from afterfit.prediction_log import disk, salvage, spool_file
 from afterfit.prediction_log.arrow import bounded, cast, common, readable_tables
+from afterfit.prediction_log.damage import check_schema, guarded, leave_out, may_skip, said
+from afterfit.prediction_log.id_index import index_of
 from afterfit.prediction_log.spool import Spool
 from afterfit.prediction_log.spool_file import FileLock, RowRange, translate_errors
-from afterfit.prediction_log.store import Part, Store, id_index
+from afterfit.prediction_log.store import Part, Store
 
 PART_ROWS = 50_000
 """Most rows of a part, which sealing has in memory as a table."""
@@ -36,6 +38,7 @@ PIECE_ROWS = 1_000
 GROUP_ROWS = 50_000
 JOINED = "joined"
 STANDS_FOR = b"afterfit.stands_for"
+MARK_LENGTH = 16
 FEWEST, JOINED_ROWS = 4, 500_000
 """A day's parts are joined from so many on, up to so many rows."""
 GRACE = 3600.0
@@ -73,6 +76,7 @@ def seal(folder: Path, store: Store, use_case: str, own: Sequence[Spool] = ()) -
     done = Sealed()
     for spool in own:
         with _collect_fault(spool.path, faults), spool.sealing:
+            spool.restore()
             done += _drain(spool.path, store)
     ours = {spool.path for spool in own}
     for path in spool_file.spools(folder, use_case):
@@ -103,14 +107,43 @@ def _take_over(path: Path, store: Store) -> Sealed:
         return Sealed()
     gone = not path.exists()
     try:
-        if not gone:
-            done = _drain(path, store)
-            spool_file.remove(path)
-            gone = True
-            return done + Sealed(spools=1)
-        return Sealed()
+        if gone:
+            return Sealed()
+        done = _drained(path, store)
+        gone = True
+        return done + Sealed(spools=1)
     finally:
         hold.free(remove=gone)
+
+
+def _drained(path: Path, store: Store) -> Sealed:
+    """Seal all of a spool that nobody writes any more, and remove it; put it aside where its file is damaged."""
+    try:
+        done = _drain(path, store)
+    except (sqlite3.Error, OSError) as error:
+        if not may_skip() or not spool_file.is_damage(path, error):
+            raise
+        done = _salvaged(path, store)
+        kept = salvage.put_aside(path)
+        leave_out(f"{path}: damaged. It is kept as {kept}: {said(error)}.")
+        return done
+    spool_file.remove(path)
+    return done
+
+
+def _salvaged(path: Path, store: Store) -> Sealed:
+    """Seal what can be read of a damaged spool, without a word to the spool; nothing where its state is unknown."""
+    done = Sealed()
+    try:
+        with spool_file.snapshot(path) as connection:
+            if connection is None:
+                return done
+            for table in spool_file.TABLES:
+                for row_range in salvage.ranges(connection, table, PART_ROWS):
+                    done += _seal_range(connection, path, table, row_range, store, around_pages=True)
+    except sqlite3.Error:  # not even what was sealed is known
+        return done
+    return done
 
 
 def _drain(path: Path, store: Store) -> Sealed:
@@ -121,24 +154,42 @@ def _drain(path: Path, store: Store) -> Sealed:
         for table in spool_file.TABLES:
             goal = spool_file.unsealed(connection, table).last
             while (row_range := spool_file.plan(connection, table, PART_ROWS, goal)) is not None:
-                done += _seal_range(connection, path.stem, table, row_range, store)
+                done += _seal_range(connection, path, table, row_range, store)
                 spool_file.mark_sealed(connection, table, row_range.last)
             spool_file.sweep(connection, table)  # what a killed process passed and did not remove
     return done
 
 
-def _seal_range(connection: sqlite3.Connection, spool: str, table: str, row_range: RowRange, store: Store) -> Sealed:
-    parts = by_day(connection, table, row_range)
+def _seal_range(
+    connection: sqlite3.Connection,
+    spool: Path,
+    table: str,
+    row_range: RowRange,
+    store: Store,
+    *,
+    around_pages: bool = False,
+) -> Sealed:
+    parts = by_day(connection, table, row_range, around_pages=around_pages)
     for day, whole in parts:
-        part = Part(table, day, f"{spool}-{row_range.first}-{row_range.last}.parquet")
+        part = Part(table, day, f"{spool.stem}-{row_range.first}-{row_range.last}.parquet")
         put(store, part, whole)
     counted = {table: sum(whole.num_rows for _, whole in parts)}
     return Sealed(parts=len(parts), **counted)
 
 
-def by_day(connection: sqlite3.Connection, kind: str, row_range: RowRange) -> list[tuple[str, pa.Table]]:
-    """A range of a spool's rows as one table for each UTC day of their time."""
-    chunks = spool_file.read_in_chunks(connection, kind, row_range, PIECE_ROWS)
+def by_day(
+    connection: sqlite3.Connection, kind: str, row_range: RowRange, *, around_pages: bool = False
+) -> list[tuple[str, pa.Table]]:
+    """A range of a spool's rows as one table for each UTC day of their time.
+
+    Args:
+        connection: to the spool.
+        kind: answers or outcomes.
+        row_range: which rows.
+        around_pages: leave out the rows of damaged pages, if damage is to be left out; only where the spool is kept.
+    """
+    read = salvage.around if around_pages else spool_file.numbered
+    chunks = spool_file.read_in_chunks(connection, kind, row_range, PIECE_ROWS, read)
     tables = [table for rows in chunks for table in readable_tables(kind, rows)]
     return split(unified(tables)) if tables else []
 
@@ -150,13 +201,21 @@ def split(table: pa.Table) -> list[tuple[str, pa.Table]]:
 
 
 def put(store: Store, part: Part, table: pa.Table, stands_for: Sequence[str] = ()) -> None:
-    """Write a part, and before it, for answers, the index of its ids."""
-    if part.kind == "answers":
-        store.put(part.index(), id_index(table["prediction_id"]))
+    """Write a part, and before it, for answers, the index of its ids.
+
+    Raises:
+        LogError: it cannot be written, or the table has columns that a part must not have.
+    """
+    try:
+        check_schema(part.kind, table.schema)
+    except ValueError as error:
+        raise LogError(f"{store.place(part)}: not written: {error}.") from error
     if stands_for:
         table = table.replace_schema_metadata({STANDS_FOR: orjson.dumps(list(stands_for))})
     file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS)
+    pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
+    if part.kind == "answers":
+        store.put(part.index(), index_of(table["prediction_id"], file.tell()))
     store.put(part, file.getvalue())
 
 
@@ -164,7 +223,7 @@ def _clear_orphans(folder: Path, use_case: str) -> None:
     """Remove locks whose spool never was, or is gone; young ones may be a spool in the making."""
     for lock in (folder / "spool").glob("*.lock"):
         spool = lock.with_suffix(spool_file.ENDING)
-        if spool_file.use_case_of(lock.stem) != use_case or spool.exists() or spool_file.age(lock) < ORPHAN:
+        if spool_file.use_case_of(lock.stem) != use_case or spool.exists() or disk.age(lock) < ORPHAN:
             continue
         hold = FileLock(spool)
         if hold.take():
@@ -183,38 +242,57 @@ def retain(store: Store, keep_days: int, today: str) -> int:
 def current(store: Store, kind: str) -> list[Part]:
     """The parts that make up the log: without those that a joined one stands for."""
     parts = store.parts(kind)
-    accepted = _accepted(store, parts)
-    covered = {(part.day, name) for part, names in accepted.items() for name in names}
+    joined = _joined(store, parts)
+    covered = {(part.day, name) for part, names in joined.accepted.items() for name in names}
     return [
-        part
-        for part in parts
-        if (part in accepted if part.file.startswith(JOINED) else (part.day, part.file) not in covered)
+        part for part in parts if part not in joined.second | joined.damaged and (part.day, part.file) not in covered
     ]
 
 
-def _accepted(store: Store, parts: Sequence[Part]) -> dict[Part, list[str]]:
-    """Joined parts and what they stand for.
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Joined parts: those that count with what they stand for, those that came second, and damaged ones.
 
     Two processes that joined at once may have taken the same parts: the first by name counts, the other is ignored.
     """
-    accepted: dict[Part, list[str]] = {}
+
+    accepted: dict[Part, list[str]]
+    second: set[Part]
+    damaged: set[Part]
+
+
+def _joined(store: Store, parts: Sequence[Part]) -> _Joined:
+    found = _Joined({}, set(), set())
     covered: set[tuple[str, str]] = set()
     for part in parts:
         if part.file.startswith(JOINED):
             names = _stands_for(store, part)
-            if names and covered.isdisjoint((part.day, name) for name in names):
+            if names is None:
+                found.damaged.add(part)
+            elif covered.isdisjoint((part.day, name) for name in names):
                 covered.update((part.day, name) for name in names)
-                accepted[part] = names
-    return accepted
+                found.accepted[part] = names
+            else:
+                found.second.add(part)
+    return found
 
 
-def _stands_for(store: Store, part: Part) -> list[str]:
+def _stands_for(store: Store, part: Part) -> list[str] | None:
+    """The names of the parts that a joined one stands for; None where it is damaged, or gone."""
     try:
-        with store.open(part) as file:
-            metadata = pq.read_schema(file).metadata or {}
+        with guarded(store.place(part)), store.open(part) as file:
+            names = orjson.loads((pq.read_schema(file).metadata or {})[STANDS_FOR])
+            mark = Path(part.file).stem.removeprefix(f"{JOINED}-")
+            if len(mark) == MARK_LENGTH and mark != _mark(names):
+                raise ValueError("its list of parts is not the one that it is named by")
+            return list(names)
     except FileNotFoundError:
-        return []
-    return list(orjson.loads(metadata.get(STANDS_FOR, b"[]")))
+        pass
+    return None
+
+
+def _mark(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:MARK_LENGTH]
 
 
 def join(folder: Path, store: Store, use_case: str, today: str, now: float) -> int:
@@ -236,9 +314,11 @@ def join(folder: Path, store: Store, use_case: str, today: str, now: float) -> i
         for day, parts in days.items():
             for some in _batches(store, parts):
                 names = sorted(part.file for part in some)
-                mark = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-                put(store, Part(kind, day, f"{JOINED}-{mark}.parquet"), _whole(store, some), names)
-                count += len(some)
+                whole = _whole(store, some)
+                if whole is not None:
+                    put(store, Part(kind, day, f"{JOINED}-{_mark(names)}.parquet"), whole, names)
+                    count += len(some)
+    store.clear_drafts()
     return count
 
 
@@ -259,25 +339,38 @@ def last_row(part: Part) -> int:
 
 
 def _clear_joined(store: Store, kind: str, now: float) -> None:
-    """Remove what accepted joined parts stand for, and joined parts that came second, when both are old enough."""
+    """Remove what accepted joined parts stand for, and joined parts that came second, when both are old enough.
+
+    Nothing is removed that a damaged part stands for.
+    """
     parts = store.parts(kind)
-    accepted = _accepted(store, parts)
+    joined = _joined(store, parts)
     old = {part for part in parts if part.file.startswith(JOINED) and store.age(part, now) > GRACE}
-    covered = {(part.day, name) for part in old & set(accepted) for name in accepted[part]}
+    there = {(part.day, part.file) for part in parts}
+    covered: set[tuple[str, str]] = set()
+    for part in old & set(joined.accepted):
+        stood_for = {(part.day, name) for name in joined.accepted[part]} & there
+        if stood_for and _whole(store, [part]) is not None:
+            covered |= stood_for
     for part in parts:
-        if (part.day, part.file) in covered or (part in old and part not in accepted):
+        if (part.day, part.file) in covered or part in old & joined.second:
             store.remove(part)
             if kind == "answers":
                 store.remove(part.index())
 
 
 def _batches(store: Store, parts: Sequence[Part]) -> Iterable[list[Part]]:
-    """Parts to join, together at most `JOINED_ROWS` rows and at least `FEWEST` parts."""
+    """Parts to join, together at most `JOINED_ROWS` rows and at least `FEWEST` parts; damaged ones stay."""
     some: list[Part] = []
     rows = 0
     for part in parts:
-        with store.open(part) as file:
-            size = pq.read_metadata(file).num_rows
+        size = 0
+        with guarded(store.place(part)), store.open(part) as file:
+            metadata = pq.read_metadata(file)
+            check_schema(part.kind, metadata.schema.to_arrow_schema())
+            size = metadata.num_rows
+        if not size:
+            continue
         if some and rows + size > JOINED_ROWS:
             if len(some) >= FEWEST:
                 yield some
@@ -288,13 +381,16 @@ def _batches(store: Store, parts: Sequence[Part]) -> Iterable[list[Part]]:
         yield some
 
 
-def _whole(store: Store, parts: Sequence[Part]) -> pa.Table:
-    """The rows of several parts in one table, ordered by time; a column has the type that all of them have together."""
+def _whole(store: Store, parts: Sequence[Part]) -> pa.Table | None:
+    """The rows of several parts in one table, ordered by time; a column has the type that all of them have together.
+
+    None where one is damaged.
+    """
     tables = []
     for part in parts:
-        with store.open(part) as file:
-            tables.append(pq.read_table(file))
-    return unified(tables).sort_by("time")
+        with guarded(store.place(part)), store.open(part) as file:
+            tables.append(pq.read_table(file, page_checksum_verification=True))
+    return unified(tables).sort_by("time") if len(tables) == len(parts) else None
 
 
 def unified(tables: Sequence[pa.Table]) -> pa.Table:

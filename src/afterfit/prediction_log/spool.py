@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from afterfit.errors import LogError, SettingsError
-from afterfit.prediction_log import spool_file
+from afterfit.prediction_log import disk, spool_file
 from afterfit.prediction_log.entries import BatchRecord, LogEntry, Outcome, batch_record_of
 from afterfit.prediction_log.spool_file import TABLES, UNFIT, FileLock, translate_errors
 
@@ -46,6 +46,9 @@ os.register_at_fork(after_in_child=lambda: _forks.__setitem__(0, _forks[0] + 1))
 
 class Spool:
     """This process's part of a log. Threads may share it; processes must not: each makes its own.
+
+    Where somebody removes its file or folder while it is open, the next write, sealing or close brings it back with
+    all that it had.
 
     Args:
         folder: the log's folder, on a local disk (SQLite's WAL needs one); the spool is a file in `spool` below it.
@@ -78,6 +81,7 @@ class Spool:
         self._unfit: str | None = None
         self.lost = 0
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         with translate_errors(folder, "written"):
             self.path, self._hold = _hold_new_path(folder, use_case)
         try:
@@ -147,6 +151,7 @@ class Spool:
         with self.sealing, self._lock:
             if self._closed or self._forks != _forks[0]:
                 raise self._refused()
+            self._restore()
             with translate_errors(self.path, "written"):
                 if not any(spool_file.unsealed_rows(self._opened(), table) for table in TABLES):
                     return
@@ -188,7 +193,8 @@ class Spool:
 
     def _leave(self) -> None:
         empty = False
-        with contextlib.suppress(LogError, sqlite3.Error):
+        with contextlib.suppress(LogError, sqlite3.Error, OSError):
+            self._restore()
             empty = not any(spool_file.unsealed_rows(self._opened(), table) for table in TABLES)
         self._drop()
         if empty:
@@ -199,13 +205,47 @@ class Spool:
         """Make the tables where they are not there; gives the last row's number."""
         self._connection = spool_file.connect(self.path, synchronous=self._synchronous)
         spool_file.prepare(self._connection)
+        self._file = disk.identity(self.path)
         return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM answers").fetchone()[0])
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:  # after a failure, when the file may be fine again
+            self._hold_again()
             self._ready()
         assert self._connection is not None  # noqa: S101 - _ready made it
         return self._connection
+
+    def restore(self) -> None:
+        """Bring the spool's file back where it was removed.
+
+        Raises:
+            LogError: it cannot be written.
+        """
+        with self._lock:
+            if not self._closed and self._forks == _forks[0]:
+                self._restore()
+
+    def _restore(self) -> None:
+        if self._connection is None or self._is_there():
+            return
+        with translate_errors(self.path, "written"):
+            self._hold_again()
+            spool_file.bring_back(self._connection, self.path)
+            self._drop()
+            self._ready()
+
+    def _is_there(self) -> bool:
+        return self._file is not None and disk.identity(self.path) == self._file
+
+    def _hold_again(self) -> None:
+        """Take the hold anew where its file or folder was removed."""
+        disk.make_folder(self.path.parent)
+        if self._hold.path.exists():
+            return
+        hold = FileLock(self.path)
+        if hold.take():
+            self._hold.free()
+            self._hold = hold
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -227,8 +267,10 @@ class Spool:
                 _insert(connection, table, rows)
                 if durable and self._synchronous != "FULL":
                     connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            self._restore()  # or it would be written where nobody finds it
         except LogError:
-            self._drop()
+            if self._is_there():  # else this connection alone still has what was acknowledged
+                self._drop()
             raise
 
     def _refused(self) -> LogError:
@@ -295,8 +337,9 @@ class Spool:
 
 def _hold_new_path(folder: Path, use_case: str) -> tuple[Path, FileLock]:
     """A new spool's path, held before there is a file that somebody else could take for a dead process's."""
-    (folder / "spool").mkdir(parents=True, exist_ok=True)
     while True:
+        disk.make_folder(folder / "spool")
+        disk.narrow(folder / "spool")
         name = spool_file.name_for(use_case, socket.gethostname(), os.getpid(), os.urandom(6).hex())
         path = (folder / "spool" / f"{name}{spool_file.ENDING}").absolute()
         hold = FileLock(path)

@@ -4,16 +4,15 @@ Entries are written by one process and leave in ranges of row numbers. A range i
 is written, and passed in the file after: whoever goes on after a kill writes the same range under the same name.
 """
 
-import os
 import re
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from afterfit.errors import LogError
+from afterfit.prediction_log import disk
 from afterfit.prediction_log.entries import (
     LogEntry,
     Outcome,
@@ -38,6 +37,9 @@ CREATE = (
 )
 UNFIT = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, UnicodeError, OverflowError)
 """What SQLite says of a value that no column can hold: the row is at fault, and not the disk."""
+BROKEN = ("malformed", "not a database", "no such", "file is encrypted")
+MEND = "The file is damaged: bring it back from a copy, or leave out what is damaged with --skip_damaged."
+MAKE_ROOM = "Free space on its disk, or give it another folder."
 AT_ONCE = 5_000
 """Passed rows that are removed in one transaction: the writer never waits for more than these."""
 CHUNK_BYTES = 2**25
@@ -53,7 +55,8 @@ WAIT = 30.0
 
 
 def connect(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
-    """A connection in autocommit mode to an existing or new spool, in WAL mode."""
+    """A connection in autocommit mode to an existing or new spool, in WAL mode; its files are their owner's only."""
+    disk.make_file(path)  # or SQLite would make it, and what lies beside it, by the process's mask
     connection = sqlite3.connect(
         path, timeout=WAIT, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -84,9 +87,16 @@ def translate_errors(path: Path, doing: str) -> Iterator[None]:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, UNFIT):
             raise LogError(f"{path}: a row of the prediction log cannot be {doing}: {said}.") from error
+        broken = any(words in said for words in BROKEN)
         raise LogError(
-            f"{path}: the prediction log cannot be {doing}: {said}. Free space on its disk, or give it another folder."
+            f"{path}: the prediction log cannot be {doing}: {said}. {MEND if broken else MAKE_ROOM}"
         ) from error
+
+
+def is_damage(path: Path, error: BaseException | None) -> bool:
+    """Whether an error says that a spool's file is damaged, and not that its disk or another process is in the way."""
+    broken = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    return broken or path.is_dir()
 
 
 class FileLock:
@@ -99,6 +109,10 @@ class FileLock:
     def take(self) -> bool:
         """Take the hold; False where another process, or another part of this one, has it or was just done with it."""
         for left in reversed(range(TRIES)):
+            try:
+                disk.make_file(self.path)
+            except FileNotFoundError:  # its folder was removed
+                return False
             connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
                 connection.execute("BEGIN EXCLUSIVE")
@@ -144,6 +158,10 @@ class RowRange:
 
     first: int
     last: int
+
+
+Reading = Callable[[sqlite3.Connection, str, RowRange], Iterator[tuple[int, Record]]]
+"""A function that gives the rows of a range with their numbers."""
 
 
 def unsealed_rows(connection: sqlite3.Connection, table: str = "answers") -> int:
@@ -201,20 +219,31 @@ def _last_that_fits(connection: sqlite3.Connection, first: int, last: int) -> in
     return last
 
 
-def read_in_chunks(
-    connection: sqlite3.Connection, table: str, row_range: RowRange, chunk_size: int
-) -> Iterator[list[Record]]:
-    """The rows of a range in their order, without their numbers, in chunks of about so many rows.
+def numbered(
+    connection: sqlite3.Connection, table: str, row_range: RowRange, order: str = "ASC"
+) -> Iterator[tuple[int, Record]]:
+    """The rows of a range with their numbers, in their order, or from the last one back with "DESC".
 
-    Answers that were written together come one by one, and belong to the range that has their last number. A column
-    that the spool lacks is None in every row.
+    Answers that were written together are one record, which has their last number. A column that the spool lacks is
+    None in every row.
     """
     existing = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
     columns = ", ".join(name if name in existing else "NULL" for name in TABLES[table])
-    query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - our names
+    query = f"SELECT id, {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id {order}"  # noqa: S608 - our names
+    for number, *record in connection.execute(query, (row_range.first, row_range.last)):
+        yield number, tuple(record)
+
+
+def read_in_chunks(
+    connection: sqlite3.Connection, table: str, row_range: RowRange, chunk_size: int, read: Reading = numbered
+) -> Iterator[list[Record]]:
+    """The rows of a range in their order, without their numbers, in chunks of about so many rows.
+
+    Answers that were written together come one by one, and belong to the range that has their last number.
+    """
     chunk: list[Record] = []
     size = 0
-    for record in connection.execute(query, (row_range.first, row_range.last)):
+    for _, record in read(connection, table, row_range):
         for row in unbatch(record) if table == "answers" else [record]:
             chunk.append(row)
             size += len(row[FEATURES] or b"") if table == "answers" else 0
@@ -254,6 +283,22 @@ def sweep(connection: sqlite3.Connection, table: str) -> None:
     for start in range(first, upto + 1, AT_ONCE):
         end = min(start + AT_ONCE - 1, upto)
         connection.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (start, end))  # noqa: S608 - our names
+
+
+def bring_back(connection: sqlite3.Connection, spool: Path) -> None:
+    """Write a spool whose file was removed to its place again, out of the connection that still has it open.
+
+    The caller holds the spool, and closes the connection afterwards.
+    """
+    draft = spool.with_name(f"{spool.name}.part")
+    draft.unlink(missing_ok=True)
+    disk.make_file(draft)
+    with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+        connection.backup(copy)
+    disk.sync_file(draft)
+    remove(spool)  # what lies beside it belongs to the file that is gone
+    draft.replace(spool)
+    disk.sync_folder(spool.parent)
 
 
 def remove(spool: Path) -> None:
@@ -303,21 +348,3 @@ def known(connection: sqlite3.Connection, ids: list[str]) -> set[str]:
         for (answers,) in connection.execute("SELECT prediction FROM answers WHERE prediction_id IS NULL"):
             known_ids |= left & ids_in_batch_record(answers)
     return known_ids
-
-
-def age(path: Path) -> float:
-    """Seconds since a file was last written; none for one that is gone."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def sync_folder(folder: Path) -> None:
-    """A new or renamed name in a folder, safely on disk."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

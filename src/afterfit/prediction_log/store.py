@@ -1,26 +1,25 @@
-"""Where a log's sealed parts are: a folder, or a prefix on S3; a part is there whole or not at all.
-
-Which prediction ids a log knows: 64-bit hashes, sorted, in a small file beside each sealed part.
-"""
+"""Where a log's sealed parts are: a folder, or a prefix on S3; a part is there whole or not at all."""
 
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
 
 from afterfit.data import s3
 from afterfit.errors import SourceError
-from afterfit.prediction_log.spool_file import sync_folder, translate_errors
+from afterfit.prediction_log import disk
+from afterfit.prediction_log.damage import leave_out
+from afterfit.prediction_log.spool_file import translate_errors
 
 DAY = re.compile(r"day=(-?\d+-\d\d-\d\d)")
+STALE = 3600.0
+"""Seconds after which a draft is what a killed process left."""
 Kind = str
 """What a part holds: `answers`, `outcomes`, or `ids` (an index of the answers')."""
 
@@ -40,15 +39,28 @@ class Part:
 
     def index(self) -> "Part":
         """The part that lists the ids of this one."""
-        return Part("ids", self.day, f"{Path(self.file).stem}.npy")
+        return Part("ids", self.day, f"{os.path.splitext(self.file)[0]}.npy")  # noqa: PTH122 - thousands of them at once
 
 
-def _part(name: str) -> Part | None:
-    """The part of a name such as `answers/day=2026-11-23/x.parquet`; None for anything else that lies about."""
+def _part(root: object, name: str) -> Part | None:
+    """The part of a name such as `answers/day=2026-11-23/x.parquet`; None for anything else that lies about.
+
+    Raises:
+        LogError: the day is none; nobody could tell which window its rows are in.
+    """
     pieces = name.split("/")
-    day = DAY.fullmatch(pieces[1]) if len(pieces) == 3 else None
-    hidden = pieces[-1].startswith((".", "_"))
-    return None if day is None or hidden else Part(pieces[0], day[1], pieces[2])
+    if len(pieces) != 3 or pieces[-1].startswith((".", "_")) or not pieces[1].startswith("day="):
+        return None
+    day = DAY.fullmatch(pieces[1])
+    with suppress(ValueError):
+        if day is not None and np.datetime64(day[1], "D"):
+            return Part(pieces[0], day[1], pieces[2])
+    leave_out(f"{root}/{name}: damaged. Its folder must be named by a day, such as day=2026-11-23.")
+    return None
+
+
+def _in_order(parts: dict[Part, int]) -> dict[Part, int]:
+    return dict(sorted(parts.items(), key=lambda item: (item[0].day, item[0].file)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +74,46 @@ class Folder:
         """What a message calls it."""
         return str(self.path)
 
+    def place(self, part: Part) -> Path:
+        """The part's file."""
+        return self.path / part.name
+
     def parts(self, kind: Kind) -> list[Part]:
         """All parts of a kind, by day and name."""
-        with translate_errors(self.path, "listed"):
-            names = [f"{kind}/{file.parent.name}/{file.name}" for file in (self.path / kind).glob("day=*/*")]
-        return sorted((part for part in map(_part, names) if part), key=lambda part: (part.day, part.file))
+        return list(self.sizes(kind))
+
+    def sizes(self, kind: Kind) -> dict[Part, int]:
+        """All parts of a kind with their sizes in bytes, by day and name."""
+        return _in_order({part: size for part, size in self._entries(kind) if part is not None})
+
+    def _entries(self, kind: Kind) -> Iterator[tuple[Part | None, int]]:
+        """What lies in the folders of the days, and its size."""
+        with translate_errors(self.path / kind, "listed"):
+            if not (self.path / kind).exists():
+                return
+            with os.scandir(self.path / kind) as days:
+                folders = [day.path for day in days if day.name.startswith("day=") and day.is_dir()]
+            for folder in folders:
+                name = f"{kind}/{folder.rpartition(os.sep)[2]}"
+                with suppress(FileNotFoundError), os.scandir(folder) as entries:  # cleared meanwhile, or joined
+                    for entry in entries:
+                        yield _part(self.path, f"{name}/{entry.name}"), entry.stat().st_size
 
     def put(self, part: Part, content: bytes) -> None:
         """Write a part under a temporary name, safely on disk, and rename it."""
         place = self.path / part.name
-        draft = place.with_name(f".{place.name}.{os.getpid()}-{os.urandom(4).hex()}")
         with translate_errors(place, "written"):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with draft.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(place)
-            finally:
-                draft.unlink(missing_ok=True)
-            sync_folder(place.parent)
+            disk.make_folder(place.parent)
+            for folder in (self.path, place.parent.parent, place.parent):
+                disk.narrow(folder)
+            disk.write_file(place, content)
+
+    def clear_drafts(self) -> None:
+        """Remove what killed processes had begun to write an hour ago or earlier."""
+        with translate_errors(self.path, "cleared"):
+            for draft in self.path.glob("*/day=*/.*"):
+                if draft.is_file() and disk.age(draft) > STALE:
+                    draft.unlink(missing_ok=True)
 
     def open(self, part: Part) -> BinaryIO:
         """The part's bytes.
@@ -111,12 +142,23 @@ class Bucket:
 
     address: str
 
+    def place(self, part: Part) -> str:
+        """The part's address."""
+        return f"{self.address}/{part.name}"
+
     def parts(self, kind: Kind) -> list[Part]:
         """All parts of a kind, by day and name."""
-        prefix = f"{self.address}/{kind}/"
+        return list(self.sizes(kind))
+
+    def sizes(self, kind: Kind) -> dict[Part, int]:
+        """All parts of a kind with their sizes in bytes, by day and name."""
         inside = len(s3.bucket_and_key(f"{self.address}/")[1])
-        parts = [_part(stored.key[inside:]) for stored in s3.objects_below(prefix)]
-        return sorted((part for part in parts if part), key=lambda part: (part.day, part.file))
+        named = {stored.key[inside:]: stored.size for stored in s3.objects_below(f"{self.address}/{kind}/")}
+        parts = {_part(self.address, name): size for name, size in named.items()}
+        return _in_order({part: size for part, size in parts.items() if part is not None})
+
+    def clear_drafts(self) -> None:
+        """Nothing: an object is written in one request."""
 
     def put(self, part: Part, content: bytes) -> None:
         """Write a part in one request."""
@@ -159,44 +201,3 @@ def content(store: Store, part: Part) -> bytes:
     """All bytes of a part."""
     with store.open(part) as file:
         return bytes(io.BufferedReader(file).read() if isinstance(file, io.RawIOBase) else file.read())
-
-
-Hashes = npt.NDArray[np.uint64]
-
-
-def id_hashes(texts: Sequence[str | None] | pa.ChunkedArray) -> Hashes:
-    """(n,) uint64 for n texts; a missing one has the hash of an empty text."""
-    values = texts.to_pylist() if isinstance(texts, pa.ChunkedArray | pa.Array) else list(texts)
-    objects = np.empty(len(values), dtype=object)
-    objects[:] = [value or "" for value in values]
-    return np.asarray(pd.util.hash_array(objects, categorize=False), dtype=np.uint64)
-
-
-def id_index(ids: Sequence[str | None] | pa.ChunkedArray) -> bytes:
-    """The file that lists a part's ids: their sorted hashes as numpy writes them."""
-    file = io.BytesIO()
-    np.save(file, np.sort(id_hashes(ids)), allow_pickle=False)
-    return file.getvalue()
-
-
-def known_hashes(store: Store, cache: Path, part: Part, wanted: Hashes) -> npt.NDArray[np.bool_]:
-    """Which of the wanted hashes a part's index lists; an index on S3 is fetched once, into the cache.
-
-    Raises:
-        FileNotFoundError: the part has no index (any more).
-    """
-    listed: Any = np.load(_local(store, cache, part.index()), mmap_mode="r", allow_pickle=False)
-    if not len(listed):
-        return np.zeros(len(wanted), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
-    return np.asarray(listed[at] == wanted)
-
-
-def _local(store: Store, cache: Path, part: Part) -> Path:
-    if isinstance(store, Folder):
-        return store.path / part.name
-    assert isinstance(store, Bucket)  # noqa: S101 - there are two kinds
-    kept = Folder(cache)
-    if not (cache / part.name).exists():
-        kept.put(part, content(store, part))
-    return cache / part.name

@@ -165,8 +165,9 @@ def _outcome() -> Schema:
     }
     either = [{"required": ["prediction_id", "value"]}, {"required": ["key", "value"]}]
     outcome = {"type": "object", "properties": properties, "anyOf": either, "additionalProperties": False}
-    counts = {"taken": {"type": "integer"}, "unknown": {"type": "array", "items": {"type": "string"}}}
-    return {"Outcome": outcome, "Taken": {"type": "object", "properties": counts, "required": list(counts)}}
+    unknown = {"type": "array", "items": {"type": "string"}}
+    counts = {"taken": {"type": "integer"}, "unknown": unknown, "unchecked": {"type": "string"}}
+    return {"Outcome": outcome, "Taken": {"type": "object", "properties": counts, "required": ["taken", "unknown"]}}
 
 
 def _reference(name: str) -> Schema:

@@ -33,13 +33,14 @@ T = TypeVar("T")
 FIELDS = frozenset({"prediction_id", "key", "value"})
 LONGEST, LONGEST_KEY = 200, 10_000
 """Characters of an id, and of a key."""
+UNCHECKED = "The outcomes are kept. Whether the log knows their ids cannot be found out at the moment."
 
 
 def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
     """Write outcomes, one or many; sent again they change nothing.
 
     Those of ids that the log does not know are named and not counted. They are kept all the same: the answer may be in
-    the log of another machine that is not sealed yet.
+    the log of another machine that is not sealed yet. Where ids cannot be looked up, `unchecked` says so.
 
     Raises:
         HttpError: 422 an outcome cannot be read, 503 there is no log or it cannot be written, 413 too many.
@@ -54,13 +55,18 @@ def take_outcomes(service: Service, content: Any) -> dict[str, Any]:
     ids = {outcome.prediction_id for outcome in outcomes if outcome.prediction_id is not None}
     try:
         service.log.write_outcomes(outcomes)
-        unknown = prediction_log.unknown_ids(service.place, ids) if ids else set()
     except LogError as error:
         service.failed_log(error)
         raise HttpError(503, "The outcomes cannot be logged at the moment. Try again.", "log_unavailable") from error
+    told: dict[str, Any] = {}
+    try:
+        unknown = prediction_log.unknown_ids(service.place, ids) if ids else set()
+    except AfterfitError as error:  # the outcomes are kept, and that is what was asked
+        service.faults("outcomes", error)
+        unknown, told = set(), {"unchecked": UNCHECKED}
     taken = sum(outcome.prediction_id not in unknown for outcome in outcomes)
     service.metrics.counts["outcomes",] += taken
-    return {"taken": taken, "unknown": sorted(unknown)}
+    return {"taken": taken, "unknown": sorted(unknown), **told}
 
 
 def _outcome(content: Any, number: int, engine: Engine, now: int) -> Outcome:
