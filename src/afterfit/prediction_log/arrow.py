@@ -110,7 +110,9 @@ def _as_text(table: str, row: tuple[Any, ...], error: Exception) -> tuple[Any, .
     time = columns["time"] if type(columns["time"]) is int and abs(columns["time"]) < EXACT else 0
     known: dict[str, Any] = dict.fromkeys(columns) | {"prediction_id": _plain(columns["prediction_id"]), "time": time}
     if table == "outcomes":
-        return tuple({**known, "value": text_of(_plain(columns["value"]))}.values())
+        value = columns["value"]
+        is_scalar = isinstance(value, bytes | str) and isinstance(_loaded(value), str | int | float)
+        return tuple({**known, "value": value if is_scalar else text_of(_plain(value))}.values())
     said = f"{type(error).__name__}: {error}"[:MOST_SAID]
     known |= {"version": _plain(columns["version"]), "shadow": bool(columns["shadow"])}
     known |= {"features": text_of(_plain(columns["features"])), "error": text_of({**UNREADABLE, "value": said})}

@@ -10,6 +10,7 @@ import json
 import reprlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
@@ -164,7 +165,7 @@ def _unreadable(columns: Mapping[str, Any], error: Exception) -> Record:
     texts = {name: b64encode(columns[name] or b"").decode() for name in ("features", "prediction")}
     note = {"unreadable": f"a record of many answers, packed (zstd, base64): {error}", **texts}
     row = dict.fromkeys(LogEntry._fields) | {name: columns[name] for name in ("time", "version", "shadow")}
-    identity = f"unreadable-{columns['time']}"
+    identity = f"unreadable-{sha256(text_of(note)).hexdigest()[:16]}"
     return tuple({**row, "prediction_id": identity, "features": text_of(note), "error": text_of(UNREADABLE)}.values())
 
 

@@ -3,7 +3,7 @@
 The limits are those of the settings (`serving`); they are checked on numbers that a body tells before it is unfolded.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from afterfit.prediction_log.entries import unfolded_bytes
@@ -25,7 +25,10 @@ def check_depth(content: Any, body: bytes, most: int) -> None:
     Raises:
         HttpError: 400.
     """
-    level, depth, brackets = [content], 0, body.count(b"{") + body.count(b"[")
+    brackets = body.count(b"{") + body.count(b"[")
+    if brackets <= most:
+        return
+    level, depth = [content], 0
     while level:
         depth += 1
         brackets -= len(level)
@@ -69,12 +72,15 @@ def check_unfolded(names: Collection[str], rows: int, limits: Serving, values: i
         )
 
 
-def check_unknown(rows: Collection[Row], engine: Engine, limits: Serving) -> None:
+def check_unknown(rows: Sequence[Row], engine: Engine, limits: Serving) -> None:
     """Refuse a row with too many columns that the contract does not know: the log would keep each of them.
 
     Raises:
         HttpError: 422.
     """
+    widest = len(rows[0]) if len(rows) == 1 else max(map(len, rows), default=0)
+    if widest <= limits.unknown_columns:
+        return
     for number, row in enumerate(rows):
         if len(row) <= limits.unknown_columns:
             continue

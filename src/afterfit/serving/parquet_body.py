@@ -62,7 +62,7 @@ def _check(known: pq.FileMetaData, body: bytes, limits: Serving) -> list[str]:
         raise PageError
     size = 0
     for group in groups:
-        for place in range(known.num_columns):
+        for place in range(known.num_columns if group.num_rows else 0):
             size += _unfolded(group.column(place), group.num_rows, body)
             if size > limits.unfolded_bytes:
                 raise HttpError(413, "The pages of the Parquet body unfold to more than is taken: send fewer rows.")
@@ -91,7 +91,9 @@ def _rows(file: pq.ParquetFile, limits: Serving) -> list[Row]:
     if len(set(names)) != len(names):
         raise HttpError(400, "A Parquet body names a column twice.", "invalid_parquet")
     size, rows = unfolded_bytes(names, file.metadata.num_rows), []
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
+    known = file.metadata
+    filled = [number for number in range(known.num_row_groups) if known.row_group(number).num_rows]
+    for batch in file.iter_batches(ROWS_AT_ONCE, filled, use_threads=False) if filled else ():
         size += sum(map(_text_bytes, batch.columns))
         if size > limits.unfolded_bytes:
             raise HttpError(413, f"The texts of the Parquet body unfold to more than {limits.unfolded_bytes:,} bytes.")

@@ -158,6 +158,7 @@ def _of_columns(value: dict[str, Any], limits: Serving) -> list[Row]:
 
 
 def _of_csv(body: bytes, limits: Serving) -> list[Row]:
+    _check_encoding(body, "CSV")
     try:
         text = body.decode("utf-8-sig")
         lines = _csv_lines(text)
@@ -166,7 +167,6 @@ def _of_csv(body: bytes, limits: Serving) -> list[Row]:
             raise HttpError(400, "A CSV body must begin with a line of column names, each once.", "invalid_csv")
         rows = list(islice(lines, limits.rows + 1))
     except (UnicodeDecodeError, csv.Error) as error:
-        _check_encoding(body, "CSV")
         raise HttpError(
             400, "The body must be CSV in UTF-8 with a first line of column names.", "invalid_csv"
         ) from error
