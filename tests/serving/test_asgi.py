@@ -1,5 +1,6 @@
 """The other doors: outcomes, metrics, what is served, the page and its description; requests made from the latter."""
 
+import asyncio
 import base64
 import json
 import re
@@ -18,7 +19,7 @@ from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving import html, metrics
 from afterfit.serving.auth import Tokens
 from made import BOOSTER, bundled, made_table, posed, use_case
-from serving_client import asked, logged, made_doors, made_service, reopened
+from serving_client import asked, client, logged, made_doors, made_service, reopened
 
 ROW = {"when": "2024-01-03T05:00:00", "distance": 500.0, "seats": 120, "carrier": "AA", "secret": "x7"}
 
@@ -62,6 +63,26 @@ def test_an_id_that_was_never_given_is_reported(service, doors):
     assert asked(reopened(doors), "/outcomes", given).json() == {"taken": 1, "unknown": ["nobody's"]}
     assert asked(reopened(doors), "/outcomes", given).json()["unknown"] == ["nobody's"]
     assert service.metrics.counts["outcomes",] == 2
+
+
+@pytest.mark.parametrize("text", ["538000.0", " 5.38e5 "])
+def test_an_outcome_s_number_is_read_from_text_as_a_row_s_is(regression_bundle, tmp_path, text):
+    service = made_service(regression_bundle, tmp_path / "log")
+    doors = made_doors(service, tmp_path)
+    known = asked(doors, "/predict", ROW).json()["prediction_id"]
+    given = {"prediction_id": known, "value": text}
+    assert asked(reopened(doors), "/outcomes", given).json() == {"taken": 1, "unknown": []}
+    assert outcomes(service) == {known: 538000.0}
+    for bad in ("", "nan", "inf", "far", True):
+        assert asked(reopened(doors), "/outcomes", {**given, "value": bad}).status_code == 422
+
+
+def test_an_outcome_s_class_is_read_from_its_name(service, doors):
+    known = asked(doors, "/predict", ROW).json()["prediction_id"]
+    for value in ("true", "True", True):
+        given = {"prediction_id": known, "value": value}
+        assert asked(reopened(doors), "/outcomes", given).status_code == 200
+    assert {str(value) for value in outcomes(service).values()} == {"True"}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +194,30 @@ def test_a_log_that_cannot_be_written_makes_an_acknowledging_server_unready(serv
     assert (response.status_code, response.json()["log_writable"]) == (503, False)
     service.acknowledged = False
     assert got(doors, "/ready").status_code == 200
+
+
+def test_a_log_that_is_not_sealed_any_more_is_told_and_the_server_stays_ready(service, doors):
+    assert got(doors, "/ready").json()["log_sealed"] is True
+    assert "afterfit_log_seals 1.0" in got(doors, "/metrics").text
+    for how in ({"seal_fails": True}, {"seal_fails": False, "sealed": 0.0}):
+        for name, value in how.items():
+            setattr(service, name, value)
+        found = got(doors, "/ready")
+        assert (found.status_code, found.json()["log_sealed"]) == (200, False)
+        assert "afterfit_log_seals 0.0" in got(doors, "/metrics").text
+
+
+def test_counts_that_many_ask_for_at_once_are_made_once(doors, monkeypatch):
+    made = []
+    original = metrics.exposed
+    monkeypatch.setattr(metrics, "exposed", lambda counters: made.append(1) or original(counters))
+
+    async def ask_all():
+        async with client(doors) as one:
+            return await asyncio.gather(*(one.get("/metrics") for _ in range(50)))
+
+    assert {answer.status_code for answer in asyncio.run(ask_all())} == {200}
+    assert len(made) < 25
 
 
 # --- private columns, and who may look ------------------------------------------------------------------------------
