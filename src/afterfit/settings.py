@@ -93,7 +93,9 @@ class Columns(Settings):
     @field_validator("formats", mode="before")
     @classmethod
     def _samples_as_text(cls, formats: Any) -> Any:
-        """A sample such as 1234.5 is a number for YAML."""
+        """A sample such as 1234.5 is a number for YAML, and formats that all are comments are none."""
+        if formats is None:
+            return {}
         if not isinstance(formats, dict):
             return formats
         return {name: str(text) if type(text) in {int, float} else text for name, text in formats.items()}

@@ -87,6 +87,12 @@ class UseCase(Settings):
             raise ValueError("positive names a class: a regression has none")
         if self.target == self.time:
             raise ValueError(f"the target '{self.target}' is the time column too: name another")
+        asked = [name for name in self.columns.formats if name in self.columns.ignore]
+        if asked:
+            raise ValueError(
+                f"columns.formats says how '{asked[0]}' is written, and columns.ignore leaves it out: take it out of "
+                "one of them"
+            )
         if not self.candidates:
             raise ValueError("candidates is empty: name at least one builder")
         builders = [candidate.builder for candidate in self.candidates]

@@ -63,7 +63,8 @@ def test_a_messy_table_becomes_settings_that_say_why(loaded):
     use_case = loaded(made)
     assert (use_case.task, use_case.positive, use_case.time) == ("classification", "yes", "signed up")
     assert use_case.key == ("customer_id",)
-    assert set(use_case.columns.ignore) == {"row", "country", "empty", "comment", "price", "refund: yes"}
+    assert set(use_case.columns.ignore) == {"row", "country", "empty", "comment", "refund: yes"}
+    assert use_case.columns.formats == {"price": "1234,5"}
     assert use_case.columns.kinds["age"] == "integer"
     assert use_case.columns.kinds["fee"] == "number"
     assert set(use_case.columns.missing_marks) == {"?", "-"}  # N/A beside numbers is missing anyway

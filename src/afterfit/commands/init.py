@@ -6,6 +6,7 @@ from pathlib import Path
 
 from afterfit.data import files
 from afterfit.data.loading import read
+from afterfit.data.reading import TableReading
 from afterfit.data.scaffold import draft
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.result import CommandResult
@@ -26,9 +27,10 @@ def command(data: str, target: str, time: str = "", name: str = "", out: str = "
             f"at both ends. '{_plain(name)}' would do."
         )
     table = read(Source(path=data), Path.cwd())
+    texts = read(Source(path=data), Path.cwd(), reading=TableReading({}))
     remote = "://" in data
     path = data if remote else os.path.relpath(Path(data).expanduser().resolve(), place.resolve().parent)
-    settings = draft(table, name=model_name, path=path, target=target, time=time or None)
+    settings = draft(table, name=model_name, path=path, target=target, time=time or None, texts=texts)
     files.check_writable(place).write_text(settings.text, "utf-8")
     lines = [f"Wrote {place} for {len(table):,} rows and {len(table.columns)} columns of {data}."]
     lines += [f"  {name}: read as seconds (it is a duration or a time of day)" for name in _in_seconds(data)]

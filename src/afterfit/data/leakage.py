@@ -1,5 +1,6 @@
-"""Leakage: how well one column alone predicts the target, on rows that the rule was not fitted on."""
+"""Leakage: how well one column alone predicts the target, columns that add up to it, and copies of the time."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ GIVES_AWAY = 0.995  # columns without leakage stay below: at most 0.94 in scikit
 SUSPICIOUS = {"classification": 0.9, "regression": 0.8}
 FEWEST_ROWS = 40  # with fewer rows, a perfect column may be chance
 LEAVES = 64
+MOST_PARTS = 200  # columns that are tried as parts of a sum
+EXACT = 1e-6  # largest deviation, in standard deviations of the target or the time
+SIGN = 0.01  # how far a part's weight may be from 1 or -1 before its sum is tried
+SAME = 0.99  # share of rows in which a copy of the time is equal to it
 
 
 def strength(column: "pd.Series[Any]", target: "pd.Series[Any]", kind: str, task: str) -> float:
@@ -36,6 +41,70 @@ def strength(column: "pd.Series[Any]", target: "pd.Series[Any]", kind: str, task
     if task == "regression":
         return _r2(x, pd.to_numeric(target[has_target], errors="coerce").to_numpy(dtype=float), fitted, kind)
     return _auc(x, pd.factorize(target[has_target].astype(str), sort=True)[0], fitted, kind)
+
+
+def time_copies(frame: pd.DataFrame, time: str, marks: Collection[str] = ()) -> list[str]:
+    """The columns of dates or numbers that are the time, in nearly all rows, or count it in another unit.
+
+    Args:
+        frame: the rows, with the time column and those to be looked at.
+        time: the name of the time column.
+        marks: texts that stand for missing.
+    """
+    moments = _moments(frame[time], marks)
+    copies = []
+    for name in frame.columns:
+        if name == time:
+            continue
+        is_number = frame[name].dtype.kind in "iuf"
+        values = frame[name].to_numpy(dtype=float) if is_number else _moments(frame[name], marks)
+        known = np.isfinite(moments) & np.isfinite(values)
+        if known.sum() < FEWEST_ROWS or known.sum() < SAME * np.isfinite(moments).sum() or not np.ptp(moments[known]):
+            continue
+        x, y = values[known], moments[known]
+        is_same = (x == y).mean() >= SAME
+        if is_same or (is_number and len(np.unique(y)) > 2 and _is_line(x, y)):
+            copies.append(str(name))
+    return copies
+
+
+def _moments(column: "pd.Series[Any]", marks: Collection[str]) -> npt.NDArray[np.float64]:
+    times = parse_datetimes(column, marks).values
+    return np.where(np.isnat(times), np.nan, times.astype(np.int64).astype(float))
+
+
+def _is_line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> bool:
+    """Whether y is a straight line over x, to a millionth of its spread."""
+    spread = np.ptp(x)
+    if not spread:
+        return False
+    x, y = (x - x.mean()) / spread, (y - y.mean()) / np.ptp(y)
+    slope = float((x * y).sum() / (x * x).sum())
+    return bool(np.abs(y - slope * x).max() <= EXACT)
+
+
+def parts_of_sum(frame: pd.DataFrame, target: str) -> dict[str, int]:
+    """The columns of numbers whose sum or difference is the target, with the sign of each; empty without such.
+
+    At least two columns must add up, in all rows in which none is missing (at least 40), to a millionth of the
+    target's spread. A missing value in a part counts as 0 where only that makes the sum.
+    """
+    numbers = frame.apply(pd.to_numeric, errors="coerce").astype(float)
+    y = numbers.pop(target).to_numpy()
+    kept = numbers.loc[:, numbers.min() < numbers.max()].iloc[:, :MOST_PARTS].fillna(0.0)
+    known = np.isfinite(y) & np.isfinite(kept.to_numpy()).all(axis=1)
+    x, y = kept.to_numpy()[known], y[known]
+    if len(y) < max(FEWEST_ROWS, 2 * x.shape[1]) or x.shape[1] < 2 or not np.std(y):
+        return {}
+    scale = np.abs(x).max(axis=0)
+    weights = np.linalg.lstsq(x / scale, y, rcond=None)[0] / scale
+    parts = {
+        str(name): int(np.sign(w)) for name, w in zip(kept.columns, weights, strict=True) if abs(abs(w) - 1) < SIGN
+    }
+    if len(parts) < 2:
+        return {}
+    total = sum(sign * kept[name].to_numpy()[known] for name, sign in parts.items())
+    return parts if np.abs(y - total).max() <= EXACT * np.std(y) else {}
 
 
 def _as_floats(column: "pd.Series[Any]", kind: str) -> npt.NDArray[np.float64]:

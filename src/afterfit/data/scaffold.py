@@ -6,42 +6,43 @@ meant to read the file and change it.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from afterfit.contract.columns import suggest_marks
-from afterfit.contract.contract import infer_kind, parse_datetimes
-from afterfit.contract.values import is_missing_word
+from afterfit.contract.columns import read_formatted
+from afterfit.contract.contract import parse_datetimes
 from afterfit.data.column_names import absent_column_message, clean_names
-from afterfit.data.leakage import GIVES_AWAY, SUSPICIOUS, strength
-from afterfit.data.settings_yaml import ColumnEntry, SettingsPlan, render_settings
+from afterfit.data.inspected_columns import (
+    FEW_VALUES,
+    InspectedColumn,
+    Remark,
+    alike_texts,
+    inspected_columns,
+    known_values,
+    missing_words,
+)
+from afterfit.data.leakage import GIVES_AWAY, SUSPICIOUS, parts_of_sum, strength, time_copies
+from afterfit.data.proposed_task import proposed_task
+from afterfit.data.settings_yaml import ColumnEntry, FormatEntry, SettingsPlan, render_settings, yaml_scalar
+from afterfit.data.written_values import WrittenValues, written_values
 from afterfit.errors import DataError
 
 SAMPLE = 20_000
-FEW_VALUES = 20  # a target of whole numbers with at most this many different values has classes
-MOST_CLASSES = 50
 NEARLY_UNIQUE = 0.95
 FEW_DATES = 10
 FEW_ROWS = 30  # with fewer rows, unique values are no sign of an identifier
 MANY_CATEGORIES = 200
 ID_WORDS = {"id", "uuid", "guid", "identifier", "rowid", "rownum", "serial", "unnamed"}
+FEWEST_BLANKS = 2  # in the mean value of free text
+CODE_WORDS = {
+    "zip", "zipcode", "postal", "postalcode", "postcode", "plz", "cap", "cep", "pincode", "phone", "telephone", "tel",
+    "mobile", "fax", "telefon", "iban", "ean", "barcode", "sku", "code", "nr", "siren", "siret", "ssn", "vat",
+}  # fmt: skip
 NESTED = (list, dict, tuple, set, np.ndarray)
-MAY_BE_A_CLASS = {"None", "none"}
-DECIMAL_COMMA = r"\s*-?\d{1,3}(\.?\d{3})*,\d+\s*"
-POSITIVE_WORDS = {"1", "true", "yes", "y", "t", "positive", "pos"}
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """One decision: the column (None: the whole file), what was decided, and why."""
-
-    column: str | None
-    decision: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +54,31 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class _InspectedColumn:
-    """One column of the table: its kind, the texts that mean missing, and its values that are not missing."""
-
-    name: str
-    kind: str
-    marks: tuple[str, ...]
-    known: "pd.Series[Any]"
-    rows: int
-    date_note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Table:
     frame: pd.DataFrame
     sample: pd.DataFrame
-    columns: dict[str, _InspectedColumn]
+    columns: dict[str, InspectedColumn]
+    written: dict[str, WrittenValues]
     target: str
     time: str | None
     task: str
 
+    @property
+    def marks(self) -> frozenset[str]:
+        """The texts that stand for missing in some column."""
+        return frozenset(mark for column in self.columns.values() for mark in column.marks)
 
-def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str | None = None, seed: int = 0) -> Draft:
+
+def draft(
+    frame: pd.DataFrame,
+    *,
+    name: str,
+    path: str,
+    target: str,
+    time: str | None = None,
+    seed: int = 0,
+    texts: pd.DataFrame | None = None,
+) -> Draft:
     """Settings for a table: the task, the features and their kinds, the time column, candidates and metrics.
 
     Args:
@@ -84,6 +88,8 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
         target: the column to predict.
         time: the column with the time of each row; if None, the only column of dates is proposed.
         seed: for the sample of rows that the checks look at.
+        texts: the same table with all that a CSV file brings as text, which shows how numbers are written; the frame
+            itself where None.
 
     Raises:
         DataError: no rows, duplicate columns, no such target or time column; a target that is constant, missing
@@ -95,16 +101,18 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
     for required_column in (target, *([time] if time else [])):
         if required_column not in frame.columns:
             raise DataError(f"{path}: {absent_column_message(required_column, list(frame.columns))}")
+    written = _written(frame if texts is None else texts.set_axis(frame.columns, axis=1), target, time)
+    frame = _as_written(frame, frame if texts is None else texts.set_axis(frame.columns, axis=1), written)
     sample = frame
     if len(frame) > SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(frame), SAMPLE, replace=False)
         sample = frame.iloc[np.sort(chosen)]
-    inspected = {column: _inspect(sample[column], is_target=column == target) for column in frame.columns}
-    notes: list[Remark] = []
-    target_values = _known_values(frame[target], inspected[target].marks)
-    task, positive = _task(inspected[target], target_values, len(frame), notes)
+    inspected = inspected_columns(sample, target, written)
+    notes: list[Remark] = _written_remarks(written)
+    target_values = known_values(frame[target], inspected[target].marks)
+    task, positive = proposed_task(inspected[target], target_values, len(frame), written.get(target), notes)
     time = _check_given_time(frame[time], inspected[time], notes) if time else _propose_time(inspected, target, notes)
-    table = _Table(frame, sample, inspected, target, time, task)
+    table = _Table(frame, sample, inspected, written, target, time, task)
     entries, keys = _entries(table, notes)
     if not any(entry.left_out is None for entry in entries) and time is None:
         notes.append(Remark(None, "there is nothing to learn from", "every column but the target is left out"))
@@ -124,104 +132,61 @@ def draft(frame: pd.DataFrame, *, name: str, path: str, target: str, time: str |
         rows=len(frame),
         spread=float(pd.to_numeric(target_values, errors="coerce").std()) if task == "regression" else 0.0,
         slices=tuple(_slices(inspected, entries)),
+        formats=tuple(_formats(table, entries)),
     )
     decisions = [(note.column, note.decision, note.reason) for note in notes if note.column in {None, target, time}]
     return Draft(render_settings(plan, decisions), tuple(notes))
 
 
-def _inspect(series: "pd.Series[Any]", *, is_target: bool) -> _InspectedColumn:
-    marks = suggest_marks(series)
-    known = _known_values(series, marks)
-    if is_target:  # a class "NA" would be learnt like any other
-        marks = (*marks, *_missing_words(known))
-        known = _known_values(series, marks)
-    kind = infer_kind(series, marks)
-    note = parse_datetimes(series, frozenset(marks)).note if kind == "datetime" else ""
-    return _InspectedColumn(str(series.name), kind, marks, known, len(series), note)
+def _written(texts: pd.DataFrame, target: str, time: str | None) -> dict[str, WrittenValues]:
+    """How columns are written; a target of numbers is not taken for dates."""
+    found = written_values(texts, time)
+    return {name: seen for name, seen in found.items() if name != target or seen.kind == "number"}
 
 
-def _missing_words(known: "pd.Series[Any]") -> list[str]:
-    """The texts in a column that other programs write for missing values."""
-    if known.dtype.kind in "biufM":
-        return []
-    texts = set(known.astype(str).str.strip().unique()) - MAY_BE_A_CLASS
-    return sorted(text for text in texts if text and is_missing_word(text))
+def _as_written(frame: pd.DataFrame, texts: pd.DataFrame, written: dict[str, WrittenValues]) -> pd.DataFrame:
+    """The table with the values of those columns whose format is sure."""
+    read = {
+        name: pd.Series(read_formatted(texts[name], seen.formats[0], seen.marks).values, index=frame.index)
+        for name, seen in written.items()
+        if seen.is_sure
+    }
+    return frame.assign(**read)
 
 
-def _known_values(series: "pd.Series[Any]", marks: Sequence[str]) -> "pd.Series[Any]":
-    """The values that are not missing."""
-    known = series.dropna()
-    if known.dtype.kind in "biufM":
-        return known
-    return known[~known.astype(str).str.strip().isin(["", *marks])]
+def _written_remarks(written: dict[str, WrittenValues]) -> list[Remark]:
+    """What was recognised of how columns are written, and what a person must say."""
+    notes = []
+    for name, seen in written.items():
+        if seen.is_sure:
+            stays = f"; if it is a number, take it out of formats and write kinds: {_flow(name, 'number')}"
+            reason = seen.reason + (stays if seen.is_number else "")
+            notes.append(Remark(name, f"read as {seen.kind}, written as {seen.formats[0]!r}", reason))
+        elif seen.is_number:
+            reason = f"it may be a date: {seen.reason}; if so, write formats: {_flow(name, seen.formats[0])}"
+            notes.append(Remark(name, "kept as a number", reason))
+    return notes
 
 
-def _task(target: _InspectedColumn, target_values: "pd.Series[Any]", rows: int, notes: list[Remark]) -> tuple[str, Any]:
-    """The task and the positive class."""
-    if target_values.empty:
-        raise DataError(f"The target '{target.name}' is missing in all {rows:,} rows")
-    values = target_values.unique().tolist()
-    if len(values) < 2:
-        raise DataError(f"The target '{target.name}' is {values[0]!r} in every row: there is nothing to learn")
-    if target.marks:
-        notes.append(Remark(target.name, f"{', '.join(map(repr, target.marks))} counts as missing", "it is no outcome"))
-    if len(target_values) < rows:
-        reason = f"the target is missing in {rows - len(target_values):,} of {rows:,} rows"
-        notes.append(Remark(target.name, "rows without it are left out", reason))
-    if target.kind == "datetime":
-        raise DataError(f"The target '{target.name}' is a date: give a number, such as days, or a class")
-    all_whole = target.kind == "integer" or (target.kind == "number" and _all_whole(target.known))
-    if target.kind in {"integer", "number"} and not (all_whole and len(values) <= FEW_VALUES):
-        notes.append(Remark(target.name, "regression", f"it is a number with {len(values):,} different values"))
-        _note_skew(target_values, target.name, notes)
-        return "regression", None
-    if len(values) > MOST_CLASSES:
-        raise DataError(
-            f"The target '{target.name}' is text with {len(values):,} different values: a classification needs a few "
-            f"classes (at most {MOST_CLASSES}), a regression numbers"
-        )
-    hint = "; if they are amounts, set task: regression" if all_whole and len(values) > 2 else ""
-    notes.append(Remark(target.name, "classification", f"it has {len(values)} different values{hint}"))
-    rarest = min(target_values.value_counts())
-    if rarest < 20:
-        notes.append(Remark(target.name, "look at its rarest class", f"it has {rarest} rows: too few to judge it"))
-    return "classification", _positive_class(target_values, target.name, notes) if len(values) == 2 else None
+def _flow(name: str, value: str) -> str:
+    return f"{{{yaml_scalar(name)}: {yaml_scalar(value)}}}"
 
 
-def _all_whole(values: "pd.Series[Any]") -> bool:
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
-    return bool((numbers == np.floor(numbers)).all())
+def _formats(table: _Table, entries: Sequence[ColumnEntry]) -> Iterator[FormatEntry]:
+    """The formats of features, time and target, and those to choose between."""
+    left_out = {entry.name for entry in entries if entry.left_out is not None}
+    for name, seen in table.written.items():
+        if seen.is_sure and name not in left_out:
+            yield FormatEntry(name, seen.formats, seen.reason, is_sure=True)
+        elif not seen.is_sure and not seen.is_number:
+            use = " and take it out of ignore" if name in left_out else "; training stops until then"
+            names = f"for names write kinds: {_flow(name, 'category')}, for numbers this line"
+            remark = f"write {'one of these lines' if len(seen.formats) > 1 else names}{use}"
+            remark = remark if seen.formats else seen.reason
+            yield FormatEntry(name, seen.formats, remark, is_sure=False, meanings=seen.meanings)
 
 
-def _positive_class(target_values: "pd.Series[Any]", column: str, notes: list[Remark]) -> Any:
-    counts = target_values.value_counts()
-    labels = [value.item() if isinstance(value, np.generic) else value for value in counts.index.tolist()]
-    labels = [int(label) if isinstance(label, float) and label.is_integer() else label for label in labels]
-    positive_labels = [label for label in labels if str(label).strip().lower() in POSITIVE_WORDS]
-    if len(positive_labels) == 1:
-        reason = "that is the usual word for the class that is looked for"
-        positive = positive_labels[0]
-    else:
-        reason = f"it is the rarer class ({counts.iloc[-1]:,} of {counts.sum():,} rows)"
-        positive = labels[-1]
-    notes.append(Remark(column, f"positive is {positive!r}", reason))
-    return positive
-
-
-def _note_skew(target_values: "pd.Series[Any]", column: str, notes: list[Remark]) -> None:
-    numbers = pd.to_numeric(target_values, errors="coerce").dropna().astype(float)
-    skewness = float(((numbers - numbers.mean()) ** 3).mean() / max(numbers.std(ddof=0) ** 3, 1e-300))
-    if abs(skewness) > 2:
-        notes.append(
-            Remark(
-                column,
-                "the metric is mae",
-                f"it is skewed ({skewness:.1f}): a few large values would dominate a squared error",
-            )
-        )
-
-
-def _check_given_time(series: "pd.Series[Any]", column: _InspectedColumn, notes: list[Remark]) -> str:
+def _check_given_time(series: "pd.Series[Any]", column: InspectedColumn, notes: list[Remark]) -> str:
     marks = [mark for mark in column.marks if not any(char.isdigit() for char in mark)]  # "2024-13-45" is a mistake
     parsed = parse_datetimes(series, frozenset(marks))
     if parsed.bad.any() or column.known.empty:
@@ -238,7 +203,7 @@ def _check_given_time(series: "pd.Series[Any]", column: _InspectedColumn, notes:
     return column.name
 
 
-def _propose_time(inspected: dict[str, _InspectedColumn], target: str, notes: list[Remark]) -> str | None:
+def _propose_time(inspected: dict[str, InspectedColumn], target: str, notes: list[Remark]) -> str | None:
     dates = [column for name, column in inspected.items() if column.kind == "datetime" and name != target]
     candidates = [c for c in dates if len(c.known) >= 0.9 * c.rows and c.known.nunique() >= min(c.rows, FEW_DATES)]
     if len(candidates) == 1:
@@ -264,10 +229,12 @@ def _entries(table: _Table, notes: list[Remark]) -> tuple[list[ColumnEntry], lis
     keys: list[str] = []
     target_values = _without_marks(table.sample[table.target], table.columns[table.target])
     strengths: dict[str, float] = {}
+    together = _why_together(table)
     for name, column in table.columns.items():
         if name in {table.target, table.time}:
             continue
-        reason_left_out = _why_useless(column) or _why_identifier(table.frame[name], column)
+        reason_left_out = _why_asked(table.written.get(name)) or _why_useless(column)
+        reason_left_out = reason_left_out or _why_identifier(table.frame[name], column) or together.get(name)
         if reason_left_out is None:
             values = _without_marks(table.sample[name], column)
             strengths[name] = strength(values, target_values, column.kind, table.task)
@@ -281,34 +248,42 @@ def _entries(table: _Table, notes: list[Remark]) -> tuple[list[ColumnEntry], lis
                 name,
                 column.kind,
                 reason_left_out,
-                "; ".join(_remarks(column, notes)) if reason_left_out is None else "",
+                "; ".join(_remarks(column, notes, is_said=name in table.written)) if reason_left_out is None else "",
             )
         )
     _note_suspicious({name: value for name, value in strengths.items() if value < GIVES_AWAY}, table.task, notes)
     return [entry for entry in entries if entry.name not in keys[:1]], keys
 
 
-def _without_marks(series: "pd.Series[Any]", column: _InspectedColumn) -> "pd.Series[Any]":
+def _without_marks(series: "pd.Series[Any]", column: InspectedColumn) -> "pd.Series[Any]":
     return series.where(series.index.isin(column.known.index))
 
 
-def _why_useless(column: _InspectedColumn) -> str | None:
+def _why_asked(written: WrittenValues | None) -> str | None:
+    """Why a person must say how a column is written before it can be a feature."""
+    if written is None or written.is_sure or written.is_number:
+        return None
+    if not written.formats:
+        return written.reason
+    return f"{written.reason}; choose below, in formats"
+
+
+def _why_useless(column: InspectedColumn) -> str | None:
     if column.known.empty:
         return "it is empty"
     if column.known.dtype == object and column.known.map(lambda value: isinstance(value, NESTED)).any():
         return "it holds lists or records: make columns of what is in them"
-    if column.kind == "category" and column.known.astype(str).str.fullmatch(DECIMAL_COMMA).mean() > 0.9:
-        return "numbers with a decimal comma are read as text: write them with a point"
     if len(column.known.unique()) == 1 and len(column.known) == column.rows:
         return f"constant: it is always {str(column.known.iloc[0])[:40]!r}"
     return None
 
 
-def _is_key(series: "pd.Series[Any]", column: _InspectedColumn) -> bool:
-    return column.kind in {"category", "integer"} and bool(series.notna().all()) and series.is_unique
+def _is_key(series: "pd.Series[Any]", column: InspectedColumn) -> bool:
+    is_name = column.kind in {"category", "integer"} and not _words(column.name) & CODE_WORDS
+    return is_name and bool(series.notna().all()) and series.is_unique
 
 
-def _why_identifier(series: "pd.Series[Any]", column: _InspectedColumn) -> str | None:
+def _why_identifier(series: "pd.Series[Any]", column: InspectedColumn) -> str | None:
     """Why the column seems to name the rows rather than to measure something; None where it does not."""
     words = re.split(r"[\W_]+", column.name.lower())
     named_as_id = bool(ID_WORDS.intersection(words)) or re.search(r"[a-z](Id|ID)$", column.name) is not None
@@ -325,6 +300,23 @@ def _why_identifier(series: "pd.Series[Any]", column: _InspectedColumn) -> str |
     numbers = pd.to_numeric(series, errors="coerce").dropna()
     consecutive = len(numbers) == numbers.nunique() and float(numbers.max() - numbers.min()) == len(numbers) - 1
     return "an identifier: it numbers the rows" if consecutive else None
+
+
+def _why_together(table: _Table) -> dict[str, str]:
+    """Why columns are left out for what they are together with others: copies of the time, and parts of the target."""
+    others = [name for name in table.columns if name not in {table.target, table.time}]
+    numeric = [name for name in others if table.columns[name].kind in {"integer", "number"}]
+    reasons: dict[str, str] = {}
+    if table.time is not None:
+        timed = [name for name in others if table.columns[name].kind in {"integer", "number", "datetime"}]
+        copies = time_copies(table.sample[[table.time, *timed]], table.time, table.marks)
+        reasons |= dict.fromkeys(copies, f"copies the time column '{table.time}': a model would learn the calendar")
+    if table.task == "regression":
+        values = {name: _without_marks(table.sample[name], table.columns[name]) for name in [table.target, *numeric]}
+        parts = parts_of_sum(pd.DataFrame(values), table.target)
+        formula = " ".join(f"{'+' if sign > 0 else '-'} '{name}'" for name, sign in parts.items()).removeprefix("+ ")
+        reasons |= dict.fromkeys(parts, f"gives the target away: '{table.target}' is {formula}")
+    return reasons
 
 
 def _why_leaky(value: float, task: str) -> str | None:
@@ -346,15 +338,20 @@ def _note_suspicious(strengths: dict[str, float], task: str, notes: list[Remark]
         notes.append(Remark(name, "kept; make sure that it is known before the target is", reason))
 
 
-def _remarks(column: _InspectedColumn, notes: list[Remark]) -> list[str]:
+def _remarks(column: InspectedColumn, notes: list[Remark], *, is_said: bool) -> list[str]:
     """Remarks about a column that is kept; they are added to `notes` too."""
     decisions: list[tuple[str, str]] = []
     missing_share = 1 - len(column.known) / column.rows
     if column.marks:
         quoted = ", ".join(repr(mark) for mark in column.marks)
-        decisions.append(
-            (f"read as {column.kind}; {quoted} counts as missing", "nearly all of its texts are of this kind")
-        )
+        is_word = any(char.isalnum() for mark in column.marks for char in mark)
+        also = f"; if it is a value of its own, write kinds: {_flow(column.name, 'category')} and no such mark"
+        reason = f"nearly all of its texts are of this kind{also if is_word else ''}"
+        decisions.append((f"read as {column.kind}; {quoted} counts as missing", reason))
+    if column.guessed:
+        quoted = ", ".join(map(repr, column.guessed))
+        reason = f"nearly all of its texts are numbers or dates, but {quoted} is a value of another column too"
+        decisions.append((f"kept as {column.kind}, with {quoted}", reason))
     if missing_share >= 0.5:
         decisions.append(("kept, mostly missing", f"{missing_share:.0%} of its values are missing"))
     shares = column.known.value_counts(normalize=True)
@@ -362,19 +359,43 @@ def _remarks(column: _InspectedColumn, notes: list[Remark]) -> list[str]:
         decisions.append(
             ("kept, hardly varies", f"{shares.iloc[0]:.0%} of its values are {str(shares.index[0])[:40]!r}")
         )
-    if column.kind == "category" and len(shares) > MANY_CATEGORIES:
-        reason = f"{len(shares):,} categories; the {MANY_CATEGORIES} most frequent get a code of their own"
-        decisions.append(("kept, many categories", reason))
-    missing_words = _missing_words(column.known) if column.kind == "category" else []
-    if missing_words:
-        quoted = ", ".join(map(repr, missing_words))
+    decisions += _named_values(column, len(shares))
+    words = missing_words(column.known) if column.kind == "category" else []
+    if words:
+        quoted = ", ".join(map(repr, words))
         decisions.append((f"{quoted} is a category", "if it stands for missing, add it to missing_marks"))
-    if column.kind == "datetime":
+    if column.kind == "datetime" and not is_said:
         decisions.append(("read as datetime", column.date_note or "all of its values read as dates or times"))
     notes += [Remark(column.name, decision, reason) for decision, reason in decisions]
     return [f"{decision}: {reason}" for decision, reason in decisions]
 
 
-def _slices(inspected: dict[str, _InspectedColumn], entries: Sequence[ColumnEntry]) -> list[str]:
+def _named_values(column: InspectedColumn, distinct: int) -> Iterator[tuple[str, str]]:
+    """Remarks about texts and numbers that may be something else than what they are kept as."""
+    if column.kind in {"integer", "number"} and _words(column.name) & CODE_WORDS:
+        reason = f"a code has no order and no mean; if it is one, write kinds: {_flow(column.name, 'category')}"
+        yield f"kept as {column.kind}, but its name is that of a code", reason
+    if column.kind != "category":
+        return
+    alike = alike_texts(column.known)
+    if alike:
+        yield (
+            "kept with labels that are nearly the same",
+            f"{alike} differ by case or blanks only, and are two categories",
+        )
+    if distinct > MANY_CATEGORIES:
+        reason = f"{distinct:,} categories; the {MANY_CATEGORIES} most frequent get a code of their own"
+        spaces = float(column.known.astype(str).str.strip().str.count(r"\s+").mean())
+        if spaces >= FEWEST_BLANKS:
+            yield "kept, but it seems to be free text", f"{reason}; it says little as one: put it into ignore"
+        else:
+            yield "kept, many categories", reason
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\W_0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+
+
+def _slices(inspected: dict[str, InspectedColumn], entries: Sequence[ColumnEntry]) -> list[str]:
     categories = [entry.name for entry in entries if entry.left_out is None and entry.kind == "category"]
     return [name for name in categories if 2 <= inspected[name].known.nunique() <= 12][:2]

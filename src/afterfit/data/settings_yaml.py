@@ -21,6 +21,17 @@ class ColumnEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class FormatEntry:
+    """How a column is written: one format that was recognised, or those between which a person must choose."""
+
+    name: str
+    formats: tuple[str, ...]
+    remark: str
+    is_sure: bool
+    meanings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsPlan:
     """Everything that goes into the file. `spread` is the standard deviation of a regression's target, in its unit."""
 
@@ -37,6 +48,7 @@ class SettingsPlan:
     rows: int
     spread: float
     slices: tuple[str, ...]
+    formats: tuple[FormatEntry, ...] = ()
 
 
 def render_settings(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) -> str:
@@ -84,7 +96,7 @@ def _head(plan: SettingsPlan, decisions: Sequence[tuple[str | None, str, str]]) 
 def _columns(plan: SettingsPlan) -> Iterator[str]:
     left_out = [entry for entry in plan.entries if entry.left_out is not None]
     features = [entry for entry in plan.entries if entry.left_out is None]
-    if not (left_out or features or plan.marks):
+    if not (left_out or features or plan.marks or plan.formats):
         return
     yield "columns:"
     if left_out:
@@ -95,9 +107,29 @@ def _columns(plan: SettingsPlan) -> Iterator[str]:
         for entry in features:
             remark = f"  # {comment(entry.remark)}" if entry.remark else ""
             yield from _kind_lines(entry.name, entry.kind + remark)
+    yield from _formats(plan.formats)
     if plan.marks:
         yield f"  missing_marks: [{', '.join(map(yaml_scalar, plan.marks))}]"
     yield ""
+
+
+def _formats(entries: Sequence[FormatEntry]) -> Iterator[str]:
+    """How columns are written; lines between which a person must choose are comments."""
+    if entries:
+        yield "  formats:  # how numbers and dates are written; anything else in such a column is an error of its row"
+    for entry in entries:
+        if entry.is_sure:
+            yield from _kind_lines(entry.name, f"{_quoted(entry.formats[0])}  # {comment(entry.remark)}")
+            continue
+        yield f"    # {comment(f'{entry.name}: {entry.remark}')}"
+        for text, meaning in zip(entry.formats, entry.meanings, strict=True):
+            lines = _kind_lines(entry.name, f"{_quoted(text)}  # {comment(meaning)}")
+            yield from (f"    # {line.strip()}" for line in lines)
+
+
+def _quoted(text: str) -> str:
+    dumped = yaml.safe_dump([text], default_flow_style=True, default_style='"', width=2**31, allow_unicode=True)
+    return dumped.strip().removeprefix("[").removesuffix("]")
 
 
 def _kind_lines(key: str, value: str) -> Iterator[str]:
