@@ -64,7 +64,7 @@ def test_a_messy_table_becomes_settings_that_say_why(loaded):
     assert (use_case.task, use_case.positive, use_case.time) == ("classification", "yes", "signed up")
     assert use_case.key == ("customer_id",)
     assert set(use_case.columns.ignore) == {"row", "country", "empty", "comment", "refund: yes"}
-    assert use_case.columns.formats == {"price": "1234,5"}
+    assert use_case.columns.formats == {"price": "1234,5", "signed up": "%m/%d/%Y"}
     assert use_case.columns.kinds["age"] == "integer"
     assert use_case.columns.kinds["fee"] == "number"
     assert set(use_case.columns.missing_marks) == {"?", "-"}  # N/A beside numbers is missing anyway
@@ -179,11 +179,14 @@ def test_whether_a_value_is_missing_can_give_the_target_away():
     assert strength(reason, y, "category", "classification") == 1.0
 
 
-def test_dates_whose_day_and_month_cannot_be_told_apart_are_said_to_be_so():
+def test_dates_whose_day_and_month_cannot_be_told_apart_are_asked_about(loaded):
     table = pd.DataFrame({"day": [f"0{i % 9 + 1}/0{i % 8 + 1}/2014" for i in range(100)], "x": range(100)})
     table["y"] = [i % 2 for i in range(100)]
     made = draft(table, name="t", path="t.csv", target="y", time="day")
-    assert "no value tells day from month; read as month first" in decided(made, "day")
+    assert "no value tells day from month: choose below, in formats" in decided(made, "day")
+    lines = [line.strip() for line in made.text.splitlines() if "%" in line]
+    assert [line.split("  #")[0] for line in lines] == ['# day: "%m/%d/%Y"', '# day: "%d/%m/%Y"']
+    assert loaded(made).columns.formats == {}
 
 
 def test_with_two_columns_of_dates_the_person_must_choose():

@@ -230,6 +230,12 @@ def _timed(
         raise DataError(f"{name}: {absent_column_message(column, list(frame.columns))}")
     written = format_of(use_case, column)
     parsed = parse_as(frame[column], written, frozenset(use_case.columns.missing_marks))
+    if parsed.note:
+        other = str(parsed.format).translate(str.maketrans("dm", "md"))
+        raise DataError(
+            f"{name}: in the time column '{column}' no value tells day from month. Say it in the settings file, in "
+            f'columns: formats: {{{column}: "{parsed.format}"}} or {{{column}: "{other}"}}'
+        )
     if parsed.bad.any():
         said = f"{name}: the time column '{column}' has values that are no dates or times{as_written(written)}"
         raise DataError(rows_said(said, frame[column], parsed.bad))

@@ -194,7 +194,7 @@ def _check_given_time(series: "pd.Series[Any]", column: InspectedColumn, notes: 
         raise DataError(
             f"The time column '{column.name}' has values that are no dates or times: {bad_values or 'it is empty'}"
         )
-    notes.append(Remark(column.name, "is the time column", f"it was given{_note_suffix(parsed.note)}"))
+    notes.append(Remark(column.name, "is the time column", f"it was given{_order_asked(parsed.note)}"))
     if marks:
         quoted_marks = ", ".join(repr(mark) for mark in marks)
         notes.append(
@@ -207,7 +207,7 @@ def _propose_time(inspected: dict[str, InspectedColumn], target: str, notes: lis
     dates = [column for name, column in inspected.items() if column.kind == "datetime" and name != target]
     candidates = [c for c in dates if len(c.known) >= 0.9 * c.rows and c.known.nunique() >= min(c.rows, FEW_DATES)]
     if len(candidates) == 1:
-        reason = f"it is the only column of dates, and folds follow it{_note_suffix(candidates[0].date_note)}"
+        reason = f"it is the only column of dates, and folds follow it{_order_asked(candidates[0].date_note)}"
         notes.append(
             Remark(candidates[0].name, "is the time column", f"{reason}; take it out if rows do not happen then")
         )
@@ -219,8 +219,8 @@ def _propose_time(inspected: dict[str, InspectedColumn], target: str, notes: lis
     return None
 
 
-def _note_suffix(note: str) -> str:
-    return f"; {note}" if note else ""
+def _order_asked(note: str) -> str:
+    return "; no value tells day from month: choose below, in formats" if note else ""
 
 
 def _entries(table: _Table, notes: list[Remark]) -> tuple[list[ColumnEntry], list[str]]:

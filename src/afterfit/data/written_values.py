@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from afterfit.contract.columns import LONGEST_MARK, MOST_MARKS, Kind
-from afterfit.contract.datetimes import read_datetime
+from afterfit.contract.datetimes import choose_format, read_datetime
 from afterfit.contract.number_formats import (
     MINUS,
     POSSIBLE,
@@ -89,14 +89,52 @@ def written_values(table: pd.DataFrame, time: str | None = None) -> dict[str, Wr
             found[name] = numbers_written(texts, comma_elsewhere=True)
     for name in map(str, table.columns):
         if found.get(name) is None:
-            found[name] = dates_counted(table[name], name, is_time=name == time)
+            ordered = dates_ordered(counts.get(name) or {})
+            found[name] = dates_counted(table[name], name, is_time=name == time) or ordered
     elsewhere = "" if with_comma == with_point else "," if with_comma else "."
     return {name: _with_hint(seen, elsewhere) for name, seen in found.items() if seen is not None}
 
 
+def dates_ordered(counts: Mapping[str, int]) -> WrittenValues | None:
+    """The order of day, month and year in a column of dates that are not ISO; None for anything else.
+
+    Args:
+        counts: the column's different texts, and how many rows have each.
+    """
+    texts = [text for text in counts if not is_missing_word(text)]
+    pattern, note = choose_format(texts)
+    if pattern is None:
+        return None
+    unread = [text for text in texts if read_datetime(text, pattern=pattern)[1] is not None]
+    marks = _marks(unread, counts, sum(counts[text] for text in texts))
+    if marks is None or len(unread) == len(texts):
+        return None
+    dates = [text for text in texts if text not in set(unread)]
+    if not note:
+        telling = next((text for text in dates if _in_order(text, _swapped(pattern)) is None), dates[0])
+        return WrittenValues("datetime", (pattern,), True, _in_words(telling, pattern), marks)
+    telling = next((text for text in dates if _in_order(text, pattern) != _in_order(text, _swapped(pattern))), dates[0])
+    both = (pattern, _swapped(pattern))
+    reason = f"no value tells day from month ({telling!r})"
+    return WrittenValues("datetime", both, False, reason, marks, tuple(_in_words(telling, one) for one in both))
+
+
+def _swapped(pattern: str) -> str:
+    return pattern.translate(str.maketrans("dm", "md"))
+
+
+def _in_order(text: str, pattern: str) -> int | None:
+    return read_datetime(text, pattern=pattern)[0]
+
+
+def _in_words(text: str, pattern: str) -> str:
+    day = np.datetime64(_in_order(text, pattern) or 0, "us").item()
+    return f"{text!r} is {day.day} {day:%B %Y}"
+
+
 def _with_hint(seen: WrittenValues, decimal: str) -> WrittenValues:
     """The likelier of several formats first: the one with the decimal mark of the table's other columns."""
-    if len(seen.formats) < 2 or not decimal:
+    if len(seen.formats) < 2 or not decimal or seen.kind == "datetime":
         return seen
     order = sorted(range(len(seen.formats)), key=lambda place: _decimal_of_sample(seen.formats[place]) != decimal)
     word = "comma" if decimal == "," else "point"
