@@ -30,7 +30,7 @@ _WORD = (
 _ANY_WORD = re.compile(_WORD, re.IGNORECASE)
 """What all pairs have: where it is not, the slower patterns of pairs find nothing."""
 _SECRET_NAME = re.compile(rf"(?:{_WORD}|_key|salt|dsn|webhook|connection_?string)(?:_?\d+)?$", re.IGNORECASE)
-_PLAIN_NAME = re.compile(r"_FILE$|_PATH$|_DIR$|^SSH_AUTH_SOCK$", re.IGNORECASE)
+_PLAIN_NAME = re.compile(r"_FILE$|_PATH$|_DIR$|^SSH_AUTH_SOCK$|^(?:OLD)?PWD$", re.IGNORECASE)
 _SHORT_WORDS = re.compile(r"[^:=@'\"/\-]{0,15}")
 """What no place can be in: a name, a number, a few words."""
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
@@ -247,7 +247,7 @@ def _parts_of(text: str) -> Iterator[str]:
         if at and colon and not re.match(r"\d{1,5}/", password):
             yield from _with_fragments(password)
         path = re.split(r"[?#]", rest.rpartition("@")[2])[0].partition("/")[2]
-        yield from (part for part in path.split("/") if _looks_random(part))
+        yield from (part for part in path.split("/") if address.lower().startswith("http") and _looks_random(part))
     for pattern in (_SEMICOLON_PAIR, _QUERY, _PAIR):
         for match in pattern.finditer(text):
             value = match[0][len(match["key"]) :].strip().strip("'\"{}")

@@ -112,6 +112,10 @@ def test_secrets_of_the_environment_are_known_by_their_names_and_addresses(monke
     monkeypatch.setenv("WHERE", "postgresql://me:hunter2b@h/x")
     monkeypatch.setenv("SALES_TOKEN_FILE", "/run/secrets/token-file")
     monkeypatch.setenv("CI_TOKEN", "true")
+    for name in ("PWD", "OLDPWD", "HOME", "SSH_AUTH_SOCK", "SALES_KEY_PATH"):
+        monkeypatch.setenv(name, "/srv/afterfit")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////srv/build-20240101123456/mlflow.db")
+    assert redact("/srv/afterfit/build-20240101123456/x.yaml") == "/srv/afterfit/build-20240101123456/x.yaml"
     assert redact("hunter2a, hunter2b, /run/secrets/token-file, true") == "***, ***, /run/secrets/token-file, true"
     assert str(DataError("no hunter2a here")) == "no *** here"
     assert repr(DataError("no hunter2a here")) == "DataError('no *** here')"
@@ -216,6 +220,10 @@ STORES = [
     f"postgresql+psycopg://me:{quote(SECRET, safe='')}@127.0.0.1:9/x",
     f"postgresql://me:{PLAIN}/x@127.0.0.1:9/x",
     f"nosuch://me:{PLAIN}@h/x",
+    f"http://me:{PLAIN}@h:port/",
+    f"http://me:{PLAIN}@h:99999/",
+    f"postgresql+psycopg://me:{PLAIN}@[::1/x",
+    f"http://me:{PLAIN}@{'a' * 70}..x/",
 ]
 
 

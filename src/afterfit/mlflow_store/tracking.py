@@ -114,12 +114,17 @@ def check_reachable() -> None:
         StoreError: no connection.
     """
     address = mlflow.get_tracking_uri()
-    kind = urlsplit(address).scheme
     try:
+        kind = urlsplit(address).scheme
         if kind in {"http", "https"}:
             _knock(urlsplit(address).hostname, urlsplit(address).port or {"http": 80, "https": 443}[kind])
         elif kind.split("+")[0] in DATABASES:
             _open_database(address)
+    except ValueError as error:  # UnicodeError is one
+        raise StoreError(
+            f"MLflow at {store()} cannot be reached: host or port of this address are none. "
+            "Point MLFLOW_TRACKING_URI at a store, such as http://host:5000 or sqlite:///mlflow.db."
+        ) from error
     except (OSError, SQLAlchemyError, ImportError) as error:
         cause = getattr(error, "strerror", None) or getattr(error, "orig", None) or error
         raise StoreError(
