@@ -48,3 +48,23 @@ def test_with_s3_away_nothing_is_lost_and_sealing_goes_on_when_it_is_back(log, m
     assert ids(log) == ["a", "b"]
     assert spool.backlog == 0
     spool.close()
+
+
+def test_a_damaged_part_on_s3_is_named_and_the_rest_is_read(log, account):
+    spool = log.spool()
+    spool.write([entry("a"), entry("b", NOON - 24 * HOUR)])
+    prediction_log.seal(log, [spool])
+    spool.close()
+    part = log.store.parts("answers")[0]
+    bucket, _, key = log.store.place(part).removeprefix("s3://").partition("/")
+    content = account.get_object(Bucket=bucket, Key=key)["Body"].read()
+    for broken in (b"", content[:-9], b"x" * len(content), content[:100] + b"\0" + content[101:]):
+        account.put_object(Bucket=bucket, Key=key, Body=broken)
+        with pytest.raises(LogError, match=key):
+            ids(log)
+        with prediction_log.skipping(True) as left_out:
+            assert ids(log) == ["a"]
+        assert [key in sentence for sentence in left_out] == [True]
+    account.put_object(Bucket=bucket, Key=key, Body=content)
+    account.put_object(Bucket=bucket, Key=log.store.place(part.index()).partition("/")[2].partition("/")[2], Body=b"x")
+    assert prediction_log.unknown_ids(log, ["a", "b", "nobody"]) == {"nobody"}

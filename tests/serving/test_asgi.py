@@ -13,6 +13,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from afterfit import prediction_log
+from afterfit.errors import SourceError
 from afterfit.model.bundle import save
 from afterfit.model.training import train
 from afterfit.prediction_log.privacy import LogRedaction
@@ -83,6 +84,17 @@ def test_an_outcome_s_class_is_read_from_its_name(service, doors):
         given = {"prediction_id": known, "value": value}
         assert asked(reopened(doors), "/outcomes", given).status_code == 200
     assert {str(value) for value in outcomes(service).values()} == {"True"}
+
+
+def test_an_outcome_that_was_kept_is_no_error_where_its_id_cannot_be_looked_up(service, doors, monkeypatch):
+    def away(*_):
+        raise SourceError("s3://b/k: the S3 endpoint does not answer")
+
+    monkeypatch.setattr(prediction_log, "unknown_ids", away)
+    answer = asked(reopened(doors), "/outcomes", {"prediction_id": "somebody's", "value": True})
+    assert (answer.status, answer.json()["taken"], answer.json()["unknown"]) == (200, 1, [])
+    assert "are kept" in answer.json()["unchecked"]
+    assert prediction_log.seal(service.place, [service.log]).outcomes == 1
 
 
 @pytest.mark.parametrize(

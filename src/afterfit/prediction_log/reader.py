@@ -371,10 +371,10 @@ def _tables(place: Store, part: Part, types: dict[str, pa.DataType], query: LogQ
         table = None
         with _guarded(place, part, f"What follows its first {done:,} rows" if done else "It"):
             table = next(tables, None)
-            if table is not None:
-                check_rows(table)
         if table is None:
             return
+        with _guarded(place, part, "Some of its rows"):
+            check_rows(table)
         done += table.num_rows
         table = _kept(table, query)
         if table.num_rows:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log import disk, salvage, spool_file
-from afterfit.prediction_log.arrow import bounded, cast, common, readable_tables
+from afterfit.prediction_log.arrow import LOG_TYPES, TIME, bounded, cast, common, readable_tables
 from afterfit.prediction_log.damage import check_schema, guarded, leave_out, may_skip, said
 from afterfit.prediction_log.id_index import index_of
 from afterfit.prediction_log.spool import Spool
@@ -191,7 +191,16 @@ def by_day(
     read = salvage.around if around_pages else spool_file.numbered
     chunks = spool_file.read_in_chunks(connection, kind, row_range, PIECE_ROWS, read)
     tables = [table for rows in chunks for table in readable_tables(kind, rows)]
-    return split(unified(tables)) if tables else []
+    return split(_chosen_by(unified(tables))) if tables else []
+
+
+def _chosen_by(table: pa.Table) -> pa.Table:
+    """The table with a time and a version in each row, such as 1970 where a damaged spool has none."""
+    for name, value in (("time", pa.scalar(0, TIME)), ("version", pa.scalar(""))):
+        if name in table.column_names and table[name].null_count:
+            whole = pc.fill_null(table[name].cast(LOG_TYPES[name]), value)
+            table = table.set_column(table.column_names.index(name), name, whole)
+    return table
 
 
 def split(table: pa.Table) -> list[tuple[str, pa.Table]]:

@@ -53,7 +53,8 @@ def _part(root: object, name: str) -> Part | None:
         return None
     day = DAY.fullmatch(pieces[1])
     with suppress(ValueError):
-        if day is not None and np.datetime64(day[1], "D"):
+        if day is not None:
+            np.datetime64(day[1], "D")
             return Part(pieces[0], day[1], pieces[2])
     leave_out(f"{root}/{name}: damaged. Its folder must be named by a day, such as day=2026-11-23.")
     return None
