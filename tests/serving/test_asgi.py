@@ -92,7 +92,7 @@ def test_an_outcome_that_was_kept_is_no_error_where_its_id_cannot_be_looked_up(s
 
     monkeypatch.setattr(prediction_log, "unknown_ids", away)
     answer = asked(reopened(doors), "/outcomes", {"prediction_id": "somebody's", "value": True})
-    assert (answer.status, answer.json()["taken"], answer.json()["unknown"]) == (200, 1, [])
+    assert (answer.status_code, answer.json()["taken"], answer.json()["unknown"]) == (200, 1, [])
     assert "are kept" in answer.json()["unchecked"]
     assert prediction_log.seal(service.place, [service.log]).outcomes == 1
 
