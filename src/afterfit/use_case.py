@@ -33,6 +33,11 @@ from afterfit.settings import (
 from afterfit.text_files import decode
 
 BUILTIN = ROOT / "usecases"
+ANSWER_COLUMNS = frozenset({
+    "row", "prediction_id", "prediction", "probability", "probabilities", "lower", "upper", "confidence",
+    "model_version", "warnings", "error",
+})  # fmt: skip
+"""Columns of a scored table that hold the answer. A source's own column of such a name is carried under another one."""
 NO_KEYS = {"root", "inherited"}
 """Fields that are no keys of a settings file."""
 NAMES_ONLY = frozenset({"columns", "metrics", "key"})
@@ -87,18 +92,28 @@ class UseCase(Settings):
             raise ValueError("positive names a class: a regression has none")
         if self.target == self.time:
             raise ValueError(f"the target '{self.target}' is the time column too: name another")
-        asked = [name for name in self.columns.formats if name in self.columns.ignore]
-        if asked:
-            raise ValueError(
-                f"columns.formats says how '{asked[0]}' is written, and columns.ignore leaves it out: take it out of "
-                "one of them"
-            )
         if not self.candidates:
             raise ValueError("candidates is empty: name at least one builder")
         builders = [candidate.builder for candidate in self.candidates]
         doubled = sorted({name for name in builders if builders.count(name) > 1})
         if doubled:
             raise ValueError(f"candidates names {', '.join(doubled)} twice: give one candidate a wider space instead")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_apart(self) -> "UseCase":
+        if "prediction_id" in self.key:
+            raise ValueError(
+                "the key 'prediction_id' has the name by which outcomes find an answer's own id: rename that column"
+            )
+        if self.time in {"prediction", "probability"}:
+            raise ValueError(f"the time column '{self.time}' has the name of an answer: rename that column")
+        asked = [name for name in self.columns.formats if name in self.columns.ignore]
+        if asked:
+            raise ValueError(
+                f"columns.formats says how '{asked[0]}' is written, and columns.ignore leaves it out: take it out of "
+                "one of them"
+            )
         return self
 
     @property

@@ -16,7 +16,7 @@ from afterfit.data.scaffold import draft
 from afterfit.data.settings_yaml import yaml_scalar
 from afterfit.data.targets import classes, encode_target
 from afterfit.errors import DataError
-from afterfit.use_case import Source, load_use_case
+from afterfit.use_case import ANSWER_COLUMNS, Source, load_use_case
 
 ROWS = 400
 
@@ -218,6 +218,69 @@ def test_words_for_missing_are_no_class_of_the_target_and_are_pointed_out_in_cat
     assert (use_case.positive, use_case.columns.missing_marks) == ("yes", ("NA",))
     assert "the target is missing in 30 of 120 rows" in decided(made, "y")
     assert "'NA' is a category: if it stands for missing" in decided(made, "country")
+
+
+@pytest.mark.parametrize("name", sorted(ANSWER_COLUMNS))
+def test_a_column_that_is_called_like_one_of_an_answer_is_never_proposed_as_key(loaded, name):
+    table = pd.DataFrame({name: [f"r{i:03}" for i in range(60)], "x": np.arange(60) % 7, "y": [0, 1] * 30})
+    assert loaded(draft(table, name="t", path="t.csv", target="y")).key == ()
+
+
+def test_columns_that_copy_the_time_or_add_up_to_the_target_are_left_out(loaded):
+    rng = np.random.default_rng(2)
+    when = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 10**6, ROWS), unit="s")).sort_values()
+    parts = {name: rng.normal(size=ROWS).round(3) for name in ("net", "tax", "discount", "other")}
+    table = pd.DataFrame(
+        {
+            "when": when.to_numpy(),
+            "entered": when.to_numpy(),
+            "seconds": (when - when.iloc[0]).dt.total_seconds().to_numpy(),
+            "later": (when + pd.to_timedelta(rng.integers(0, 10**6, ROWS), unit="s")).to_numpy(),
+            **parts,
+            "gross": parts["net"] + parts["tax"] - parts["discount"],
+        }
+    )
+    made = draft(table, name="t", path="t.csv", target="gross", time="when")
+    assert set(loaded(made).columns.ignore) == {"entered", "seconds", "net", "tax", "discount"}
+    assert "copies the time column 'when'" in decided(made, "seconds")
+    assert "'gross' is 'net' + 'tax' - 'discount'" in decided(made, "tax")
+    table["gross"] += rng.normal(size=ROWS) / 10
+    assert set(loaded(draft(table, name="t", path="t.csv", target="gross", time="when")).columns.ignore) == {
+        "entered",
+        "seconds",
+    }
+
+
+def test_no_class_of_the_target_is_taken_for_a_missing_value(loaded):
+    rng = np.random.default_rng(1)
+    answers = np.where(rng.random(ROWS) < 0.04, "D", rng.integers(1, 6, ROWS).astype(str))
+    table = pd.DataFrame({"q1": answers[::-1], "age": rng.integers(18, 90, ROWS), "q2": answers})
+    made = draft(table, name="t", path="t.csv", target="q2")
+    assert loaded(made).columns.missing_marks == ()
+    assert "'D' is a class" in decided(made, "q2")
+    assert "with 'D': nearly all of its texts are numbers" in decided(made, "q1")
+    table["q2"] = np.where(rng.random(ROWS) < 0.3, "yes", np.where(rng.random(ROWS) < 0.3, "Yes ", "no"))
+    made = draft(table, name="t", path="t.csv", target="q2")
+    assert loaded(made).columns.missing_marks == ("D",)
+    assert "if it is a value of its own, write kinds: {q1: category}" in decided(made, "q1")
+    assert "'Yes ' and 'yes' are classes of their own" in decided(made, "q2")
+
+
+def test_codes_free_text_and_labels_that_are_nearly_the_same_are_said():
+    rng = np.random.default_rng(1)
+    words = ["late", "broken", "nice", "box", "again", "good"]
+    table = pd.DataFrame(
+        {
+            "zip": rng.integers(10_000, 99_999, ROWS),
+            "note": [" ".join(rng.choice(words, 4)) if i % 3 else "none of it" for i in range(ROWS)],
+            "size": rng.choice(["M", "m ", "L"], ROWS),
+            "y": rng.integers(0, 2, ROWS),
+        }
+    )
+    made = draft(table, name="t", path="t.csv", target="y")
+    assert "write kinds: {zip: category}" in decided(made, "zip")
+    assert "free text" in decided(made, "note")
+    assert "'M' and 'm ' differ by case or blanks only" in decided(made, "size")
 
 
 def test_columns_that_hold_lists_are_left_out(loaded):

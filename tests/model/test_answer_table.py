@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from afterfit.model.answer_table import answer_table
+from afterfit.use_case import ANSWER_COLUMNS
 from made import made_table
 
 
@@ -90,3 +91,18 @@ def test_the_values_of_kept_columns_are_those_of_the_source(bundle):
     frame = mixed().assign(when=lambda table: pd.to_datetime(table["when"], errors="coerce"))
     kept = answer_table(bundle, frame, ["when"], 0)[0]["when"].to_pandas()
     pd.testing.assert_series_equal(kept, frame["when"], check_dtype=False, check_names=False)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "regression_bundle", "multiclass_bundle"])
+def test_a_column_of_the_source_is_never_lost_to_one_of_the_answer(kind, request):
+    names = [*sorted(ANSWER_COLUMNS), "source.row", "source.source.row"]
+    frame = mixed().assign(**{name: f"own {name}" for name in names})
+    made = answer_table(request.getfixturevalue(kind), frame, names, 0)[0]
+    assert set(made.column_names) - {f"source.{name}" for name in names} <= ANSWER_COLUMNS
+    for name in names:
+        assert made[f"source.{name}"].to_pylist() == [f"own {name}"] * len(frame)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "regression_bundle", "multiclass_bundle"])
+def test_all_columns_of_an_answer_are_known_by_name(kind, request):
+    assert set(answer_table(request.getfixturevalue(kind), mixed(), [], 0)[0].column_names) <= ANSWER_COLUMNS

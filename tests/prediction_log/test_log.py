@@ -438,6 +438,14 @@ def test_columns_are_those_that_were_asked_for_in_one_schema_for_all_parts(log, 
     assert read(log, columns=["features.time"]).column_names == ["features.time"]
 
 
+def test_a_feature_that_has_the_name_of_a_renamed_one_is_not_lost(log, spool):
+    spool.write([entry("a", features={"time": "t", "features.time": "u"})])
+    table = next(prediction_log.read(log))
+    assert table["features.time"].to_pylist() == ["t"]
+    assert table["features.features.time"].to_pylist() == ["u"]
+    assert prediction_log.features_of(table).column_names == ["time", "features.time"]
+
+
 @pytest.mark.usefixtures("spool")
 def test_an_empty_log_gives_nothing(log):
     assert list(prediction_log.read(log)) == []

@@ -205,3 +205,12 @@ def test_a_positive_class_is_for_classes(written):
 def test_settings_can_be_made_without_a_file():
     case = UseCase(name="a", task="regression", target="y", source={"path": "a.csv"})
     assert case.root == Path()
+
+
+@pytest.mark.parametrize(
+    ("line", "named"), [("key: [prediction_id]", "prediction_id"), ("time: prediction", "prediction")]
+)
+def test_key_and_time_have_no_name_that_an_answer_needs(tmp_path, line, named):
+    (tmp_path / "t.yaml").write_text(f"name: t\ntask: regression\ntarget: y\n{line}\nsource: {{path: t.csv}}\n")
+    with pytest.raises(SettingsError, match=f"'{named}' has the name .*rename that column"):
+        load_use_case(tmp_path / "t.yaml")

@@ -30,6 +30,7 @@ from afterfit.data.proposed_task import proposed_task
 from afterfit.data.settings_yaml import ColumnEntry, FormatEntry, SettingsPlan, render_settings, yaml_scalar
 from afterfit.data.written_values import WrittenValues, written_values
 from afterfit.errors import DataError
+from afterfit.use_case import ANSWER_COLUMNS
 
 SAMPLE = 20_000
 NEARLY_UNIQUE = 0.95
@@ -204,7 +205,11 @@ def _check_given_time(series: "pd.Series[Any]", column: InspectedColumn, notes: 
 
 
 def _propose_time(inspected: dict[str, InspectedColumn], target: str, notes: list[Remark]) -> str | None:
-    dates = [column for name, column in inspected.items() if column.kind == "datetime" and name != target]
+    dates = [
+        column
+        for name, column in inspected.items()
+        if column.kind == "datetime" and name not in {target, *ANSWER_COLUMNS}
+    ]
     candidates = [c for c in dates if len(c.known) >= 0.9 * c.rows and c.known.nunique() >= min(c.rows, FEW_DATES)]
     if len(candidates) == 1:
         reason = f"it is the only column of dates, and folds follow it{_order_asked(candidates[0].date_note)}"
@@ -279,7 +284,8 @@ def _why_useless(column: InspectedColumn) -> str | None:
 
 
 def _is_key(series: "pd.Series[Any]", column: InspectedColumn) -> bool:
-    is_name = column.kind in {"category", "integer"} and not _words(column.name) & CODE_WORDS
+    is_name = column.kind in {"category", "integer"} and column.name not in ANSWER_COLUMNS
+    is_name = is_name and not _words(column.name) & CODE_WORDS
     return is_name and bool(series.notna().all()) and series.is_unique
 
 

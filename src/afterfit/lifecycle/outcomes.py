@@ -52,7 +52,7 @@ def load(use_case: UseCase, data: str, by: str, log: PredictionLog) -> CommandRe
     reading = tables.reading_of(use_case)
     name, counts = f"table-{uuid.uuid4().hex}", OutcomeCounts()
     for number, frame in enumerate(stream(source, Path.cwd() if data else use_case.root, reading=reading)):
-        table = _outcomes(use_case, frame, _columns(use_case, frame, by), classes)
+        table = _outcomes(use_case, frame, _columns(use_case, frame, by, is_source=not data), classes)
         counts.rows += len(frame)
         counts.without += len(frame) - table.num_rows
         _write_new(log, table, f"{name}-{number}", counts)
@@ -75,13 +75,16 @@ def _as_in_production(use_case: UseCase) -> tuple[UseCase, tuple[Any, ...]]:
     return bundle.read_on(use_case), bundle.scorer.classes or ()
 
 
-def _columns(use_case: UseCase, frame: pd.DataFrame, by: str) -> list[str]:
+def _columns(use_case: UseCase, frame: pd.DataFrame, by: str, *, is_source: bool) -> list[str]:
     """The columns by which a table's rows are joined.
+
+    In the use case's own source a column `prediction_id` is a feature like any other, where there is a key.
 
     Raises:
         DataError: the table lacks them, or the target.
     """
-    chosen = by or ("prediction_id" if "prediction_id" in frame.columns else "key")
+    has_ids = "prediction_id" in frame.columns and not (is_source and use_case.key)
+    chosen = by or ("prediction_id" if has_ids else "key")
     columns = ["prediction_id"] if chosen == "prediction_id" else list(use_case.key)
     if not columns:
         raise DataError(

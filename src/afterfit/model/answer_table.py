@@ -1,5 +1,6 @@
 """Batches: a frame's answers as an Arrow table, column by column, with nothing built row by row."""
 
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,10 @@ from afterfit.contract.checks import Checked, Issue
 from afterfit.model.answer import NO_NUMBER, NUMBERS, numbers_of
 from afterfit.model.bundle import Bundle
 from afterfit.performance.predictions import Predictions
+from afterfit.use_case import ANSWER_COLUMNS
 
+OWN = "source."
+"""What stands before the name of a carried column that is called like a column of the answer."""
 WARNING = pa.struct([("column", pa.string()), ("code", pa.string()), ("value", pa.string())])
 
 
@@ -26,7 +30,8 @@ def answer_table(
     Args:
         bundle: what answers.
         frame: the rows.
-        keep: columns of the frame to carry over, so that an answer can be told whose it is.
+        keep: columns of the frame to carry over, so that an answer can be told whose it is; under the name that
+            `carried_name` gives them.
         first_row: the number of the frame's first row in its source.
 
     Returns:
@@ -41,13 +46,18 @@ def answer_table(
     bad = checked.bad | no_number
     n = len(frame)
     columns: dict[str, Any] = {"row": pa.array(np.arange(first_row, first_row + n))}
-    columns |= {name: pa.array(frame[name], from_pandas=True) for name in keep if name in frame.columns}
+    columns |= {carried_name(name): pa.array(frame[name], from_pandas=True) for name in keep if name in frame.columns}
     columns["prediction_id"] = _ids(n)
     columns |= _predicted(predictions, bad)
     columns["model_version"] = pa.array([bundle.version] * n if n else [], pa.string())
     columns["warnings"] = _notes(checked, n, error=False)
     columns["error"] = _with_no_number(_notes(checked, n, error=True), no_number)
     return pa.table(columns), checked, predictions
+
+
+def carried_name(name: str) -> str:
+    """What a column of the source is called beside an answer: "source.row" for "row", so that neither is lost."""
+    return f"{OWN}{name}" if re.sub(r"^(source\.)+", "", name) in ANSWER_COLUMNS else name
 
 
 def _ids(n: int) -> pa.Array:

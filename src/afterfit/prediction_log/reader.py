@@ -206,7 +206,8 @@ class LogQuery:
 
 def feature_column(name: str) -> str:
     """What a feature's column is called in what is read."""
-    return f"{CLASH}{name}" if name in {*LOG_COLUMNS, *OUTCOME_COLUMNS} else name
+    plain = re.sub(r"^(features\.)+", "", name)
+    return f"{CLASH}{name}" if plain in {*LOG_COLUMNS, *OUTCOME_COLUMNS} else name
 
 
 def features_of(table: pa.Table) -> pa.Table:
