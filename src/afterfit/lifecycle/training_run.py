@@ -24,7 +24,7 @@ from afterfit.model import packaging
 from afterfit.model.builders import BUILDERS, trusted_packages
 from afterfit.model.bundle import Bundle
 from afterfit.model.packaging import PACKAGES, Table, finite, settings_digest
-from afterfit.model.training import Trained, TrainingData, train
+from afterfit.model.training import CVScore, Trained, TrainingData, train
 from afterfit.pages import figures, model_card
 from afterfit.performance.evaluation import evaluate, metric
 from afterfit.use_case import UseCase
@@ -147,14 +147,35 @@ def describe(result: TrainingResult) -> list[str]:
     ordered = " ordered in time" if result.use_case.time else ""
     lines = [f"Trained {result.builder} on {table.train.rows:,} rows{span} of {table.name}."]
     lines += [f"Left out: {rows:,} rows ({reason})." for reason, rows in table.left_out.items()]
-    lines += [
-        f"  {name:<18} {spread.mean:8.4f} ± {spread.sd:.4f} over {len(spread.folds)} folds{ordered};"
-        f" next window {spread.low:.4f} to {spread.high:.4f} (dummy {trained.dummy[name].mean:.4f})"
-        for name, spread in trained.metrics.items()
-    ]
+    lines += [_measured(name, spread, trained.dummy[name], ordered) for name, spread in trained.metrics.items()]
+    lines += _not_above_dummy(trained)
     if version:
         lines.append(f"Registered as version {version.number} of {version.name}.")
     return lines
+
+
+def _measured(name: str, spread: CVScore, dummy: CVScore, ordered: str) -> str:
+    """One metric over the folds, beside the dummy's; of what is not defined nothing is said."""
+    if not np.isfinite(spread.mean):
+        return f"  {name:<18} is not defined in any of {len(spread.folds)} folds{ordered}"
+    deviation = f" ± {spread.sd:.4f}" if np.isfinite(spread.sd) else ""
+    window = f"; next window {spread.low:.4f} to {spread.high:.4f}" if np.isfinite(spread.sd) else ""
+    beside = f" (dummy {dummy.mean:.4f})" if np.isfinite(dummy.mean) else ""
+    return f"  {name:<18} {spread.mean:8.4f}{deviation} over {len(spread.folds)} folds{ordered}{window}{beside}"
+
+
+def _not_above_dummy(trained: Trained) -> list[str]:
+    """A clear line where the metric that decides, the first one, is no better than the dummy's."""
+    name, spread = next(iter(trained.metrics.items()))
+    dummy = trained.dummy[name].mean
+    if not (np.isfinite(spread.mean) and np.isfinite(dummy)) or metric(name).improvement(dummy, spread.mean) > 0:
+        return []
+    relation = "the same as" if spread.mean == dummy else "worse than"
+    said = (
+        f"Over the folds {name} is {relation} that of the dummy, which ignores the features ({spread.mean:.4f} against "
+        f"{dummy:.4f}): this model has learnt nothing that helps. Look at the features, and at columns left out."
+    )
+    return [said]
 
 
 def _log(result: TrainingResult, folder: Path, why: str = "") -> LoggedModel:

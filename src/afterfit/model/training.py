@@ -21,6 +21,7 @@ from afterfit.model.calibration import Calibration, conformal_offsets, fit_calib
 from afterfit.model.scorer import Scorer, predict, raw_probabilities
 from afterfit.performance.error_map import ErrorMap, learn_errormap
 from afterfit.performance.evaluation import METRICS, evaluate, metric
+from afterfit.performance.metrics import INTERVAL_LEVEL
 from afterfit.performance.predictions import Predictions
 from afterfit.redaction import redact
 from afterfit.use_case import UseCase
@@ -301,6 +302,14 @@ def fold_predictions(name: str, params: Mapping[str, Any], fold: Fold, problem: 
     return predict(estimator, fold.valid, problem.classes)
 
 
+def _with_training_interval(answer: Predictions, y: npt.NDArray[np.float64]) -> Predictions:
+    """The dummy's answers with the interval that ignores the features: the middle 90 % of the training targets."""
+    tail = (1.0 - INTERVAL_LEVEL) / 2.0
+    lower, upper = np.quantile(y, [tail, 1.0 - tail])
+    n = len(answer.prediction)
+    return Predictions.of_values(answer.prediction, np.full(n, lower), np.full(n, upper))
+
+
 def metric_names(problem: TrainingData) -> list[str]:
     """The primary metric and the further ones, each once."""
     return _metrics_of(problem.use_case)
@@ -311,7 +320,7 @@ def _metrics_of(use_case: UseCase) -> list[str]:
 
 
 def metric_values(names: Sequence[str], y: npt.NDArray[Any], answer: Predictions) -> dict[str, float]:
-    """Each metric's value; nan for one that needs an interval where there is none (the first fold, the dummy)."""
+    """Each metric's value; nan for one that needs an interval where there is none (the first fold)."""
     has_no_interval = answer.lower is None or answer.upper is None
     measurable = [name for name in names if not (has_no_interval and metric(name).needs == "interval")]
     values = evaluate(measurable, y, answer)
@@ -342,6 +351,10 @@ def train(problem: TrainingData, name: str, params: Mapping[str, Any], progress:
         del fold
     truth = [problem.y[valid] for _, valid in cuts]
     calibrated = _calibrated_by_others(raw, truth, problem)
+    dummy = [
+        _with_training_interval(answer, problem.y[fitted]) if other.lower is not None else answer
+        for answer, other, (fitted, _) in zip(dummy, calibrated, cuts, strict=True)
+    ]
     progress("all rows")
     scorer = _fit_final(problem, name, params, raw, truth)
     names = metric_names(problem)
