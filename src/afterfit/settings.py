@@ -1,6 +1,7 @@
 """The sections of a settings file, each frozen and strict, with meanings and defaults; how secrets come in."""
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Margin = Annotated[Finite, Field(ge=0)] | Literal["auto"]
 Cause = Literal["quality", "service", "drift", "estimated", "realised"]
 PRESETS = ROOT / "policies.yaml"
+SALT = "AFTERFIT_LOG_SALT"
+"""The environment variable with the secret of the hashes of private values."""
 USUAL_TOLERANCE = 0.01
 """Default of `gate.tolerance`, in the primary metric's unit. For AUC or accuracy it is one percentage point, a loss for
 which few would change production."""
@@ -470,3 +473,24 @@ def secret(variable: str) -> str | None:
         raise SettingsError(f"{variable} is set and empty: set a token, or nothing at all.")
     learn(text.strip())  # one that a file holds is in no variable
     return text.strip()
+
+
+def hash_secret(hashed: Sequence[str], *, kept: Sequence[str] = ()) -> str:
+    """The secret of the hashes of private values; empty where nothing is hashed.
+
+    Args:
+        hashed: the private columns that are hashed.
+        kept: those among them that are hashed whatever `log.private` says, for they are part of the key.
+
+    Raises:
+        SettingsError: there is none, and something is hashed.
+    """
+    text = secret(SALT) if hashed else ""
+    if text is None:
+        instead = "" if kept else "; or write log.private: drop"
+        raise SettingsError(
+            f"The prediction log holds hashes of private columns ({', '.join(sorted(hashed))}), and without a secret "
+            f"whoever reads it can try out all values. Set {SALT} to a secret, made once by\n"
+            f'  python -c "import secrets; print(secrets.token_urlsafe(32))"\nand kept outside the log{instead}.'
+        )
+    return text

@@ -90,6 +90,12 @@ class UseCase(Settings):
             raise ValueError(f"the target '{self.target}' stands in columns.features")
         if self.positive is not None and self.task == "regression":
             raise ValueError("positive names a class: a regression has none")
+        told = sorted(set(self.metrics.slices) & set(self.columns.private))
+        if told:
+            raise ValueError(
+                f"metrics.slices names {', '.join(told)}, which columns.private names too: a slice is called by its "
+                "value, so take it out of one of the two"
+            )
         if self.target == self.time:
             raise ValueError(f"the target '{self.target}' is the time column too: name another")
         if not self.candidates:
@@ -115,6 +121,11 @@ class UseCase(Settings):
                 "one of them"
             )
         return self
+
+    @property
+    def hashed(self) -> tuple[str, ...]:
+        """The private columns of which the prediction log holds hashes: all, or with `drop` those of the key."""
+        return tuple(name for name in self.columns.private if self.log.private == "hash" or name in self.key)
 
     @property
     def primary_metric(self) -> str:

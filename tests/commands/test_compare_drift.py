@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from afterfit.commands import compare_drift
 from afterfit.errors import BundleError
 from afterfit.mlflow_store import registry
-from afterfit.model.bundle import FILES, PROFILE, load
+from afterfit.model.bundle import load
+from afterfit.model.version_files import FILES, PROFILE
 from afterfit.use_case import load_use_case
 from made_sizes import made_table
 

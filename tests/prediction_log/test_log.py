@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from afterfit import prediction_log
 from afterfit.contract.contract import learn
-from afterfit.errors import LogError
+from afterfit.errors import LogError, SettingsError
 from afterfit.prediction_log import arrow, sealing, spool_file
+from afterfit.prediction_log.privacy import redaction_of
 from afterfit.prediction_log.store import Folder
+from afterfit.use_case import UseCase
 from made_log import HOUR, NOON, entry, ids, outcome, read
 from waiting import eventually
 
@@ -528,9 +530,31 @@ def test_private_values_are_hashed_or_left_out():
 
 
 def test_a_secret_changes_the_salt(monkeypatch):
-    before = prediction_log.salt_of("sizes")
-    monkeypatch.setenv("AFTERFIT_LOG_SALT", "a secret")
-    assert prediction_log.salt_of("sizes") != before
+    before = prediction_log.salt_of("sizes", ["name"])
+    monkeypatch.setenv("AFTERFIT_LOG_SALT", "pepper-1-2-3")
+    assert prediction_log.salt_of("sizes", ["name"]) != before
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"columns": {"private": ["name"]}}, True),
+        ({"columns": {"private": ["name"]}, "log": {"private": "drop"}}, False),
+        ({"columns": {"private": ["name"]}, "log": {"private": "drop"}, "key": ["name"]}, True),
+        ({}, False),
+    ],
+)
+def test_nothing_private_is_hashed_without_a_secret(monkeypatch, settings, refused):
+    monkeypatch.delenv("AFTERFIT_LOG_SALT", raising=False)
+    basis = {"name": "sizes", "task": "regression", "target": "y", "source": {"path": "x.csv"}}
+    case = UseCase.model_validate({**basis, **settings})
+    if not refused:
+        assert redaction_of(case).mode == case.log.private
+        return
+    assert case.hashed == ("name",)
+    with pytest.raises(SettingsError, match=r"Set AFTERFIT_LOG_SALT to a secret.*\n.*token_urlsafe") as raised:
+        redaction_of(case)
+    assert ("drop" in str(raised.value)) == (not case.key)
 
 
 def test_keys_of_equal_values_are_equal_and_private_ones_hashed():

@@ -9,6 +9,7 @@ from afterfit.lifecycle.result import CommandResult
 from afterfit.redaction import redact
 from afterfit.server.options import ServerOptions
 from afterfit.server.supervisor import Supervisor
+from afterfit.settings import hash_secret
 
 if TYPE_CHECKING:
     from afterfit.prediction_log.log import PredictionLog
@@ -43,6 +44,9 @@ def command(
         raise SettingsError(
             "A shadow answers into the prediction log: name one with --log, or log.folder in the settings."
         )
+
+    if folder:
+        hash_secret(use_case.hashed, kept=[name for name in use_case.hashed if name in use_case.key])
 
     def announce(address: str, seconds: float) -> None:
         log_words = f"log in {folder} ({use_case.log.durability})" if folder else "no prediction log"

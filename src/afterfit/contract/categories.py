@@ -70,7 +70,7 @@ class CategoryCodes:
         codes: dict[Hashable, int] = {}
         shared: set[Hashable] = set()
         for text, code in self.code_of.items():
-            for stands_for in _meanings(text):
+            for stands_for in meanings(text):
                 shared.update({stands_for} & codes.keys())
                 codes[stands_for] = code
         return {stands_for: code for stands_for, code in codes.items() if stands_for not in shared}
@@ -87,7 +87,8 @@ def meaning(value: Any, text: str) -> Hashable:
     return text
 
 
-def _meanings(text: str) -> Iterable[Hashable]:
+def meanings(text: str) -> Iterable[Hashable]:
+    """What a category stands for besides its text, as `meaning` says it of values."""
     word = text.strip().lower()
     if word in TRUTH_WORDS:
         yield ("truth", bool(TRUTH_WORDS[word]))

@@ -1,6 +1,7 @@
 """Frames and single rows checked against columns: the values to encode, the warnings, and the errors of each row."""
 
 import struct
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ Mask = npt.NDArray[np.bool_]
 ValueGetter = Callable[[Callable[[Any], Any]], Callable[[Rows], list[Any]]]
 ABSENT: Any = object()
 _TEXTS = frozenset({str, type(None)})
+LARGEST = sys.float_info.max
 _INFINITY, _NAN = float("inf"), float("nan")
 MUST_BE = {
     "invalid_number": "a number",
@@ -246,9 +248,9 @@ class RowChecker:
     def __init__(self, columns: Sequence[Column]) -> None:
         self._plan: list[tuple[Any, ...]] = []
         for column in columns:
-            known = CategoryCodes(column.categories)
-            has_range = column.kind in {"number", "integer"} and column.low is not None and column.high is not None
-            low, high = (column.low, column.high) if has_range else (_INFINITY, -_INFINITY)
+            known = column.codes()
+            has_range = column.kind in {"number", "integer"} and (column.low is not None or column.private)
+            low, high = _finite_limits(column) if has_range else (_INFINITY, -_INFINITY)
             marks = frozenset(column.marks)
             is_integer, missing_value = column.kind == "integer", _missing_value_of(column)
             self._plan.append(
@@ -381,11 +383,17 @@ def _missing_values(column: Column, size: int) -> npt.NDArray[Any]:
 
 
 def _limits(column: Column) -> tuple[float, float]:
-    """The trained range; without one, all finite numbers."""
+    """The trained range; without one, and in a private column, all finite numbers."""
     return (
-        -_INFINITY if column.low is None else column.low,
-        _INFINITY if column.high is None else column.high,
+        -_INFINITY if column.low is None or column.private else column.low,
+        _INFINITY if column.high is None or column.private else column.high,
     )
+
+
+def _finite_limits(column: Column) -> tuple[float, float]:
+    """The same, without the infinities."""
+    low, high = _limits(column)
+    return max(low, -LARGEST), min(high, LARGEST)
 
 
 def _missing_issues(is_missing: Mask, column: Column) -> list[Issue]:
@@ -397,7 +405,7 @@ def _missing_issues(is_missing: Mask, column: Column) -> list[Issue]:
 def _category_issues(codes: npt.NDArray[Any], values_getter: ValueGetter, column: Column) -> list[Issue]:
     issues = _missing_issues(codes < 0, column) if codes.size and codes.min() < 0 else []
     unseen = np.flatnonzero(codes == len(column.categories))
-    if len(unseen):
+    if len(unseen) and not column.private:
         issues.append(Issue(column, "unseen_category", unseen, False, values_getter(_display_category)))
     return issues
 
@@ -449,7 +457,7 @@ def _missing_value_of(column: Column) -> Any:
 
 def _code_of_category(value: Any, text: str, column: Column, known: CategoryCodes, warnings: list[Note]) -> int:
     code = known.code_of_text(value, text)
-    if code == len(known):
+    if code == len(known) and not column.private:  # whether training saw a private value is nobody's to know
         warnings.append(make_note(column, "unseen_category", display_value(text), error=False))
     return code
 

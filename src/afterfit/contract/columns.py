@@ -20,6 +20,7 @@ from afterfit.contract.datetimes import (
     read_datetime,
     to_datetimes,
 )
+from afterfit.contract.masks import MaskedCategories, aliases_of, key_of, masked
 from afterfit.contract.number_formats import number_reader, parse_number_format
 from afterfit.contract.values import (
     NAN,
@@ -55,7 +56,7 @@ MOST_MARKS = 5  # distinct unreadable texts in a column of numbers or dates that
 LONGEST_MARK = 12
 MOST_DIGITS = 16  # a float holds all whole numbers of 15 digits, and of 16 those that are not names by their length
 DATE_FORMATS = "For dates write iso, excel, epoch s, epoch ms, epoch us, %Y%m%d, %d.%m.%Y or %m/%d/%Y."
-LATER_FIELDS: dict[str, Any] = {"number_format": None}
+LATER_FIELDS: dict[str, Any] = {"number_format": None, "mask": "", "aliases": []}
 """Fields that columns of older contracts do not have, and what they mean there."""
 Problems = npt.NDArray[np.object_]
 
@@ -77,9 +78,13 @@ class Column:
         datetime_format: How dates that are not ISO are read ("%m/%d/%Y", "epoch ms"); None for ISO only.
         missing_share: Share of training rows without a value, 0 to 1; values that could not be read count.
         marks: Texts that count as missing besides empty ones, such as "?".
-        private: Whether its values are kept out of warnings and errors.
+        private: Whether its values are kept out of warnings and errors, and what training saw of them untold: no
+            range is learnt, and no warning says that a value is new.
         note: What had to be assumed, in words; empty where nothing had to.
         number_format: How numbers that are text are written, as a sample ("1.234,5"); None for plain ones ("12.5").
+        mask: By what the categories of a private column are hashed (`masks.mask_of`); empty where they stand as they
+            are, as in contracts of older releases.
+        aliases: Of hashed categories, hashes of what they stand for besides their texts (`masks.aliases_of`).
     """
 
     name: str
@@ -97,16 +102,22 @@ class Column:
     private: bool = False
     note: str = ""
     number_format: str | None = None
+    mask: str = ""
+    aliases: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The column as JSON knows it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """The column as JSON knows it; what hashes need is left out where there are none."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if self.mask or key not in {"mask", "aliases"}}
 
     @classmethod
     def from_dict(cls, saved: Any) -> "Column":
         """Read what `to_dict` wrote; a missing, unknown or wrong field is a DataError that names it.
 
         Fields in `LATER_FIELDS`, which earlier releases did not write, have their defaults where they are absent.
+
+        Raises:
+            SettingsError: its categories are hashed by a secret that the environment does not have.
         """
         names = [field.name for field in fields(cls)]
         if isinstance(saved, Mapping):
@@ -120,7 +131,20 @@ class Column:
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
         }
+        if values["mask"]:
+            key_of(values["mask"])
         return cls(**values)
+
+    def with_categories(self, categories: tuple[str, ...]) -> "Column":
+        """The column that knows some of its categories only."""
+        aliases = tuple(pair for pair in self.aliases if pair.partition("=")[2] in categories)
+        return replace(self, categories=categories, aliases=aliases)
+
+    def codes(self) -> CategoryCodes:
+        """The codes of the categories, to be asked for by values as they come."""
+        if not self.mask:
+            return CategoryCodes(self.categories)
+        return MaskedCategories(self.categories, self.mask, self.name, self.aliases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +256,21 @@ def learn_column(series: "pd.Series[Any]", blank: Column) -> Column:
     """The column with what the training rows show: categories, range, format, share of missing values."""
     fields_of_column = asdict(blank)
     if blank.kind == "category":
-        fields_of_column["categories"], missing_share = _learn_categories(series, frozenset(blank.marks))
-        return Column(**fields_of_column | {"missing_share": missing_share})
+        rows_of_text, missing_share = _count_categories(series, frozenset(blank.marks))
+        if blank.mask:
+            key = key_of(blank.mask)
+            fields_of_column["aliases"] = aliases_of(rows_of_text, key, blank.name)
+            rows_of_text = {masked(text, key, blank.name): rows for text, rows in rows_of_text.items()}
+        ranked = sorted(rows_of_text, key=lambda text: (-rows_of_text[text], text))[:MOST_CATEGORIES]
+        return Column(**fields_of_column | {"categories": tuple(ranked), "missing_share": missing_share})
     if blank.kind == "datetime" and blank.datetime_format is None and getattr(series.dtype, "kind", "O") != "M":
         pattern, note = choose_format(distinct_values(series)[1], blank.marks)
         fields_of_column |= {"datetime_format": pattern, "note": note}
     values = read_series(series, Column(**fields_of_column)).values
     known = values[~np.isnat(values)] if blank.kind == "datetime" else values[~np.isnan(values)]
-    if len(known) and blank.kind == "datetime":
+    if blank.private:
+        fields_of_column["note"] = ""  # it may name a value, as both ends of the range are values
+    elif len(known) and blank.kind == "datetime":
         fields_of_column |= {"earliest": known.min().item().isoformat(), "latest": known.max().item().isoformat()}
     elif len(known):
         fields_of_column |= {"low": float(known.min()), "high": float(known.max())}
@@ -306,6 +337,8 @@ _FIELD_TESTS: dict[str, Callable[[Any], bool]] = {
     "private": _is_boolean,
     "note": _is_text,
     "number_format": partial(_is_none_or, _is_text),
+    "mask": _is_text,
+    "aliases": lambda value: _is_text_list(value) and all("=" in pair for pair in value),
 }
 
 
@@ -327,7 +360,7 @@ def _read_floats(floats: ArrayF, *, truths: bool) -> Reading:
 
 def _category_codes(series: "pd.Series[Any]", column: Column, marks: frozenset[str]) -> npt.NDArray[np.int32]:
     codes, values = distinct_values(series)
-    known = CategoryCodes(column.categories)
+    known = column.codes()
     return np.array([*(known.code(value, marks) for value in values), -1], dtype=np.int32)[codes]
 
 
@@ -379,16 +412,15 @@ def _is_name_of_digits(value: Any) -> bool:
     return len(digits) > MOST_DIGITS and digits.isdigit()
 
 
-def _learn_categories(series: "pd.Series[Any]", marks: frozenset[str]) -> tuple[tuple[str, ...], float]:
+def _count_categories(series: "pd.Series[Any]", marks: frozenset[str]) -> tuple[dict[str, int], float]:
+    """The rows of each category, and the share of rows without one."""
     codes, values = distinct_values(series)
     rows_of_text: dict[str, int] = {}
     for value, count in zip(values, np.bincount(codes[codes >= 0], minlength=len(values)).tolist(), strict=True):
         text = read_category(value, marks)
         if text is not None and count:
             rows_of_text[text] = rows_of_text.get(text, 0) + count
-    rows_of_text = _without_zero_fractions(rows_of_text)
-    ranked = sorted(rows_of_text, key=lambda text: (-rows_of_text[text], text))
-    return tuple(ranked[:MOST_CATEGORIES]), 1 - sum(rows_of_text.values()) / len(series)
+    return _without_zero_fractions(rows_of_text), 1 - sum(rows_of_text.values()) / len(series)
 
 
 def _without_zero_fractions(rows_of_text: dict[str, int]) -> dict[str, int]:

@@ -4,10 +4,11 @@ What may come, and what happens then (warnings and errors of the answer carry th
 
 - a value is missing or a column absent: predicted, `missing` or `absent_column`; `required_missing` is an error where
   the column is required;
-- a category that training never saw: predicted as "other", `unseen_category`;
+- a category that training never saw: predicted as "other", `unseen_category`, unless the column is private;
 - "12.5", "true" or an ISO date as text, where the kind fits: read without a warning; a fraction for an integer:
   `not_integer`;
-- a number outside the trained range: predicted, `out_of_range`; infinities are errors (`infinite`);
+- a number outside the trained range: predicted, `out_of_range`, unless the column is private; infinities are errors
+  (`infinite`);
 - anything else that cannot be read: an error of its row (`invalid_number`, `invalid_boolean`, `invalid_datetime`), or,
   with on_invalid="missing" and where the column is not required, a missing value (`invalid`);
 - an unknown column: ignored, `unknown_column` once.
@@ -144,7 +145,7 @@ class Contract:
 
     @cached_property
     def _categories(self) -> dict[str, CategoryCodes]:
-        return {column.name: CategoryCodes(column.categories) for column in self.columns}
+        return {column.name: column.codes() for column in self.columns}
 
     @cached_property
     def _check_row(self) -> RowChecker:
@@ -243,6 +244,7 @@ def learn(
     formats: Mapping[str, str] | None = None,
     required: Iterable[str] = (),
     private: Iterable[str] = (),
+    mask: str = "open:",
     marks: Sequence[str] | Mapping[str, Sequence[str]] = (),
     on_invalid: OnInvalid = "error",
     ignore: Iterable[str] = (),
@@ -255,8 +257,8 @@ def learn(
         formats: How numbers and dates of some columns are written (`formatted_column`); columns that are no features
             may be among them. Of other columns of dates the values say it.
         required: Columns without which a row is not predicted.
-        private: Columns whose values must not appear in warnings and errors. The categories of a private column are
-            still part of the contract, since the encoder needs them.
+        private: Columns whose values must not appear in warnings and errors, nor in the contract.
+        mask: By what their categories are hashed (`masks.mask_of`): the encoder must know them again.
         marks: Texts that count as missing besides empty ones, for all columns or by column.
         on_invalid: Whether a value that cannot be read is its row's error or counts as missing.
         ignore: Columns that are no features; they need not be there.
@@ -295,6 +297,7 @@ def learn(
             on_invalid=on_invalid,
             marks=tuple(dict.fromkeys(mark.strip() for mark in column_marks)),
             private=name in private,
+            mask=mask if name in private and written.kind == "category" else "",
         )
         columns.append(learn_column(frame[name], blank))
     return Contract(tuple(columns))

@@ -124,6 +124,15 @@ class Encoder:
                 append(float(date.fromordinal(value // DAY + _EPOCH_DAY).timetuple().tm_yday))
         return encoded
 
+    def without_rare_private(self) -> "Encoder":
+        """The same encoder, whose contract knows of private columns only the categories with a code of their own."""
+        own = {part.column: part.categories for part in self.parts if part.part == "code"}
+        columns = [
+            column.with_categories(own.get(column.name, ())) if column.private else column
+            for column in self.contract.columns
+        ]
+        return Encoder(Contract(tuple(columns)), self.parts)
+
     def to_dict(self) -> dict[str, Any]:
         """The encoder as JSON knows it, with its contract and its format's version."""
         parts = [

@@ -77,7 +77,7 @@ def reading_of(use_case: UseCase, contracts: Iterable[Contract] = ()) -> TableRe
     each version reads it in its own way.
     """
     said = [_columns(use_case.columns, use_case), _columns(use_case.inherited, use_case)]
-    said += [{column.name: column for column in contract.columns} for contract in contracts]
+    said += [{column.name: _unmasked(column) for column in contract.columns} for contract in contracts]
     columns: dict[str, Column] = {}
     unlike: set[str] = set()
     for some in said:
@@ -153,6 +153,11 @@ def _written(name: str, kind: Kind | None, said: Columns) -> Column:
     if name in said.formats:
         return formatted_column(name, said.formats[name], kind)
     return Column(name, kind or "category")
+
+
+def _unmasked(column: Column) -> Column:
+    """The column without categories where it holds only their hashes: nothing is read by those."""
+    return replace(column, categories=(), mask="", aliases=()) if column.mask else column
 
 
 def _rule(column: Column) -> tuple[Any, ...]:

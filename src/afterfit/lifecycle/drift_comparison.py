@@ -147,17 +147,16 @@ def of_table(frames: Iterator[pd.DataFrame], use_case: UseCase | None, time: str
             for rows in splitter.cut(frame)[0].values():
                 yield clear_missing_marks(rows if chosen is None else rows[chosen], marks)
 
-    hidden = bool(use_case and use_case.columns.private)
-    return Reference(profile(parts(), time, kinds=kinds, hide_categories=hidden))
+    return Reference(profile(parts(), time, kinds=kinds))
 
 
 def _features(
     use_case: UseCase | None, frame: pd.DataFrame, time: str | None
 ) -> tuple[list[str] | None, dict[str, Kind], tuple[str, ...]]:
-    """A use case's features with the time column, their kinds as a contract would have them, and its missing marks."""
+    """A use case's features that are not private, with the time column, their kinds, and its missing marks."""
     if use_case is None:
         return None, {}, ()
-    chosen = list(feature_columns(use_case, frame.columns))
+    chosen = [name for name in feature_columns(use_case, frame.columns) if name not in use_case.columns.private]
     settings = tables.kinds_of(use_case, chosen)
     contract = learn(
         frame[chosen],

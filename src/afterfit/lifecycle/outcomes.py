@@ -102,7 +102,8 @@ def _outcomes(use_case: UseCase, frame: pd.DataFrame, columns: list[str], classe
     known = ~missing_target(use_case, frame[use_case.target], classes).to_numpy()
     if classes or use_case.task == "regression":
         encode_target(use_case, frame.loc[known, use_case.target], classes)  # refuses what no model answers
-    now, salt, hidden = time.time_ns() // 1000, prediction_log.salt_of(use_case.name), use_case.columns.private
+    now, hidden = time.time_ns() // 1000, use_case.columns.private
+    salt = prediction_log.salt_of(use_case.name, set(hidden) & set(columns), columns)
     return from_bundle.outcomes(frame[known], use_case.target, columns, time=now, hidden=hidden, salt=salt)
 
 

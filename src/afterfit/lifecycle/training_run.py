@@ -233,7 +233,7 @@ def _importances(problem: TrainingData, trained: Trained) -> tuple[dict[str, flo
     primary = metric(problem.use_case.primary_metric)
     rows = np.random.default_rng(problem.use_case.seed).permutation(len(problem.frame))[:IMPORTANCE_ROWS]
     scorer = trained.scorer
-    matrix = scorer.encoder.encode_frame(problem.contract.check_frame(problem.frame.iloc[rows]))
+    matrix = scorer.encoder.encode_frame(scorer.contract.check_frame(problem.frame.iloc[rows]))
 
     def quality(_: Any, shuffled: Any, y: Any) -> float:
         value = evaluate([primary.name], y, scorer.predict(np.asarray(shuffled)))[primary.name]

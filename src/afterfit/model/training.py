@@ -12,6 +12,7 @@ from scipy import stats
 
 from afterfit.contract.contract import Contract, Kind, learn
 from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
+from afterfit.contract.masks import mask_of
 from afterfit.data.reading import kinds_of
 from afterfit.data.splits import ordered_folds, shuffled_folds
 from afterfit.drift.reference import Reference, clear_missing_marks, learn_reference
@@ -207,6 +208,7 @@ def _contract(use_case: UseCase, features: pd.DataFrame, kinds: Mapping[str, Kin
         formats=settings.formats,
         required=settings.required,
         private=settings.private,
+        mask=mask_of(use_case.name) if settings.private else "",
         marks=settings.missing_marks,
         on_invalid=settings.on_invalid,
     )
@@ -369,21 +371,24 @@ def train(problem: TrainingData, name: str, params: Mapping[str, Any], progress:
     )
 
 
-def reference(problem: TrainingData, trained: Trained) -> Reference:
-    """Profiles of the training rows, the out-of-fold predictions and the outcomes.
+def reference(problem: TrainingData, trained: Trained) -> Reference | None:
+    """Profiles of the training rows without private columns, the out-of-fold predictions and the outcomes.
 
-    Where any column is private, the profiles name no category.
+    None where every column is private.
     """
     use_case, classes = problem.use_case, problem.classes
+    shown = [column for column in problem.contract.columns if not column.private]
+    if not shown:
+        return None
     outcomes = problem.y if classes is None else np.asarray(classes, dtype=object)[problem.y]
     return learn_reference(
-        clear_missing_marks(problem.frame, use_case.columns.missing_marks),
-        kinds={column.name: column.kind for column in problem.contract.columns},
+        clear_missing_marks(problem.frame[[column.name for column in shown]], use_case.columns.missing_marks),
+        kinds={column.name: column.kind for column in shown},
         time=None if use_case.time is None or problem.times is None else (use_case.time, problem.times),
         outcomes=(use_case.target, outcomes),
         predictions=trained.out_of_fold_final,
         rows=trained.rows,
-        hidden=bool(use_case.columns.private),
+        hidden=False,
     )
 
 
@@ -416,6 +421,7 @@ def _fit_final(
     truth: Sequence[npt.NDArray[Any]],
 ) -> Scorer:
     encoder, matrix = encode(problem, np.arange(len(problem.frame)), problem.use_case.seed)
+    encoder = encoder.without_rare_private()
     form = layout(encoder)
     estimator = fit(name, params, matrix, problem.y, form=form, use_case=problem.use_case)
     dummy = fit("dummy", {}, matrix[:, :1], problem.y, form=form, use_case=problem.use_case)
@@ -424,7 +430,7 @@ def _fit_final(
         baseline = (float(dummy.predict(matrix[:1, :1])[0]),)
     else:
         baseline = tuple(raw_probabilities(dummy, matrix[:1, :1], len(problem.classes))[0].tolist())
-    return Scorer(problem.contract, encoder, estimator, problem.classes, calibration, offsets, baseline)
+    return Scorer(encoder.contract, encoder, estimator, problem.classes, calibration, offsets, baseline)
 
 
 def _learn_calibration(

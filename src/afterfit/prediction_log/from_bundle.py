@@ -37,7 +37,8 @@ def entries(
     bundle: Bundle, rows: Sequence[Mapping[str, Any]], answers: Sequence[Answer], time: int, seconds: float
 ) -> list[LogEntry]:
     """Entries for the answers of one request, private columns hashed; `time` in microseconds since 1970 UTC."""
-    hidden, salt = private_columns(bundle), salt_of(bundle.manifest.name)
+    hidden = private_columns(bundle)
+    salt = salt_of(bundle.manifest.name, hidden, bundle.manifest.key)
     key, version = bundle.manifest.key, bundle.version or ""
     return [
         LogEntry._make(
@@ -68,7 +69,8 @@ def batch(
 
     The features are the contract's columns, and the use case's time and key where the frame has them.
     """
-    n, salt, manifest = len(frame), salt_of(bundle.manifest.name), bundle.manifest
+    n, manifest = len(frame), bundle.manifest
+    salt = salt_of(manifest.name, [name for name in hidden if mode == "hash" or name in manifest.key], manifest.key)
     named = dict.fromkeys([*bundle.scorer.contract.names, *([manifest.time] if manifest.time else []), *manifest.key])
     known = [name for name in named if name in frame.columns]
     columns: dict[str, Any] = {
@@ -167,9 +169,14 @@ def _notes(column: pa.ChunkedArray, *, first: bool) -> pa.Array:
 
 
 class ServedLog:
-    """Answers a frame and logs the answers before it returns them; several threads may call it."""
+    """Answers a frame and logs the answers before it returns them; several threads may call it.
+
+    Raises:
+        SettingsError: private values would be hashed without a secret.
+    """
 
     def __init__(self, place: str, bundle: Bundle) -> None:
+        salt_of(bundle.manifest.name, private_columns(bundle), bundle.manifest.key)  # refused now, and not with a row
         self._place = place
         self._bundle = bundle
         self._lock = threading.Lock()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import orjson
 
 from afterfit import prediction_log
 from afterfit.contract.values import read_category
+from afterfit.settings import hash_secret
 from afterfit.use_case import UseCase
 
 Row = Mapping[str, Any]
@@ -50,14 +50,15 @@ NO_REDACTION = LogRedaction()
 
 
 def redaction_of(use_case: UseCase) -> LogRedaction:
-    """The rules of a settings file."""
+    """The rules of a settings file.
+
+    Raises:
+        SettingsError: private values would be hashed without a secret.
+    """
     private = frozenset(use_case.columns.private)
-    salt, aside = prediction_log.salt_of(use_case.name), frozenset({use_case.target, *use_case.columns.ignore})
+    salt = prediction_log.salt_of(use_case.name, use_case.hashed, use_case.key)
+    aside = frozenset({use_case.target, *use_case.columns.ignore})
     return LogRedaction(use_case.key, private, use_case.log.private, salt, aside)
-
-
-SALT = "AFTERFIT_LOG_SALT"
-"""The environment variable with a secret for the hashes of private values."""
 
 
 def private(
@@ -85,9 +86,19 @@ def hashed(value: Any, column: str, salt: str) -> str | None:
     return hashlib.sha256(f"{salt}\0{column}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def salt_of(use_case: str) -> str:
-    """What hashes of private values begin with: the secret in AFTERFIT_LOG_SALT, if there is one, and the name."""
-    return f"{os.environ.get(SALT, '')}\0{use_case}"
+def salt_of(use_case: str, hashed: Collection[str], key: Collection[str] = ()) -> str:
+    """What hashes of private values begin with: the secret in AFTERFIT_LOG_SALT, and the use case's name.
+
+    Args:
+        use_case: its name.
+        hashed: the columns that are hashed.
+        key: the columns by which outcomes come.
+
+    Raises:
+        SettingsError: there is no secret, and something is hashed.
+    """
+    kept = [name for name in hashed if name in key]
+    return f"{hash_secret(sorted(hashed), kept=kept)}\0{use_case}"
 
 
 def key_of(row: Mapping[str, Any], key: Sequence[str], private: Collection[str] = (), *, salt: str = "") -> str | None:

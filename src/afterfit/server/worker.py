@@ -20,7 +20,7 @@ import uvicorn
 
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
-from afterfit.prediction_log.privacy import redaction_of
+from afterfit.prediction_log.privacy import NO_REDACTION, redaction_of
 from afterfit.redaction import redact
 from afterfit.server.connections import Connections, Protocol
 from afterfit.server.memory import FreedMemory
@@ -67,7 +67,8 @@ class Worker:
         self.access = AccessLog(_output(plan.access))
         self.endpoints = Endpoints(self.service, self.access, tokens_of_environment(), _nowhere)
         self.endpoints.rest = application(self.service, self.endpoints, self.shared)
-        self.reloader = Reloader(self.service, self.shared, redaction_of(use_case), _tell)
+        redaction = NO_REDACTION if place is None else redaction_of(use_case)
+        self.reloader = Reloader(self.service, self.shared, redaction, _tell)
         self._sealer = threading.Thread(target=self._seal, name="sealer", daemon=True)
         self._stop = threading.Event()
 
