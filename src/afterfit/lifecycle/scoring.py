@@ -96,6 +96,8 @@ def score_source(use_case: UseCase, version: str, data: str, out: Path) -> Comma
     reading = tables.reading_of(use_case, [bundle.scorer.contract])
     source, root = (Source(path=data), Path.cwd()) if data else (use_case.source, use_case.root)
     log = prediction_log.log_at(os.environ.get(prediction_log.VARIABLE, ""), use_case.name)
+    if log is not None:
+        prediction_log.salt_of(use_case.name, use_case.hashed, use_case.key)  # refused now, and not after some rows
     with tracking.run(use_case.name, f"score version {chosen.number}", {"afterfit.use_case": use_case.name}) as active:
         logged = None if log is None else Logged(log, f"score-{active.info.run_id}")
         tally = score(use_case, bundle, stream(source, root, reading=reading), place, logged)
