@@ -15,6 +15,7 @@ import yaml
 
 from afterfit.commands import console
 from afterfit.errors import AfterfitError, SettingsError
+from afterfit.redaction import redact
 from afterfit.use_case import UseCase, load_use_case, settings_file
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,9 @@ FIELD = re.compile("@([A-Z]+)@")
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,200}(?:@sha256:[0-9a-f]{64})?")
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PLACE = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._/-]+")
+VARIABLE = re.compile(r"\$\{\w+\}")
+COMPARED = re.compile(r"[\w.\"]+\s*(?:=|<>|!=|<=?|>=?)\s*")
+LONG_PART = re.compile(r"[\w-]{16,}")
 MEMORY, SHARED = 300, 400
 """Megabytes of a worker, and of what stands beside the workers."""
 
@@ -103,16 +107,62 @@ def check_tracking(address: str, *, fetch: bool) -> None:
     found = urlsplit(address)
     if address and (found.scheme not in {"http", "https"} or not found.hostname or re.search(r'[\s"\\]', address)):
         raise SettingsError(f"--tracking '{address}' must be an http:// or https:// address that the pods can reach.")
-    if found.username or found.password:
+    if found.username or found.password or redact(address) != address:
         raise SettingsError(
             "--tracking must not hold a password: put MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD into the "
             "Secret that the manifests name."
         )
 
 
+def check_no_secrets(content: object, key: str = "") -> None:
+    """Refuse a setting with a secret in it: whoever may read the image or the ConfigMap could read it there.
+
+    Args:
+        content: a settings file's value.
+        key: where it stands in the file, with dots; empty for the whole file.
+
+    Raises:
+        SettingsError: a value holds a secret that is not `${NAME}`; the sentence names the key.
+    """
+    if isinstance(content, dict):
+        for name, value in content.items():
+            check_no_secrets(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(content, list):
+        for value in content:
+            check_no_secrets(value, key)
+        check_no_secrets(" ".join(map(str, content)), key)  # an option and its value are two words
+    elif content is not None and holds_secret(str(content), key):
+        name = re.sub("[^A-Z0-9]+", "_", f"{key}".upper()).strip("_")
+        raise SettingsError(
+            f"{key} holds a secret, which everybody could read in the image and in the ConfigMap. Write "
+            f"{key}: ${{{name}}} into the settings file, and put {name} with that value into the Secret that the "
+            "manifests name."
+        )
+
+
+def holds_secret(text: str, key: str) -> bool:
+    """Whether a setting's text has a secret in it, by its form or by its key's name; `${NAME}` is none."""
+    text = VARIABLE.sub("", text)
+    if not text:
+        return False
+    if key == "source.query":  # a condition on a column called token is none
+        text = COMPARED.sub("", text)
+    if key == "alarms.secret":  # the name of a variable
+        return not re.fullmatch(r"\w+", text)
+    if key == "alarms.webhook" and (urlsplit(text).query or LONG_PART.search(urlsplit(text).path)):
+        return True  # who knows such an address may post to it
+    named = f"{key.rpartition('.')[2]}={text}"
+    return redact(text) != text or redact(named) != named
+
+
 def settings_text(file: Path, place: str) -> str:
-    """The settings file with the prediction log where the container has it."""
+    """The settings file with the prediction log where the container has it.
+
+    Raises:
+        SettingsError: a setting holds a secret.
+    """
     content = yaml.safe_load(file.read_text("utf-8"))
+    check_no_secrets(content)
     log = {**(content.get("log") or {}), "folder": place or "data/log", "spool": "data/spool"}
     text: str = yaml.safe_dump({**content, "log": log}, sort_keys=False, allow_unicode=True, width=110)
     return text

@@ -274,6 +274,50 @@ def test_bad_input_gives_a_sentence(writer, tmp_path, arguments, sentence):
         writer.wanted_of(writer.options().parse_args([str(tmp_path / "out"), *arguments]))
 
 
+SECRETS = [
+    ("source.sql", {"source": {"sql": "postgresql://me:hunter22@db/flights", "query": "SELECT 1"}}),
+    ("source.sql", {"source": {"sql": "postgresql://db/flights?user=me&password=hunter22", "query": "SELECT 1"}}),
+    ("source.path", {"source": {"path": "s3://AKIAABCDEFGHIJKLMNOP:abcdefgh@bucket/x.parquet"}}),
+    ("alarms.webhook", {"alarms": {"webhook": "https://hooks.slack.com/services/T01/B02/c03"}}),
+    ("alarms.webhook", {"alarms": {"webhook": "https://ops.example.com/in/0123456789abcdef0123"}}),
+    ("alarms.webhook", {"alarms": {"webhook": "https://ops.example.com/in?k=abc"}}),
+    ("alarms.webhook", {"alarms": {"webhook": "https://me:hunter22@ops.example.com/in"}}),
+    ("alarms.secret", {"alarms": {"webhook": "${HOOK}", "secret": "s3cr3t-v4lue!"}}),
+    ("alarms.command", {"alarms": {"command": ["tell", "--token", "hunter22hunter22"]}}),
+    ("alarms.command", {"alarms": {"command": ["curl", "-H", "Authorization: Bearer abcdefgh12345678"]}}),
+    ("candidates.params.api_key", {"candidates": [{"builder": "a.B", "params": {"api_key": "hunter22"}}]}),
+    ("description", {"description": "Ask with token=hunter22hunter22."}),
+]
+
+
+@pytest.mark.parametrize(("key", "settings"), SECRETS)
+def test_a_secret_in_a_settings_file_is_not_copied_into_an_image(writer, tmp_path, key, settings):
+    file = tmp_path / "late.yaml"
+    file.write_text(yaml.safe_dump({"name": "late", **settings}))
+    with pytest.raises(
+        AfterfitError, match=rf"^{re.escape(key)} holds a secret.*Write {re.escape(key)}: \$\{{[A-Z_]+\}}"
+    ) as raised:
+        writer.settings_text(file, "")
+    assert "hunter22" not in str(raised.value)
+
+
+def test_what_is_no_secret_is_copied(writer, tmp_path):
+    settings = {
+        "name": "late",
+        "source": {"sql": "${DATABASE}", "query": "SELECT a FROM t WHERE token = 'a' AND key <> 'b'"},
+        "key": ["token", "id"],
+        "columns": {"private": ["password"], "ignore": ["secret", "auth"]},
+        "alarms": {"webhook": "https://ops.example.com/in", "secret": "ALARM_KEY", "command": ["tell", "${TOKEN}"]},
+        "log": {"folder": "s3://logs/late"},
+        "seed": 7,
+    }
+    file = tmp_path / "late.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    assert yaml.safe_load(writer.settings_text(file, "")) | {"log": None} == settings | {"log": None}
+    for name in (ROOT / "src" / "afterfit" / "usecases").glob("*.yaml"):
+        writer.settings_text(name, "")
+
+
 def test_a_folder_that_holds_something_is_left_alone(writer, tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(AfterfitError, match="new or empty folder"):
