@@ -15,7 +15,7 @@ import yaml
 
 from afterfit.commands import console
 from afterfit.errors import AfterfitError, SettingsError
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 from afterfit.use_case import UseCase, load_use_case, settings_file
 
 ROOT = Path(__file__).parents[2]

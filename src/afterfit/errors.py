@@ -18,7 +18,7 @@ AfterfitError               exit code 1
 A message often repeats what a library said, an address or a setting. It is cleaned of secrets when it is read as text.
 """
 
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 
 class AfterfitError(Exception):

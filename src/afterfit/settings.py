@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from afterfit.errors import SettingsError
 from afterfit.package import ROOT
-from afterfit.redaction import learn
-from afterfit.text_files import decode
+from afterfit.texts.decoding import decode
+from afterfit.texts.redaction import learn
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 Scalar = str | int | float | bool

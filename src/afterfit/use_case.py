@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from afterfit.errors import SettingsError
 from afterfit.package import ROOT
-from afterfit.redaction import learn_settings
 from afterfit.settings import (
     Alarms,
     Candidate,
@@ -30,7 +29,8 @@ from afterfit.settings import (
     Split,
     Tuning,
 )
-from afterfit.text_files import decode
+from afterfit.texts.decoding import decode
+from afterfit.texts.redaction import learn_settings
 
 BUILTIN = ROOT / "usecases"
 ANSWER_COLUMNS = frozenset({

@@ -250,7 +250,7 @@ def receiver():
 
 
 def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(begun, receiver, monkeypatch):
-    from afterfit.lifecycle.alarms import SIGNATURE, signature
+    from afterfit.alarms.delivery import SIGNATURE, signature
 
     monkeypatch.setenv("ALARM_KEY", "secret")
     told = {"webhook": receiver[0], "secret": "ALARM_KEY"}
@@ -266,33 +266,33 @@ def test_an_alarm_goes_out_signed_and_once_for_as_long_as_its_cause_lasts(begun,
 def test_an_alarm_that_is_refused_is_tried_again_and_one_that_may_have_arrived_is_not(receiver):
     from pathlib import Path
 
+    from afterfit.alarms import delivery
     from afterfit.errors import AlarmError
-    from afterfit.lifecycle import alarms
     from afterfit.settings import Alarms
 
     waited = []
-    told = alarms.message("changing", "2024-02", {"kind": "alarm", "reason": "", "causes": [{"key": "drift"}]}, "1")
+    told = delivery.message("changing", "2024-02", {"kind": "alarm", "reason": "", "causes": [{"key": "drift"}]}, "1")
     receiver[1].statuses[:] = [500, 503]
-    alarms.send(Alarms(webhook=receiver[0]), told, Path(), waited.append)
+    delivery.send(Alarms(webhook=receiver[0]), told, Path(), waited.append)
     assert [status for status, _, _ in receiver[1].came] == [500, 503, 204]
     assert waited == [1.0, 2.0]
     receiver[1].statuses[:] = [500] * 4
     with pytest.raises(AlarmError, match="status 500"):
-        alarms.send(Alarms(webhook=receiver[0]), told, Path(), waited.append)
+        delivery.send(Alarms(webhook=receiver[0]), told, Path(), waited.append)
     with pytest.raises(AlarmError, match="cannot be reached"):
-        alarms.send(Alarms(webhook="http://127.0.0.1:9/", tries=1), told, Path(), waited.append)
+        delivery.send(Alarms(webhook="http://127.0.0.1:9/", tries=1), told, Path(), waited.append)
 
 
 def test_a_command_gets_the_alarm_on_its_standard_input(tmp_path):
+    from afterfit.alarms import delivery
     from afterfit.errors import AlarmError
-    from afterfit.lifecycle import alarms
     from afterfit.settings import Alarms
 
     told = {"id": "1", "causes": []}
-    alarms.send(Alarms(command=("sh", "-c", "cat > got.json")), told, tmp_path, lambda _: None)
+    delivery.send(Alarms(command=("sh", "-c", "cat > got.json")), told, tmp_path, lambda _: None)
     assert json.loads((tmp_path / "got.json").read_text()) == told
     with pytest.raises(AlarmError, match="ended with 3: no"):
-        alarms.send(Alarms(command=("sh", "-c", "echo no >&2; exit 3"), tries=1), told, tmp_path, lambda _: None)
+        delivery.send(Alarms(command=("sh", "-c", "echo no >&2; exit 3"), tries=1), told, tmp_path, lambda _: None)
 
 
 def test_two_steps_at_once_are_one_step(begun):

@@ -13,9 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afterfit import redaction
 from afterfit.errors import DataError
-from afterfit.redaction import learn, learn_settings, redact, redacted
+from afterfit.texts import redaction
+from afterfit.texts.redaction import learn, learn_settings, redact, redacted
 from made_sizes import made_table
 
 
@@ -61,7 +61,7 @@ def test_a_secret_is_known_by_its_place(place, secret):
     "text",
     [
         "Version 5 was promoted: roc_auc 0.8 [0.7, 0.9].", "FATAL: password authentication failed for user me",
-        "unknown key 'password': did you mean 'path'?", "alarms.secret: must be text (it says 5)", "basic settings",
+        "unknown key 'password': did you mean 'path'?", "delivery.secret: must be text (it says 5)", "basic settings",
         "write dialect://user:password@host/database", "http://host:80/x?mail=a@b.c", "sqlite:///file.db", "user@host",
         "s3://bucket/key=1/part", "columns.key: id", "the column 'token' is absent; there are 'secret', 'note'",
         "mlflow-artifacts:/1/0a1b2c3d4e5f60718293a4b5c6d7e8f9/artifacts", "2024-01-01T00:00:00+00:00", "a/b:c@d",
@@ -298,8 +298,8 @@ def test_what_is_trained_and_told_leaves_no_secret_in_the_store(store, command_l
 
 
 def test_an_alarm_that_fails_is_told_without_its_secrets(environment, tmp_path):
+    from afterfit.alarms import delivery
     from afterfit.errors import AlarmError
-    from afterfit.lifecycle import alarms
     from afterfit.use_case import load_use_case
 
     del environment
@@ -307,5 +307,5 @@ def test_an_alarm_that_fails_is_told_without_its_secrets(environment, tmp_path):
     said = ["curl: (22) http://me:$1@h/x refused; $1; Authorization: Bearer $1", "$(printf %s $1 | base64)"]
     for command in (settings.command, *(("sh", "-c", f'echo "{one}"; exit 3', "sh", "${SIGNING_KEY}") for one in said)):
         with pytest.raises(AlarmError) as caught:
-            alarms.send(settings.model_copy(update={"command": command}), {"id": "1"}, tmp_path, lambda _: None)
+            delivery.send(settings.model_copy(update={"command": command}), {"id": "1"}, tmp_path, lambda _: None)
         assert not leaks(str(caught.value))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from afterfit.commands.streams import settle_streams
 from afterfit.errors import AfterfitError, SettingsError
-from afterfit.redaction import redact, redacted
+from afterfit.texts.redaction import redact, redacted
 
 if TYPE_CHECKING:
     from afterfit.lifecycle.result import CommandResult

@@ -7,9 +7,9 @@ from pathlib import Path
 from afterfit.data import files
 from afterfit.data.loading import read
 from afterfit.data.reading import TableReading
-from afterfit.data.scaffold import draft
 from afterfit.errors import SettingsError
 from afterfit.lifecycle.result import CommandResult
+from afterfit.scaffold.drafting import draft
 from afterfit.settings import Source
 
 

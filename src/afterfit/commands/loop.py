@@ -8,7 +8,7 @@ import pandas as pd
 from afterfit.commands import step
 from afterfit.errors import SettingsError, StoreError
 from afterfit.lifecycle.result import CommandResult
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 IDLE = frozenset({"nothing is due", "busy"})
 

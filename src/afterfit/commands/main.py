@@ -14,7 +14,7 @@ from afterfit.lifecycle.training_run import load_table, train_and_register
 from afterfit.lifecycle.tuning_run import bounded, tune
 from afterfit.lifecycle.tuning_run import describe as tuned_lines
 from afterfit.mlflow_store import registry, tracking
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 from afterfit.use_case import UseCase, load_use_case
 
 PREDICTIONS = "predictions"

@@ -27,8 +27,8 @@ from afterfit.mlflow_store import registry, tracking
 from afterfit.model.bundle import Bundle
 from afterfit.model.packaging import Table, json_value
 from afterfit.package import ROOT
-from afterfit.redaction import redact
 from afterfit.settings import Log
+from afterfit.texts.redaction import redact
 from afterfit.use_case import UseCase
 
 ROWS = 1_000

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from afterfit.errors import AfterfitError, SettingsError
 from afterfit.lifecycle.result import CommandResult
-from afterfit.redaction import redact
 from afterfit.server.options import ServerOptions
 from afterfit.server.supervisor import Supervisor
 from afterfit.settings import hash_secret
+from afterfit.texts.redaction import redact
 
 if TYPE_CHECKING:
     from afterfit.prediction_log.log import PredictionLog

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, R
 from afterfit.data.column_names import choose_columns, clean_names
 from afterfit.data.sql_queries import require_query
 from afterfit.errors import DataError, SettingsError, SourceError
-from afterfit.redaction import learn_settings, redact
+from afterfit.texts.redaction import learn_settings, redact
 
 ROWS = 65_536
 

@@ -27,7 +27,7 @@ from afterfit.contract.values import MISSING_WORDS
 from afterfit.data import s3
 from afterfit.data.column_names import choose_columns, clean_names, list_names
 from afterfit.errors import DataError, SourceError
-from afterfit.text_files import advice
+from afterfit.texts.decoding import advice
 
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 ENDINGS = (*CSV, *PARQUET)

@@ -21,8 +21,8 @@ from afterfit.data.reading import TableReading, declared, format_of, reading_of
 from afterfit.data.splits import Rows
 from afterfit.data.targets import missing_target, plain_labels, rows_said
 from afterfit.errors import DataError, SettingsError
-from afterfit.redaction import redact
 from afterfit.settings import Period, Source, order_fault
+from afterfit.texts.redaction import redact
 from afterfit.use_case import UseCase
 
 BUILTIN = {"flights": flights}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from afterfit.errors import SourceError
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 BEGINS = frozenset({"select", "with", "values", "table", "from"})
 """The words that a query begins with; `from` in DuckDB."""

@@ -25,7 +25,7 @@ from afterfit.loop.task_runner import TaskRunner
 from afterfit.mlflow_store import tracking
 from afterfit.pages.backtest import render
 from afterfit.settings import Policy, TrainOn, presets
-from afterfit.text_files import decode
+from afterfit.texts.decoding import decode
 from afterfit.use_case import UseCase, yaml_fault
 
 OWN = "own"

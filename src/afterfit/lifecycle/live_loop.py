@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from afterfit.alarms import delivery
 from afterfit.data.windows import TimeWindow
 from afterfit.errors import AlarmError, DamagedRecordError, SettingsError, UnsureAlarmError
-from afterfit.lifecycle import alarms, monitoring
+from afterfit.lifecycle import monitoring
 from afterfit.lifecycle.live_world import Live, rows_of, trained_version_of
 from afterfit.lifecycle.reading_on import as_before
 from afterfit.lifecycle.result import ALARM, REJECT, CommandResult
@@ -227,11 +228,11 @@ def _send_alarm(use_case: UseCase, stage: Stage) -> tuple[StepRun, list[str]]:
         return page, []
     if sent in {"sending", "unsure"}:
         return step_journal.mark(page, alarm="unsure"), ["The alarm may have gone out before: it is not sent again."]
-    alarm = alarms.message(use_case.name, stage.span.name, stage.action.to_dict(), stage.state.champion)
-    deliveries = alarms.prepare(settings, alarm, use_case.root)  # what it raises is known before the mark
+    alarm = delivery.message(use_case.name, stage.span.name, stage.action.to_dict(), stage.state.champion)
+    deliveries = delivery.prepare(settings, alarm, use_case.root)  # what it raises is known before the mark
     page = step_journal.mark(page, alarm="sending")
     try:
-        failed = alarms.deliver(deliveries, settings.tries, time.sleep)
+        failed = delivery.deliver(deliveries, settings.tries, time.sleep)
     except UnsureAlarmError as error:
         return step_journal.mark(page, alarm="unsure"), [f"{error} It is not sent again."]
     except AlarmError as error:

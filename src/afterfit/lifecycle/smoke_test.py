@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from afterfit.errors import StoreError
 from afterfit.model.bundle import Bundle
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 OK = 200
 PATIENCE = 90.0

@@ -36,7 +36,7 @@ from afterfit.mlflow_store.alias_moves import STAGES
 from afterfit.mlflow_store.decisions import Decision, LedgerEntry, State, holder, rolled_back_versions
 from afterfit.mlflow_store.ledger_runs import FACTS, HIGHEST, PREFIX, TEXTS, Book, experiment, read
 from afterfit.mlflow_store.lock import PATIENCE, Lease, locked, retry_if_locked
-from afterfit.redaction import redact, redacted
+from afterfit.texts.redaction import redact, redacted
 
 FINDINGS, PAGE = "findings.json", "decision.md"
 MOST_NOTE = 4500

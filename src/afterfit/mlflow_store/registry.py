@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from afterfit.errors import BundleError, UnknownVersionError
 from afterfit.mlflow_store.tracking import check_reachable, store_errors
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 if TYPE_CHECKING:
     from afterfit.model.bundle import Bundle

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from afterfit.errors import DamagedRecordError
 from afterfit.mlflow_store import registry, tracking
 from afterfit.mlflow_store.lock import retry_if_locked
-from afterfit.redaction import redact, redacted
+from afterfit.texts.redaction import redact, redacted
 
 PREFIX = "afterfit."
 DONE = "done"

@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from afterfit.errors import DamagedRecordError, StoreError, UnknownVersionError
 from afterfit.package import ROOT
-from afterfit.redaction import redact, redacted
+from afterfit.texts.redaction import redact, redacted
 
 if TYPE_CHECKING:  # who only asks the store needs no scikit-learn
     from afterfit.data.fingerprints import Fingerprint

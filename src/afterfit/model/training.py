@@ -24,7 +24,7 @@ from afterfit.performance.error_map import ErrorMap, learn_errormap
 from afterfit.performance.evaluation import METRICS, evaluate, metric
 from afterfit.performance.metrics import INTERVAL_LEVEL
 from afterfit.performance.predictions import Predictions
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 from afterfit.use_case import UseCase
 
 Floats = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@ from math import isfinite
 from typing import Any
 
 from afterfit.model.bundle import Bundle
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 
 def render(bundle: Bundle) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from afterfit.package import TEMPLATES
-from afterfit.redaction import redact
+from afterfit.texts.redaction import redact
 
 SENTENCE = 15
 """Characters; what is not longer is a name or a number, and there are many of them on a page."""

@@ -22,9 +22,9 @@ from afterfit.errors import AfterfitError, BundleError, UnknownVersionError
 from afterfit.mlflow_store import ledger, registry
 from afterfit.mlflow_store.decisions import Decision
 from afterfit.mlflow_store.registry import Version
-from afterfit.redaction import redact
 from afterfit.server.options import ServerOptions, plan_of
 from afterfit.serving.auth import LOOK_AGAIN
+from afterfit.texts.redaction import redact
 
 AGAIN, SOONER = 300.0, 30.0
 """Seconds after which a refused version is tried again while its alias stays there; the latter where nothing serves."""

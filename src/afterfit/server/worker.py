@@ -21,7 +21,6 @@ import uvicorn
 from afterfit import prediction_log
 from afterfit.errors import AfterfitError, LogError
 from afterfit.prediction_log.privacy import NO_REDACTION, redaction_of
-from afterfit.redaction import redact
 from afterfit.server.connections import Connections, Protocol
 from afterfit.server.memory import FreedMemory
 from afterfit.server.options import ServerOptions, plan_of
@@ -31,6 +30,7 @@ from afterfit.serving.asgi import AccessLog, Endpoints
 from afterfit.serving.auth import tokens_of_environment
 from afterfit.serving.routes import application
 from afterfit.serving.service import Service, Shadow
+from afterfit.texts.redaction import redact
 
 TICK = 0.1
 """Seconds between looks at requests that take too long."""

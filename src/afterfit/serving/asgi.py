@@ -21,7 +21,6 @@ from afterfit.errors import AfterfitError
 from afterfit.model.answer import fresh_id
 from afterfit.model.answer_batch import json_list, json_of_single
 from afterfit.prediction_log.entries import RECORDS
-from afterfit.redaction import redact
 from afterfit.serving import payloads
 from afterfit.serving.auth import Tokens
 from afterfit.serving.batching import Batches, Job, Parsed
@@ -29,6 +28,7 @@ from afterfit.serving.bounds import check_rows, check_unknown
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.metrics import Histogram
 from afterfit.serving.service import Service
+from afterfit.texts.redaction import redact
 
 EVERY = 0.5
 """Seconds between writes."""

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterfit import redaction
+from afterfit.alarms import delivery, webhook
 from afterfit.errors import AfterfitError, AlarmError, SettingsError, UnsureAlarmError
-from afterfit.lifecycle import alarms, webhook
 from afterfit.settings import Alarms
+from afterfit.texts import redaction
 
 ALARM = {"causes": [], "id": "1"}
 SEGMENT = "T0K3Nsegment9"
@@ -95,7 +95,7 @@ ODD = {
 def test_what_may_have_arrived_is_sent_once_and_that_is_said(name, monkeypatch, tmp_path):
     monkeypatch.setattr(webhook, "SECONDS", 0.5)
     with receiver(ODD[name]) as (address, came), pytest.raises(UnsureAlarmError, match="may have arrived") as caught:
-        alarms.send(Alarms(webhook=address), ALARM, tmp_path, lambda _: None)
+        delivery.send(Alarms(webhook=address), ALARM, tmp_path, lambda _: None)
     assert len(came) == 1
     assert SEGMENT not in str(caught.value)
 
@@ -112,7 +112,7 @@ def test_what_may_have_arrived_is_sent_once_and_that_is_said(name, monkeypatch, 
 )
 def test_only_the_head_of_an_answer_counts(answer, tmp_path):
     with receiver(answer) as (address, came):
-        assert alarms.send(Alarms(webhook=address), ALARM, tmp_path, lambda _: None) == []
+        assert delivery.send(Alarms(webhook=address), ALARM, tmp_path, lambda _: None) == []
     assert len(came) == 1
 
 
@@ -121,7 +121,7 @@ def test_a_redirect_is_not_followed_and_says_where_it_points_without_secrets(sta
     location = f"https://user:hunter2@elsewhere.example/hook/{SEGMENT}/x\x1b?token=hunter2".encode()
     answer = told(b"HTTP/1.1 %d Moved\r\nLocation: %s\r\n\r\n" % (status, location))
     with receiver(answer) as (address, came), pytest.raises(AlarmError, match="redirects are not followed") as caught:
-        alarms.send(Alarms(webhook=address), ALARM, tmp_path, lambda _: None)
+        delivery.send(Alarms(webhook=address), ALARM, tmp_path, lambda _: None)
     assert len(came) == 1
     assert "https://elsewhere.example/hook/***/x" in str(caught.value)
     assert not {"hunter2", SEGMENT, "\x1b"} & set(str(caught.value).split("/"))
@@ -130,7 +130,7 @@ def test_a_redirect_is_not_followed_and_says_where_it_points_without_secrets(sta
 def test_a_receiver_that_never_will_is_asked_once_and_one_that_may_is_asked_again(tmp_path):
     for status, times in ((404, 1), (401, 1), (413, 1), (429, 3), (500, 3), (503, 3)):
         with receiver(told(b"HTTP/1.1 %d No\r\n\r\n" % status)) as (address, came), pytest.raises(AlarmError):
-            alarms.send(Alarms(webhook=address, tries=3), ALARM, tmp_path, lambda _: None)
+            delivery.send(Alarms(webhook=address, tries=3), ALARM, tmp_path, lambda _: None)
         assert len(came) == times
 
 
@@ -164,7 +164,7 @@ NO_ADDRESSES = [
 @pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_an_address_that_is_none_is_known_before_anything_is_sent(text, tmp_path):
     with pytest.raises(SettingsError, match=r"alarms\.webhook"):
-        alarms.prepare(Alarms(webhook=text), ALARM, tmp_path)
+        delivery.prepare(Alarms(webhook=text), ALARM, tmp_path)
 
 
 @settings(max_examples=60)
@@ -182,7 +182,7 @@ def test_any_text_is_an_address_or_an_error_in_a_sentence(text):
 )
 def test_an_address_where_nobody_listens_is_an_error_in_a_sentence(text, tmp_path):
     with pytest.raises(AlarmError, match="cannot be reached"):
-        alarms.send(Alarms(webhook=text, tries=1), ALARM, tmp_path, lambda _: None)
+        delivery.send(Alarms(webhook=text, tries=1), ALARM, tmp_path, lambda _: None)
 
 
 def test_what_the_settings_lack_is_known_before_anything_is_sent(tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_what_the_settings_lack_is_known_before_anything_is_sent(tmp_path, monke
         Alarms(command=(" ",)),
     ):
         with pytest.raises(SettingsError):
-            alarms.prepare(told_wrongly, ALARM, tmp_path)
+            delivery.prepare(told_wrongly, ALARM, tmp_path)
 
 
 def python(text):
@@ -221,9 +221,9 @@ def python(text):
 )
 def test_a_command_that_goes_wrong_ends_in_a_sentence_without_secrets(command, kind, message, monkeypatch, tmp_path):
     monkeypatch.setenv("ALARM_WORD", "hunter2-word")
-    monkeypatch.setattr(alarms, "COMMAND_SECONDS", 0.3 if "sleep 100 & sleep 100" in command else 30.0)
+    monkeypatch.setattr(delivery, "COMMAND_SECONDS", 0.3 if "sleep 100 & sleep 100" in command else 30.0)
     with pytest.raises(kind, match=message) as caught:
-        alarms.send(Alarms(command=command, tries=1), ALARM, tmp_path, lambda _: None)
+        delivery.send(Alarms(command=command, tries=1), ALARM, tmp_path, lambda _: None)
     assert "hunter2-word" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
@@ -231,22 +231,22 @@ def test_a_command_that_goes_wrong_ends_in_a_sentence_without_secrets(command, k
 def test_nobody_waits_for_what_a_command_leaves_behind(tmp_path):
     left = f"import subprocess; subprocess.Popen([{sys.executable!r}, '-S', '-c', 'input()'])"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alarms, "COMMAND_SECONDS", 30.0)
-        assert alarms.send(Alarms(command=python(left)), ALARM, tmp_path, lambda _: None) == []
+        patch.setattr(delivery, "COMMAND_SECONDS", 30.0)
+        assert delivery.send(Alarms(command=python(left)), ALARM, tmp_path, lambda _: None) == []
 
 
 def test_one_way_that_fails_does_not_stop_the_other(tmp_path):
     with receiver(told(HEAD + b"\r\n")) as (address, came):
         failing = Alarms(webhook=address, command=("sh", "-c", "exit 4"), tries=1)
-        [sentence] = alarms.send(failing, ALARM, tmp_path, lambda _: None)
+        [sentence] = delivery.send(failing, ALARM, tmp_path, lambda _: None)
     assert "ended with 4" in sentence
     assert len(came) == 1
     both = Alarms(webhook="http://127.0.0.1:9/", command=("sh", "-c", "cat > got.json"), tries=1)
-    [sentence] = alarms.send(both, ALARM, tmp_path, lambda _: None)
+    [sentence] = delivery.send(both, ALARM, tmp_path, lambda _: None)
     assert "cannot be reached" in sentence
     assert json.loads((tmp_path / "got.json").read_text()) == ALARM
     with pytest.raises(AfterfitError, match=r"cannot be reached.*ended with 5"):
-        alarms.send(both.model_copy(update={"command": ("sh", "-c", "exit 5")}), ALARM, tmp_path, lambda _: None)
+        delivery.send(both.model_copy(update={"command": ("sh", "-c", "exit 5")}), ALARM, tmp_path, lambda _: None)
 
 
 def test_what_the_settings_lack_leaves_no_mark_that_an_alarm_may_have_gone_out(monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
-from afterfit.redaction import MASK, learn, learn_settings, redact
+from afterfit.texts.redaction import MASK, learn, learn_settings, redact
 
 SECONDS = 10.0
 """Seconds for the whole exchange, from the connection to the last line of the answer's head."""

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from afterfit.data.inspected_columns import FEW_VALUES, InspectedColumn, Remark, alike_texts
-from afterfit.data.written_values import WrittenValues
 from afterfit.errors import DataError
+from afterfit.scaffold.inspected_columns import FEW_VALUES, InspectedColumn, Remark, alike_texts
+from afterfit.scaffold.written_values import WrittenValues
 
 MOST_CLASSES = 50
 FEWEST_OF_A_CLASS = 20

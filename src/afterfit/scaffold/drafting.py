@@ -16,7 +16,8 @@ import pandas as pd
 from afterfit.contract.columns import read_formatted
 from afterfit.contract.contract import parse_datetimes
 from afterfit.data.column_names import absent_column_message, clean_names
-from afterfit.data.inspected_columns import (
+from afterfit.errors import DataError
+from afterfit.scaffold.inspected_columns import (
     FEW_VALUES,
     InspectedColumn,
     Remark,
@@ -25,11 +26,10 @@ from afterfit.data.inspected_columns import (
     known_values,
     missing_words,
 )
-from afterfit.data.leakage import GIVES_AWAY, SUSPICIOUS, parts_of_sum, strength, time_copies
-from afterfit.data.proposed_task import proposed_task
-from afterfit.data.settings_yaml import ColumnEntry, FormatEntry, SettingsPlan, render_settings, yaml_scalar
-from afterfit.data.written_values import WrittenValues, written_values
-from afterfit.errors import DataError
+from afterfit.scaffold.leakage import GIVES_AWAY, SUSPICIOUS, parts_of_sum, strength, time_copies
+from afterfit.scaffold.proposed_task import proposed_task
+from afterfit.scaffold.settings_yaml import ColumnEntry, FormatEntry, SettingsPlan, render_settings, yaml_scalar
+from afterfit.scaffold.written_values import WrittenValues, written_values
 from afterfit.use_case import ANSWER_COLUMNS
 
 SAMPLE = 20_000

@@ -9,7 +9,7 @@ import pandas as pd
 from afterfit.contract.columns import suggest_marks
 from afterfit.contract.contract import infer_kind, parse_datetimes
 from afterfit.contract.values import is_missing_word
-from afterfit.data.written_values import WrittenValues
+from afterfit.scaffold.written_values import WrittenValues
 
 FEW_VALUES = 20  # a target of whole numbers with at most this many different values has classes
 MAY_BE_A_CLASS = {"None", "none"}

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from afterfit.alarms import webhook
+from afterfit.alarms.webhook import FinalAlarmError
 from afterfit.errors import AlarmError, SettingsError, UnsureAlarmError
-from afterfit.lifecycle import webhook
-from afterfit.lifecycle.webhook import FinalAlarmError
-from afterfit.redaction import learn, redact, redacted
 from afterfit.settings import Alarms
+from afterfit.texts.redaction import learn, redact, redacted
 
 SIGNATURE = "X-Afterfit-Signature"
 PAUSE = 1.0

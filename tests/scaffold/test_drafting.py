@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from afterfit.data.flights import flights
-from afterfit.data.leakage import strength
 from afterfit.data.loading import load, read, split
-from afterfit.data.scaffold import draft
-from afterfit.data.settings_yaml import yaml_scalar
 from afterfit.data.targets import classes, encode_target
 from afterfit.errors import DataError
+from afterfit.scaffold.drafting import draft
+from afterfit.scaffold.leakage import strength
+from afterfit.scaffold.settings_yaml import yaml_scalar
 from afterfit.use_case import ANSWER_COLUMNS, Source, load_use_case
 
 ROWS = 400

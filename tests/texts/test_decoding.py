@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from afterfit.data.loading import read
 from afterfit.errors import SettingsError, SourceError
 from afterfit.settings import Source
-from afterfit.text_files import advice, decode
+from afterfit.texts.decoding import advice, decode
 from afterfit.use_case import load_use_case
 
 SETTINGS = "name: größe\n".replace("ö", "o").replace("ß", "ss") + (

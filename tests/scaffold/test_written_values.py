@@ -13,10 +13,10 @@ from afterfit.contract.contract import learn
 from afterfit.contract.number_formats import POSSIBLE, NumberFormat
 from afterfit.data.loading import load, read
 from afterfit.data.reading import TableReading
-from afterfit.data.scaffold import draft
 from afterfit.data.targets import encode_target
-from afterfit.data.written_values import dates_counted, numbers_written
 from afterfit.errors import SettingsError
+from afterfit.scaffold.drafting import draft
+from afterfit.scaffold.written_values import dates_counted, numbers_written
 from afterfit.use_case import Source, load_use_case
 from made_numbers import written
 
