@@ -1,5 +1,6 @@
 """Tables are read by the contract, never by what one file happens to hold."""
 
+import sqlite3
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -183,6 +184,26 @@ def test_a_column_of_bytes_that_are_no_text_is_refused_by_name(tmp_path):
     pq.write_table(pa.table({"x": [1], "picture": pa.array([b"\x89PNG\xff"])}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"t.parquet: the column 'picture' holds bytes that are no UTF-8 text"):
         data.read(Source(path="t.parquet"), tmp_path)
+
+
+def test_large_whole_numbers_with_gaps_keep_their_digits_in_every_format(tmp_path):
+    number = 2**53 + 1
+    pq.write_table(pa.table({"x": pa.array([number, None], pa.int64())}), tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text(f"x,y\n{number},1\n,2\n")
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        connection.execute("create table t (x integer)")
+        connection.executemany("insert into t values (?)", [(number,), (None,)])
+    connection.close()
+    reading = TableReading({"x": Column("x", "category")})
+    sources = [
+        Source(path="t.parquet"),
+        Source(path="t.csv"),
+        Source(sql=f"sqlite:///{tmp_path}/t.db", query="select x from t"),
+    ]
+    for source in sources:
+        frame = data.read(source, tmp_path, reading=reading)
+        assert frame["x"].iloc[0] == str(number)
+        assert pd.isna(frame["x"].iloc[1])
 
 
 # What is typed.

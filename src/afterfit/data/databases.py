@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ResourceClosedError, SQLAlchemyError
 
 from afterfit.data.column_names import choose_columns, clean_names
+from afterfit.data.files import LARGEST_EXACT
 from afterfit.data.sql_queries import require_query
 from afterfit.errors import DataError, SettingsError, SourceError
 from afterfit.texts.redaction import learn_settings, redact
@@ -120,11 +121,18 @@ def _rows(
 
 
 def _frame(part: Sequence[Any], names: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame([tuple(row) for row in part], columns=names)
-    for name in names:
-        if frame[name].dtype == object and frame[name].map(lambda value: isinstance(value, Decimal)).any():
-            frame[name] = frame[name].astype(float)
-    return frame
+    columns = zip(*part, strict=True)
+    return pd.DataFrame({name: _column(values) for name, values in zip(names, columns, strict=True)})
+
+
+def _column(values: Sequence[Any]) -> "pd.Series[Any]":
+    """A column as its database has it: decimals as floats, and whole numbers with gaps without losing digits."""
+    kinds = {type(value) for value in values if value is not None}
+    if Decimal in kinds:
+        return pd.Series([None if value is None else float(value) for value in values], dtype=float)
+    if kinds == {int} and None in values and max(abs(value) for value in values if value is not None) > LARGEST_EXACT:
+        return pd.Series(values, dtype=object)
+    return pd.Series(values)
 
 
 def _variable_name(address: str) -> str | None:

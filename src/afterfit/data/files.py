@@ -33,6 +33,7 @@ CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 ENDINGS = (*CSV, *PARQUET)
 FIRST = pa.array([b"0", b"+", b"-", b" ", b"\t"])  # first bytes of numbers with a leading zero: it, a sign, a space
 BLOCK = 2**21
+LARGEST_EXACT = 2**53
 ROWS = 65_536
 Type = Literal["integer", "number", "boolean", "text"]
 LADDER: tuple[Type, ...] = ("integer", "number", "boolean", "text")
@@ -174,7 +175,17 @@ def to_frame(table: pa.Table, where: str = "the table") -> pd.DataFrame:
         types_mapper=lambda kind: pd.BooleanDtype() if pa.types.is_boolean(kind) else None,
         ignore_metadata=True,
     )
-    return frame.reset_index(drop=True)
+    large = {field.name: table.column(i) for i, field in enumerate(table.schema) if _would_lose_digits(table.column(i))}
+    whole = {name: pd.array(values.to_pylist(), dtype="Int64") for name, values in large.items()}
+    return frame.assign(**whole).reset_index(drop=True)
+
+
+def _would_lose_digits(values: pa.ChunkedArray) -> bool:
+    """Whether whole numbers with gaps are too large for the floats that pandas makes of them."""
+    if not (pa.types.is_int64(values.type) and values.null_count):
+        return False
+    ends = pc.min_max(values).as_py()
+    return any(end is not None and abs(end) > LARGEST_EXACT for end in ends.values())
 
 
 def seconds_columns(listing: Sequence[Item]) -> list[str]:

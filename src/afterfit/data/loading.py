@@ -100,8 +100,9 @@ def read(
     rows = 2**62 if source.builtin is not None else files.ROWS
     parts = [part for part in _frames(source, root, columns, rows, () if reading is None else None) if len(part)]
     whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    whole = whole.infer_objects() if source.sql is not None else whole
-    return whole if reading is None else reading.typed(whole)
+    if reading is not None:
+        return reading.typed(whole)
+    return whole.infer_objects() if source.sql is not None else whole
 
 
 def describe(source: Source) -> str:
