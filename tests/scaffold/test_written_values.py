@@ -149,6 +149,13 @@ def test_what_can_be_read_or_meant_in_two_ways_is_asked(texts):
     assert recognised(texts).is_sure is False
 
 
+def test_one_value_among_many_plain_ones_decides():
+    plain = [str(value) for value in range(900)]
+    assert recognised([*plain, "1,338,000"]).formats == ("1,234.5",)
+    assert recognised([*plain, "1,338"]).is_sure is False
+    assert recognised([*plain, "12.5"]) is None
+
+
 def test_a_few_short_texts_among_numbers_stand_for_missing():
     seen = numbers_written({"12,5": 40, "1.234,5": 40, "n.a.": 2, "-": 3, "NA": 3})
     assert (seen.formats, seen.marks) == (("1.234,5",), ("-", "n.a."))

@@ -8,6 +8,7 @@ where the reading is one but its meaning is in doubt: two currencies, or groups 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,25 @@ from afterfit.contract.number_formats import (
     WrittenNumber,
     take_apart,
 )
-from afterfit.contract.values import decode_text, distinct_values, is_missing, is_missing_word, number_text
+from afterfit.contract.values import (
+    decode_text,
+    distinct_values,
+    is_missing,
+    is_missing_word,
+    number_text,
+    plain_numbers,
+)
 
+FIRST_TEXTS = 500
+"""Texts that are looked at first: where these are no numbers, the column has none."""
+MOST_TEXTS = 100_000
+"""Different texts of one column that are looked at, evenly chosen; a later contradiction is an error of its row."""
 FEW_DIFFERENT = 10
 """From this many different values on, values alone may say that a column of numbers holds dates."""
 NAME_DIGITS = 7
 """From this many digits on, groups of the same number of digits in every row may be names, such as tax numbers."""
 BEST_GRADE = 6
-PLAIN = Marks(".")
+PLAIN, _POINTS = Marks("."), Marks(",", ".")
 YEARS = ("1990", "2050")
 DATE_WORDS = {
     "date", "datum", "day", "dob", "birth", "birthday", "fecha", "jour", "data", "giorno", "when", "created", "updated",
@@ -76,17 +88,18 @@ def written_values(table: pd.DataFrame, time: str | None = None) -> dict[str, Wr
         table: the rows, best as text.
         time: the column that is said to hold times.
     """
-    counts = {str(name): _counts(table[name]) for name in table.columns}
-    found = {name: numbers_written(texts) for name, texts in counts.items() if texts is not None}
-    with_comma = any(seen and seen.is_sure and _decimal_of_sample(seen.formats[0]) == "," for seen in found.values())
-    with_point = any(
-        texts and found[name] is None and _has_decimal_point(texts) for name, texts in counts.items() if name in found
-    )
+    texts = [str(name) for name in table.columns if table[name].dtype.kind not in "biufmM"]
+    plain = [name for name in texts if _all_plain(table[name])]
+    counts = {name: _counts(table[name]) for name in texts if name not in plain}
+    found = {name: numbers_written(seen) for name, seen in counts.items() if seen is not None}
+    sure = [seen.formats[0] for seen in found.values() if seen is not None and seen.is_sure]
+    with_comma = any(_decimal_of_sample(sample) == "," for sample in sure)
+    with_point = any("1,234.5" in sample for sample in sure) or any(_has_decimal_point(table[name]) for name in plain)
     with_point |= any(table[name].dtype.kind == "f" for name in table.columns)
-    with_point |= any(seen and seen.is_sure and "1,234.5" in seen.formats[0] for seen in found.values())
-    for name, texts in counts.items():
-        if texts is not None and with_comma and found[name] is None:
-            found[name] = numbers_written(texts, comma_elsewhere=True)
+    for name in texts if with_comma else ():
+        seen = counts.get(name) or _counts(table[name])
+        if seen is not None and found.get(name) is None:
+            found[name] = numbers_written(seen, comma_elsewhere=True)
     for name in map(str, table.columns):
         if found.get(name) is None:
             ordered = dates_ordered(counts.get(name) or {})
@@ -150,10 +163,12 @@ def numbers_written(counts: Mapping[str, int], *, comma_elsewhere: bool = False)
         counts: the column's different texts, and how many rows have each.
         comma_elsewhere: whether other columns of the table have a decimal comma, so that "1.234" may be 1234.
     """
-    texts = [text for text in counts if not is_missing_word(text)]
-    taken = {text: take_apart(text) for text in texts[: 10 * MOST_MARKS]}
-    if sum(number is None for number in taken.values()) > MOST_MARKS:
+    if not _may_be_written(
+        [text for text in islice(counts, FIRST_TEXTS) if not is_missing_word(text)], comma_elsewhere
+    ):
         return None
+    stride = len(counts) // MOST_TEXTS + 1
+    texts = [text for text in islice(counts, 0, None, stride) if not is_missing_word(text)]
     taken = {text: take_apart(text) for text in texts}
     numbers = {text: number for text, number in taken.items() if number is not None and _is_number(text, number)}
     marks = _marks([text for text in texts if text not in numbers], counts, sum(counts[text] for text in texts))
@@ -170,6 +185,14 @@ def numbers_written(counts: Mapping[str, int], *, comma_elsewhere: bool = False)
     seen = _judged(numbers, fitting, marks)
     plain_only = all(_is_plain(number) for number in numbers.values())
     return None if seen is None or (plain_only and seen.is_sure) else seen
+
+
+def _may_be_written(texts: Sequence[str], comma_elsewhere: bool) -> bool:  # noqa: FBT001 - as `numbers_written` has it
+    """A first look at some texts: whether all but a few are numbers, and plain ones may have points between thousands."""
+    taken = [number for number in map(take_apart, texts) if number is not None]
+    if len(texts) - len(taken) > MOST_MARKS:
+        return False
+    return not (comma_elsewhere and any(_POINTS.number(number.core) is None for number in taken))
 
 
 def _judged(
@@ -291,14 +314,19 @@ def _decimal_of_sample(sample: str) -> str:
     return "" if number is None else re.sub("[0-9]", "", number.core)[-1:]
 
 
-def _has_decimal_point(counts: Mapping[str, int]) -> bool:
-    return any(re.fullmatch(r"-?[0-9]+\.(?:[0-9]{1,2}|[0-9]{4,})", text) for text in list(counts)[:1000])
+def _has_decimal_point(series: "pd.Series[Any]") -> bool:
+    """Whether a column of plain numbers has a point that cannot stand between thousands, among its first values."""
+    first = series.dropna().head(1000).astype(str).str.strip()
+    return bool(first.str.fullmatch(r"-?[0-9]+\.(?:[0-9]{1,2}|[0-9]{4,})").any())
+
+
+def _all_plain(series: "pd.Series[Any]") -> bool:
+    """Whether all of a column's texts are numbers that need no format; the fast answer for most columns."""
+    return isinstance(series.dtype, pd.StringDtype) and plain_numbers(series) is not None
 
 
 def _counts(series: "pd.Series[Any]") -> dict[str, int] | None:
     """The different texts of a column, and how many rows have each; None where it holds other things than text."""
-    if getattr(series.dtype, "kind", "O") in "biufmM":
-        return None
     codes, values = distinct_values(series)
     rows = np.bincount(codes[codes >= 0], minlength=len(values)).tolist()
     counts: dict[str, int] = {}
@@ -329,19 +357,21 @@ def dates_counted(series: "pd.Series[Any]", name: str, *, is_time: bool = False)
     form = next((form for form, low, high in _COUNTS if numbers.min() >= low and numbers.max() < high), None)
     if form is None:
         return None
-    stamps = [read_datetime(number, (), form)[0] for number in _different(numbers)]
-    if any(stamp is None for stamp in stamps) or (form in _WHOLE and not (numbers == np.floor(numbers)).all()):
+    different = _different(numbers)
+    if form in _WHOLE and not (numbers == np.floor(numbers)).all():
+        return None
+    if form == "%Y%m%d" and any(read_datetime(number, (), form)[0] is None for number in different):
         return None
     words = {word for part in re.split(r"[\W_0-9]+", name) for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", part)}
     lower = {word.lower() for word in words}
     known, endings = (DATE_WORDS, DATE_ENDINGS) if form == "excel" else (TIME_WORDS, TIME_ENDINGS)
     by_name = bool(lower & known) or any(word.endswith(endings) for word in lower)
-    by_values = len(stamps) >= FEW_DIFFERENT and (
+    by_values = len(different) >= FEW_DIFFERENT and (
         form == "%Y%m%d" or (form in {"epoch ms", "epoch us"} and bool((np.diff(numbers) >= 0).all()))
     )
     if not (by_name or by_values or is_time or _may_be(form, numbers)):
         return None
-    first = np.datetime64(int(stamps[0] or 0), "us").astype("datetime64[s]")
+    first = np.datetime64(int(read_datetime(different[0], (), form)[0] or 0), "us").astype("datetime64[s]")
     reason = (
         f"its numbers are {_COUNTED[form]}: {number_text(float(numbers[0]))} is {str(first).replace('T00:00:00', '')}"
     )
