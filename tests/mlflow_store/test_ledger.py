@@ -350,6 +350,8 @@ STEPS = [
     ("afterfit.mlflow_store.tracking", "experiment_id"),
     ("mlflow.MlflowClient", "create_registered_model"),
     ("mlflow.MlflowClient", "create_run"),
+    ("mlflow.MlflowClient", "set_experiment_tag"),
+    ("mlflow.MlflowClient", "set_registered_model_tag"),
     ("mlflow.MlflowClient", "log_dict"),
     ("mlflow.MlflowClient", "log_text"),
     ("mlflow.MlflowClient", "set_tag"),
@@ -382,7 +384,7 @@ def die_at(step, when, work, *arguments):
 
 @pytest.mark.usefixtures("versions")
 @pytest.mark.parametrize(
-    ("step", "when"), [*((step, "before") for step in STEPS), (STEPS[5], "after"), (STEPS[6], "after")], ids=str
+    ("step", "when"), [*((step, "before") for step in STEPS), (STEPS[7], "after"), (STEPS[8], "after")], ids=str
 )
 def test_a_promotion_killed_at_any_step_is_finished_or_undone_by_the_next_command(step, when):
     promote(1)

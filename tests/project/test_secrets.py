@@ -246,6 +246,7 @@ SOURCES = [
     {"sql": f"nosuch://me:{PLAIN}@h/x", "query": "drop table x"},
     {"sql": f"me {PLAIN} no address at all ://", "query": "select 1"},
     {"path": f"https://me:{PLAIN}@h/x.csv"},
+    {"path": f"s3://bucket/x.csv?token={PLAIN}"},
     {"sql": [f"postgresql://me:{PLAIN}@h/x"], "query": "select 1"},
     {"sql": f"postgresql://me:{PLAIN}@h/x"},
     {"sql": f"postgresql://me:{PLAIN}@h/x", "password": PLAIN, "query": "x"},
