@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -208,6 +208,7 @@ sorted_points = st.lists(shares, min_size=2, max_size=6).map(sorted)
 
 @settings(deadline=None)
 @given(sorted_points, sorted_points, shares, st.floats(0, 5), st.floats(-3, 3))
+@example([0.0, 2.2e-311], [0.0, 1.0], 0.0, 0.0, 0.0)
 def test_one_rows_calibration_is_that_of_many(x, y, raw, slope, intercept):
     size = min(len(x), len(y))
     curves = [Curve("isotonic", tuple(x[:size]), tuple(y[:size])), Curve("sigmoid", (slope,), (intercept,))]

@@ -302,7 +302,10 @@ def _apply_curve_row(curve: Curve, raw: float) -> float:
         return y[0]
     if position >= len(x) - 1:
         return y[-1]
-    return (y[position + 1] - y[position]) / (x[position + 1] - x[position]) * (raw - x[position]) + y[position]
+    if x[position] == raw:  # as np.interp has it: a slope between two points that nearly are one is infinite
+        return y[position]
+    slope = (y[position + 1] - y[position]) / (x[position + 1] - x[position])
+    return slope * (raw - x[position]) + y[position]
 
 
 def _logistic(value: float) -> float:
