@@ -69,3 +69,20 @@ def test_killed_processes_leave_every_acknowledged_answer_exactly_once(monkeypat
     found = crashes_log.measure(kills=3, seed=1, longest=0.3)
     assert found["acknowledged"] > 100
     assert (found["absent"], found["doubled"], found["spools left"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["seal", "clock"])
+def test_sealing_that_is_killed_leaves_every_acknowledged_answer_exactly_once(monkeypatch, kind):
+    crashes_seal = bench_module("robustness.crashes_seal")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    found = crashes_seal.measure(kind, kills=1, seed=1, longest=0.3)
+    assert found["logged"] >= found["acknowledged"]
+    assert not crashes_seal.wrong(found), found
+
+
+@pytest.mark.slow
+def test_a_store_that_goes_away_in_the_middle_of_a_command_is_a_sentence(tmp_path):
+    words = [sys.executable, "-m", "bench.robustness.crashes_commands", "--times", "1", "--kinds", "outcomes,monitor"]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -133,6 +133,8 @@ def settle() -> None:
     sys.excepthook = _crash
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    for name in ("mlflow.store.db.utils", "sqlalchemy.pool"):  # they print the trace of what is told in a sentence
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -80,13 +80,18 @@ class LoggedModel:
     files: str
 
 
+def _in_a_line(message: str) -> str:
+    """A foreign message without secrets, and without the query that SQLAlchemy adds to it."""
+    return " ".join(redact(message).split()).partition(" [SQL:")[0]
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Turn errors of MLflow and of the libraries under it into a StoreError that names the store."""
     try:
         yield
     except MlflowException as error:
-        message = " ".join(redact(str(error.message)).split())
+        message = _in_a_line(str(error.message))
         if isinstance(error.__cause__ or error.__context__, RequestException):
             raise StoreError(
                 f"MLflow at {store()} cannot be reached: it went away in the middle. {message[:300]}"
@@ -95,7 +100,7 @@ def store_errors() -> Iterator[None]:
             raise UnknownVersionError(f"MLflow at {store()} does not know this: {message}") from error
         raise StoreError(f"MLflow at {store()} refused: {message[:500]}") from error
     except (RequestException, SQLAlchemyError, ConnectionError) as error:
-        message = " ".join(redact(str(error)).split())
+        message = _in_a_line(str(error))
         raise StoreError(f"MLflow at {store()} cannot be reached: {message[:300]}") from error
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
