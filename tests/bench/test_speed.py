@@ -178,8 +178,10 @@ def test_the_encoder_bench_measures_both_sides_and_prints_a_table(capsys):
 
 def test_the_log_is_measured(tmp_path):
     command = [sys.executable, "-m", "bench.speed.prediction_log", "--rows", "2000", "--answers", "64"]
+    command += ["--days", "20"]
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}"}
     command += ["--folder", tmp_path]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
     assert told.count("µs an answer") == 8
     assert told.count("peak") == 2
+    assert told.count("times bare reads") == 2

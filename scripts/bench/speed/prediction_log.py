@@ -3,7 +3,8 @@
 Write: batches of 1, 8, 32 and 128 answers, acknowledged (fsync) and buffered (what the caller waits for, and what the
 writer's thread takes of the processor in all); beside it what an fsync of 4 KB costs on the same disk. Seal and read:
 rows as the flights have them, 15 features, an outcome for each by prediction id. Memory: a process of its own reads
-the whole log; its peak beside the peak of one that reads a tenth of it.
+the whole log; its peak beside the peak of one that reads a tenth of it. Look-up: 1 and 1,000 unknown ids in a log of so
+many days with a part each, beside what it takes to list and read the bare index files.
 
     PYTHONPATH=src:scripts python -m bench.speed.prediction_log --rows 5000000 --folder /var/tmp
 """
@@ -123,7 +124,43 @@ def reading(folder: Path) -> tuple[int, float, float]:
     return int(known), int(rows) / float(seconds), float(peak)
 
 
-def measure(folder: Path, rows: int, answers: int = 4_000) -> dict[str, float]:
+def looking_up(folder: Path, days: int) -> dict[str, float]:
+    """Milliseconds to find that 1 and 1,000 ids are unknown, the best of three, and of the bare reads."""
+    from afterfit.prediction_log.arrow import answers_table
+
+    log = prediction_log.log_at(str(folder), "days")
+    assert log is not None
+    like = answers_table([tuple(one) for one in entries(20)])
+    for day in range(days):
+        ids = pa.array([f"{day * 20 + i:032x}" for i in range(20)])
+        times = pa.array(np.full(20, START - day * DAY)).cast(pa.timestamp("us"))
+        prediction_log.write_table(
+            log, "x", "answers", like.set_column(0, "prediction_id", ids).set_column(1, "time", times)
+        )
+
+    def bare() -> None:
+        for day in os.scandir(folder / "days" / "ids"):
+            for file in os.scandir(day.path):
+                with open(file.path, "rb", buffering=0) as opened:  # noqa: PTH123 - as bare as it gets
+                    opened.read(1_000)
+
+    def best(work: Any) -> float:
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - start)
+        return min(taken) * 1e3
+
+    found = {"bare reads ms": best(bare)}
+    for count in (1, 1_000):
+        names = [f"nobody-{i}" for i in range(count)]
+        assert len(prediction_log.unknown_ids(log, names)) == count
+        found[f"look-up of {count:,} ms"] = best(lambda names=names: prediction_log.unknown_ids(log, names))
+    return found
+
+
+def measure(folder: Path, rows: int, answers: int = 4_000, days: int = 3_000) -> dict[str, float]:
     found = {"fsync µs": fsync(folder)}
     for durability in ("acknowledged", "buffered"):
         for batch in BATCHES:
@@ -136,17 +173,18 @@ def measure(folder: Path, rows: int, answers: int = 4_000) -> dict[str, float]:
     for name, size in (("tenth", rows // 10), ("whole", rows)):
         filled(folder / name, size)
         _, found[f"{name} rows/s"], found[f"{name} MB"] = reading(folder / name)
-    return found
+    return found | looking_up(folder / "lookup", days)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--answers", type=int, default=4_000, help="answers written one way; ten times that buffered")
+    parser.add_argument("--days", type=int, default=3_000, help="days of the log in which ids are looked up")
     parser.add_argument("--folder", default=None, help="a folder on the disk to measure")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        found = measure(Path(folder), options.rows, options.answers)
+        found = measure(Path(folder), options.rows, options.answers, options.days)
     print(f"fsync of 4 KB {found['fsync µs']:>30,.0f} µs")
     for durability in ("acknowledged", "buffered"):
         for batch in BATCHES:
@@ -156,6 +194,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name, size in (("tenth", options.rows // 10), ("whole", options.rows)):
         speed, peak = found[f"{name} rows/s"], found[f"{name} MB"]
         print(f"reading {size:>12,} rows {speed:>18,.0f} rows/s, peak {peak:,.0f} MB")
+    bare = found["bare reads ms"]
+    for count in ("1", "1,000"):
+        taken = found[f"look-up of {count} ms"]
+        words = f"{taken:>10,.0f} ms, {taken / bare:.1f} times bare reads"
+        print(f"look-up of {count:>5} ids in {options.days:,} days {words}")
     return 0
 
 
