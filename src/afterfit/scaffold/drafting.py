@@ -181,7 +181,7 @@ def _formats(table: _Table, entries: Sequence[ColumnEntry]) -> Iterator[FormatEn
             yield FormatEntry(name, seen.formats, seen.reason, is_sure=True)
         elif not seen.is_sure and not seen.is_number:
             use = " and take it out of ignore" if name in left_out else "; training stops until then"
-            names = f"for names write kinds: {_flow(name, 'category')}, for numbers this line"
+            names = f"kinds: {_flow(name, 'category')} for names, this line for numbers"
             remark = f"write {'one of these lines' if len(seen.formats) > 1 else names}{use}"
             remark = remark if seen.formats else seen.reason
             yield FormatEntry(name, seen.formats, remark, is_sure=False, meanings=seen.meanings)

@@ -163,9 +163,8 @@ def numbers_written(counts: Mapping[str, int], *, comma_elsewhere: bool = False)
         counts: the column's different texts, and how many rows have each.
         comma_elsewhere: whether other columns of the table have a decimal comma, so that "1.234" may be 1234.
     """
-    if not _may_be_written(
-        [text for text in islice(counts, FIRST_TEXTS) if not is_missing_word(text)], comma_elsewhere
-    ):
+    first = [text for text in islice(counts, FIRST_TEXTS) if not is_missing_word(text)]
+    if not _may_be_written(first, comma_elsewhere=comma_elsewhere):
         return None
     stride = len(counts) // MOST_TEXTS + 1
     texts = [text for text in islice(counts, 0, None, stride) if not is_missing_word(text)]
@@ -187,8 +186,8 @@ def numbers_written(counts: Mapping[str, int], *, comma_elsewhere: bool = False)
     return None if seen is None or (plain_only and seen.is_sure) else seen
 
 
-def _may_be_written(texts: Sequence[str], comma_elsewhere: bool) -> bool:  # noqa: FBT001 - as `numbers_written` has it
-    """A first look at some texts: whether all but a few are numbers, and plain ones may have points between thousands."""
+def _may_be_written(texts: Sequence[str], *, comma_elsewhere: bool) -> bool:
+    """A first look at some texts: whether all but a few are numbers; plain ones with points between thousands."""
     taken = [number for number in map(take_apart, texts) if number is not None]
     if len(texts) - len(taken) > MOST_MARKS:
         return False
