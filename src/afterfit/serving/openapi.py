@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from afterfit.contract.columns import PLACEHOLDERS, Column
+from afterfit.contract.datetimes import NUMBERED
 from afterfit.model.answer import keys, task_of
 from afterfit.model.bundle import Bundle
 from afterfit.serving.auth import Tokens
@@ -89,6 +90,10 @@ def _column(column: Column, example: Any) -> Schema:
         some = ", ".join(column.categories[:NAMED])
         more = f" and {len(column.categories) - NAMED} more" if len(column.categories) > NAMED else ""
         schema["description"] = f"Known: {some}{more}; others are answered with a warning."
+    written = column.number_format or (column.datetime_format if column.datetime_format in NUMBERED else None)
+    if written is not None:
+        schema["anyOf"].insert(1, {"type": "string" if column.kind != "datetime" else "number"})
+        schema["description"] = f"{schema.get('description', '')} Also written as {written!r}.".strip()
     if example is not None:
         schema["examples"] = [example]
     return schema
