@@ -18,7 +18,7 @@ from afterfit.prediction_log.privacy import LogRedaction
 from afterfit.serving.bounds import check_depth
 from afterfit.serving.http_errors import HttpError
 from afterfit.serving.parquet_body import parquet_rows
-from afterfit.serving.parquet_pages import PageError, pages
+from afterfit.serving.parquet_pages import PageError, footer, pages
 from afterfit.settings import Serving
 from serving_client import JSON, asked, client, logged, made_doors, made_service, reopened
 
@@ -237,19 +237,21 @@ def test_all_types_of_plain_columns_come_as_pandas_would_write_them():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 300), st.integers(1, 40), st.sampled_from(["zstd", "none"]), st.sampled_from(["1.0", "2.0"]))
+@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from(["zstd", "none"]), st.sampled_from(["1.0", "2.0"]))
 def test_pages_are_counted_as_the_footer_counts_them(rows, distinct, compression, version):
     table = pa.table({"text": [f"t{k % distinct}" for k in range(rows)], "number": [float(k) for k in range(rows)]})
     body = written(table, compression=compression, data_page_version=version, data_page_size=200)
-    known = pq.read_metadata(io.BytesIO(body))
-    for group in range(known.num_row_groups):
-        for place in range(known.num_columns):
-            chunk = known.row_group(group).column(place)
-            begin = min(filter(None, [chunk.data_page_offset, chunk.dictionary_page_offset]))
-            found = list(pages(body, begin, chunk.total_compressed_size))
-            assert sum(page.values for page in found) == chunk.num_values
-            dictionary = 16 * len(set(table.column(place).to_pylist())) if chunk.has_dictionary_page else 0
-            heads = chunk.total_uncompressed_size - sum(page.size for page in found) + dictionary
+    known, told = footer(body), pq.read_metadata(io.BytesIO(body))
+    assert [column.name for column in known.columns] == table.column_names
+    assert known.rows == rows == told.num_rows
+    for group, (count, chunks) in enumerate(known.groups):
+        assert count == told.row_group(group).num_rows
+        for place, chunk in enumerate(chunks):
+            column = told.row_group(group).column(place)
+            found = list(pages(body, chunk.begin, chunk.length))
+            assert sum(page.values for page in found) == chunk.values == column.num_values
+            dictionary = 16 * len(set(table.column(place).to_pylist())) if column.has_dictionary_page else 0
+            heads = column.total_uncompressed_size - sum(page.size for page in found) + dictionary
             assert 0 <= heads <= 100 * len(found)  # the heads themselves are no part of what unfolds
 
 
@@ -267,11 +269,27 @@ def test_a_page_that_says_a_thing_twice_or_lies_outside_its_column_is_refused():
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_parquet_with_any_byte_changed_is_read_or_refused(data):
+def test_parquet_with_any_byte_changed_is_read_or_refused_and_never_ends_the_process(data):
     body = bytearray(BODY)
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     assert outcome_of(bytes(body)) in {200, 400, 413}
+
+
+def test_a_footer_that_does_not_agree_with_itself_is_refused_before_arrow_sees_it(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    at = BODY.rindex(bytes([0x16, 0xD8, 0x04]))  # 300 as a 64-bit number, field by field: the row group's rows
+    for bad in (
+        b"",
+        b"PAR1",
+        BODY[:-8] + b"\xff\xff\xff\x7fPAR1",
+        BODY[:-4] + b"PARE",
+        BODY[: at + 1] + b"\x02\x00" + BODY[at + 3 :],
+    ):
+        assert outcome_of(bad) == 400
 
 
 BODY = written(pa.table({"a": once("x" * 50, 300), "b": list(range(300))}), store_schema=False, compression="zstd")
