@@ -1,7 +1,8 @@
 """Which prediction ids a log knows: 64-bit hashes, sorted, in a small file beside each sealed part.
 
-An index is derived from its part. It ends with a seal: how many bytes its part has, and a checksum. One that is absent,
-damaged, or of another part is made anew from the part's own ids, so that it is never wrong.
+An index is derived from its part. It ends with a checksum of each block of hashes and a seal, which says how many
+bytes the part has. A search proves what it finds: the blocks with the two hashes that an id lies between must be sound.
+An index that is absent, damaged, or of another part is made anew from the part's own ids, so that it is never wrong.
 """
 
 import io
@@ -30,8 +31,10 @@ SEAL = struct.Struct("<8sQI")
 MARK = b"afterfit"
 AT_ONCE = 16
 """Indexes that are asked for at once where they lie on S3, whose answers take their time."""
-CHECKED = 2**20
-"""Bytes of an index up to which all of it is read and checked; of a longer one, only what a search touches."""
+READ = 2**16
+"""Bytes of an index up to which it is read whole; of a longer one, only what a search touches."""
+BLOCK = 512
+"""Hashes that one checksum is of."""
 
 
 def id_hashes(texts: Sequence[str | None] | pa.ChunkedArray) -> Hashes:
@@ -43,11 +46,12 @@ def id_hashes(texts: Sequence[str | None] | pa.ChunkedArray) -> Hashes:
 
 
 def index_of(ids: Sequence[str | None] | pa.ChunkedArray, size: int) -> bytes:
-    """The file that lists the ids of a part of `size` bytes: their sorted hashes as numpy writes them, and the seal."""
-    file = io.BytesIO()
-    np.save(file, np.sort(id_hashes(ids)), allow_pickle=False)
-    written = file.getvalue()
-    return written + SEAL.pack(MARK, size, zlib.crc32(written))
+    """The file that lists the ids of a part of `size` bytes: sorted hashes as numpy writes them, then checksums."""
+    file, hashes = io.BytesIO(), np.sort(id_hashes(ids)).astype("<u8")
+    np.save(file, hashes, allow_pickle=False)
+    sums = [zlib.crc32(hashes[first : first + BLOCK].tobytes()) for first in range(0, len(hashes), BLOCK)]
+    checksums = np.array(sums, dtype="<u4").tobytes()
+    return file.getvalue() + checksums + SEAL.pack(MARK, size, zlib.crc32(checksums))
 
 
 def unknown(store: Store, cache: Path, ids: Iterable[str]) -> set[str]:
@@ -98,39 +102,49 @@ def _fetched(store: Store, place: tuple[Part, int]) -> bytes | None:
 
 def _known(store: Store, cache: Path, wanted: Hashes, part: Part, size: int) -> Known:
     near = store if isinstance(store, Folder) else Folder(cache)
-    listed = _listed(f"{near.path}/{part.index().name}", size)
-    if listed is None:
+    known = _found(f"{near.path}/{part.index().name}", size, wanted)
+    if known is None:
         listed = _made_anew(store, near, part, size)
-    if not len(listed):
-        return np.zeros(len(wanted), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
-    return np.asarray(listed[at] == wanted)
+        known = np.isin(wanted, listed)
+    return known
 
 
-def _listed(path: str, size: int) -> Hashes | None:
-    """The hashes of an index, mapped where it is long; None where it is none of a part of that size."""
+def _found(path: str, size: int, wanted: Hashes) -> Known | None:
+    """Which of the wanted hashes, in order, an index lists; None where it is damaged, or of a part of another size."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of them at once
             length = os.fstat(file.fileno()).st_size
-            if length > CHECKED:
-                return _mapped(path, length, size)
-            whole = file.read(length)
-    except OSError:
+            short = length <= READ
+            whole = np.frombuffer(file.read(length), np.uint8) if short else np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):
         return None
-    body = whole[: -SEAL.size]
-    if len(whole) < SEAL.size or SEAL.unpack(whole[-SEAL.size :]) != (MARK, size, zlib.crc32(body)):
+    ends = length - SEAL.size
+    start = _start(whole[:128].tobytes())
+    if not start or ends < start:
         return None
-    start = _start(body)
-    return np.frombuffer(body, dtype="<u8", offset=start) if start else None
+    mark, of, checksum = SEAL.unpack(whole[ends:].tobytes())
+    full, rest = divmod(ends - start, 8 * BLOCK + 4)
+    end = start + 8 * BLOCK * full + max(rest - 4, 0)
+    sums = whole[end:ends].tobytes()
+    if (mark, of) != (MARK, size) or (end - start) % 8 or zlib.crc32(sums) != checksum:
+        return None
+    return _searched(whole[start:end].view("<u8"), sums, wanted)
 
 
-def _mapped(path: str, length: int, size: int) -> Hashes | None:
-    held = np.memmap(path, dtype=np.uint8, mode="r")
-    mark, of, _ = SEAL.unpack(held[length - SEAL.size :].tobytes())
-    start = _start(held[:128].tobytes())
-    if (mark, of) != (MARK, size) or not start or (length - SEAL.size - start) % 8:
-        return None
-    return np.asarray(np.memmap(path, "<u8", "r", start, ((length - SEAL.size - start) // 8,)))
+def _searched(hashes: Hashes, sums: bytes, wanted: Hashes) -> Known | None:
+    """Which of the wanted hashes are among sorted ones; None where a block that it rests on is damaged."""
+    n = len(hashes)
+    if not n:
+        return np.zeros(len(wanted), dtype=np.bool_)
+    at = np.searchsorted(hashes, wanted)
+    below, above = np.maximum(at - 1, 0), np.minimum(at, n - 1)
+    for block in {0} if n <= BLOCK else {*(below // BLOCK).tolist(), *(above // BLOCK).tolist()}:
+        (checksum,) = struct.unpack_from("<I", sums, 4 * block)
+        if zlib.crc32(hashes[block * BLOCK : (block + 1) * BLOCK].tobytes()) != checksum:
+            return None
+    if ((at > 0) & (hashes[below] >= wanted)).any() or ((at < n) & (hashes[above] < wanted)).any():
+        return None  # a damaged block on the way to these led astray
+    return np.asarray(hashes[above] == wanted)
 
 
 def _start(head: bytes) -> int:
