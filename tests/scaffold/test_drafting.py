@@ -381,3 +381,12 @@ def test_an_empty_table_and_doubled_columns_are_refused():
     doubled = messy().rename(columns={"plan": "shop"})
     with pytest.raises(DataError, match="more than one column is named 'shop'"):
         draft(doubled, name="t", path="t.csv", target="churned")
+
+
+@pytest.mark.parametrize("wrong", ["2024-13-45", "31/02/2024"])
+def test_a_mistake_in_a_given_time_column_is_named_however_its_dates_are_written(wrong):
+    form = "%Y-%m-%d" if wrong.startswith("2024") else "%d/%m/%Y"
+    days = pd.date_range("2024-01-01", periods=60).strftime(form).tolist()
+    table = pd.DataFrame({"day": [*days[:9], wrong, *days[10:]], "x": np.arange(60) % 7, "y": [0, 1] * 30})
+    with pytest.raises(DataError, match=f"row 10: '{wrong}'"):
+        draft(table, name="t", path="t.csv", target="y", time="day")

@@ -103,7 +103,7 @@ def draft(
         if required_column not in frame.columns:
             raise DataError(f"{path}: {absent_column_message(required_column, list(frame.columns))}")
     written = _written(frame if texts is None else texts.set_axis(frame.columns, axis=1), target, time)
-    frame = _as_written(frame, frame if texts is None else texts.set_axis(frame.columns, axis=1), written)
+    frame = _as_written(frame, frame if texts is None else texts.set_axis(frame.columns, axis=1), written, time)
     sample = frame
     if len(frame) > SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(frame), SAMPLE, replace=False)
@@ -145,14 +145,22 @@ def _written(texts: pd.DataFrame, target: str, time: str | None) -> dict[str, Wr
     return {name: seen for name, seen in found.items() if name != target or seen.kind == "number"}
 
 
-def _as_written(frame: pd.DataFrame, texts: pd.DataFrame, written: dict[str, WrittenValues]) -> pd.DataFrame:
-    """The table with the values of those columns whose format is sure."""
-    read = {
-        name: pd.Series(read_formatted(texts[name], seen.formats[0], seen.marks).values, index=frame.index)
-        for name, seen in written.items()
-        if seen.is_sure
-    }
+def _as_written(
+    frame: pd.DataFrame, texts: pd.DataFrame, written: dict[str, WrittenValues], time: str | None
+) -> pd.DataFrame:
+    """The table with the values of those columns whose format is sure; a given time with mistakes in it stays as is."""
+    read = {}
+    for name, seen in written.items():
+        marks = _no_mistakes(seen.marks) if name == time else seen.marks
+        reading = read_formatted(texts[name], seen.formats[0], marks) if seen.is_sure else None
+        if reading is not None and (name != time or reading.problems is None):
+            read[name] = pd.Series(reading.values, index=frame.index)
     return frame.assign(**read)
+
+
+def _no_mistakes(marks: Sequence[str]) -> list[str]:
+    """The marks of a time column that stand for missing: "2024-13-45" is a mistake."""
+    return [mark for mark in marks if not any(char.isdigit() for char in mark)]
 
 
 def _written_remarks(written: dict[str, WrittenValues]) -> list[Remark]:
@@ -188,7 +196,7 @@ def _formats(table: _Table, entries: Sequence[ColumnEntry]) -> Iterator[FormatEn
 
 
 def _check_given_time(series: "pd.Series[Any]", column: InspectedColumn, notes: list[Remark]) -> str:
-    marks = [mark for mark in column.marks if not any(char.isdigit() for char in mark)]  # "2024-13-45" is a mistake
+    marks = _no_mistakes(column.marks)
     parsed = parse_datetimes(series, frozenset(marks))
     if parsed.bad.any() or column.known.empty:
         bad_values = ", ".join(f"row {i + 1}: {str(series.iloc[i])[:60]!r}" for i in np.flatnonzero(parsed.bad)[:5])
