@@ -19,7 +19,6 @@ from afterfit.contract.categories import whole_number
 from afterfit.contract.columns import Column
 from afterfit.contract.datetimes import read_datetime
 from afterfit.contract.values import NO_MARKS, decode_text, is_missing, is_missing_word, read_category, read_number
-from afterfit.data.files import typed_by_file
 from afterfit.data.reading import TableReading, declared
 from afterfit.use_case import UseCase
 
@@ -113,6 +112,8 @@ def trained_fingerprints(
     if rule is not None:
         return FingerprintRule.from_dict(rule).of(frame)
     columns = list(rule_of(use_case).columns) or [str(name) for name in frame.columns]
+    from afterfit.data.files import typed_by_file  # noqa: PLC0415 - it brings boto3; only rows of old versions need it
+
     return row_hashes(typed_by_file(frame[list(dict.fromkeys(columns))]), columns, None)
 
 
