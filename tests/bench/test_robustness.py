@@ -37,12 +37,13 @@ def test_answers_of_the_wrong_version_time_or_number_are_counted():
 @pytest.mark.usefixtures("empty_store")
 def test_rubbish_and_requests_made_from_the_description_neither_fail_nor_end_a_real_server():
     fuzz = bench_module("robustness.fuzz")
-    found = fuzz.measure(bodies=200, examples=3, seed=1)
+    found = fuzz.measure(bodies=200, examples=3, seed=1, held=300, held_seconds=1.0, rest=0.1)
     assert found["bodies"] == 200
     assert found["made from the description"] > 20
     assert found["faults"] == []
     assert found["the worker lived"]
-    assert found["megabytes at the end"] > 50
+    assert found["megabytes at the peak"] > 50
+    assert found["rows answered"] == found["rows read from the log"] > 0
 
 
 def test_a_fault_is_seen_as_one():
