@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -329,6 +330,36 @@ def test_of_two_joined_parts_over_the_same_rows_one_counts(log, spool):
     sealing._clear_joined(log.store, "answers", NOON / 1e6 + 200_000_000)
     assert ids(log) == [f"a{i}" for i in range(5)]
     assert len(parts(log)) == 1
+
+
+def test_processes_that_join_at_once_fail_in_nothing_lose_nothing_and_double_nothing(log, spool):
+    for i in range(8):
+        spool.write([entry(f"a{i}")])
+        prediction_log.seal(log, [spool])
+    later, faults = datetime.fromtimestamp(NOON / 1e6 + 200_000_000, tz=moment(24).tzinfo), []
+
+    def tidy():
+        try:
+            for _ in range(3):
+                prediction_log.tidy(log, later)
+        except Exception as error:  # noqa: BLE001 - it is what is looked for
+            faults.append(error)
+
+    threads = [threading.Thread(target=tidy) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert faults == []
+    assert ids(log) == [f"a{i}" for i in range(8)]
+
+
+def test_a_part_that_is_gone_is_young_and_joined_to_nothing(log, spool):
+    spool.write([entry("a")])
+    prediction_log.seal(log, [spool])
+    [part] = log.store.parts("answers")
+    absent = replace(part, file="absent.parquet")
+    assert log.store.age(absent, 1e12) == 0.0
+    assert sealing._whole(log.store, [part, absent]) is None
+    assert list(sealing._batches(log.store, [absent] * 9)) == []
 
 
 def test_days_past_keep_days_are_removed(tmp_path):

@@ -12,7 +12,7 @@ import hashlib
 import io
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -369,12 +369,12 @@ def _clear_joined(store: Store, kind: str, now: float) -> None:
 
 
 def _batches(store: Store, parts: Sequence[Part]) -> Iterable[list[Part]]:
-    """Parts to join, together at most `JOINED_ROWS` rows and at least `FEWEST` parts; damaged ones stay."""
+    """Parts to join, together at most `JOINED_ROWS` rows and at least `FEWEST` parts; damaged or gone ones stay out."""
     some: list[Part] = []
     rows = 0
     for part in parts:
         size = 0
-        with guarded(store.place(part)), store.open(part) as file:
+        with suppress(FileNotFoundError), guarded(store.place(part)), store.open(part) as file:
             metadata = pq.read_metadata(file)
             check_schema(part.kind, metadata.schema.to_arrow_schema())
             size = metadata.num_rows
@@ -393,11 +393,11 @@ def _batches(store: Store, parts: Sequence[Part]) -> Iterable[list[Part]]:
 def _whole(store: Store, parts: Sequence[Part]) -> pa.Table | None:
     """The rows of several parts in one table, ordered by time; a column has the type that all of them have together.
 
-    None where one is damaged.
+    None where one is damaged, or was joined by another process meanwhile.
     """
     tables = []
     for part in parts:
-        with guarded(store.place(part)), store.open(part) as file:
+        with suppress(FileNotFoundError), guarded(store.place(part)), store.open(part) as file:
             tables.append(pq.read_table(file, page_checksum_verification=True))
     return unified(tables).sort_by("time") if len(tables) == len(parts) else None
 

@@ -18,6 +18,8 @@ from afterfit.prediction_log.damage import leave_out
 from afterfit.prediction_log.spool_file import translate_errors
 
 DAY = re.compile(r"day=(-?\d+-\d\d-\d\d)")
+TRIES = 3
+"""How often a part is tried to be written into a folder that somebody clears."""
 STALE = 3600.0
 """Seconds after which a draft is what a killed process left."""
 Kind = str
@@ -104,10 +106,17 @@ class Folder:
         """Write a part under a temporary name, safely on disk, and rename it."""
         place = self.path / part.name
         with translate_errors(place, "written"):
-            disk.make_folder(place.parent)
-            for folder in (self.path, place.parent.parent, place.parent):
-                disk.narrow(folder)
-            disk.write_file(place, content)
+            for left in reversed(range(TRIES)):
+                disk.make_folder(place.parent)
+                for folder in (self.path, place.parent.parent, place.parent):
+                    disk.narrow(folder)
+                try:
+                    disk.write_file(place, content)
+                except FileNotFoundError:  # another process cleared the day's folder, which was empty
+                    if not left:
+                        raise
+                    continue
+                return
 
     def clear_drafts(self) -> None:
         """Remove what killed processes had begun to write an hour ago or earlier."""
@@ -129,12 +138,15 @@ class Folder:
         place = self.path / part.name
         with translate_errors(place, "cleared"):
             place.unlink(missing_ok=True)
-            if place.parent.is_dir() and not any(place.parent.iterdir()):
+            with suppress(OSError):  # other parts are in it, or another process was quicker
                 place.parent.rmdir()
 
     def age(self, part: Part, now: float) -> float:
-        """Seconds since the part was written."""
-        return now - (self.path / part.name).stat().st_mtime
+        """Seconds since the part was written; none for one that is gone."""
+        try:
+            return now - (self.path / part.name).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +195,13 @@ class Bucket:
         s3.delete(f"{self.address}/{part.name}")
 
     def age(self, part: Part, now: float) -> float:
-        """Seconds since the part was written, by the endpoint's clock."""
-        return now - s3.modified_at(f"{self.address}/{part.name}")
+        """Seconds since the part was written, by the endpoint's clock; none for one that is gone."""
+        try:
+            return now - s3.modified_at(f"{self.address}/{part.name}")
+        except SourceError as error:
+            if "no such object" in str(error):
+                return 0.0
+            raise
 
 
 Store = Folder | Bucket
