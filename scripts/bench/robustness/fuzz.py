@@ -39,7 +39,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
-from bench.robustness.hostile import Hostile, hold
+from bench.shared.hostile import Hostile, hold
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 KINDS = (JSON, JSON, JSON, CSV, PARQUET, "text/plain", "application/json; charset=latin-1", "a/b; c", "", "\xff\xfe")
