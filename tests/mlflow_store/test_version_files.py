@@ -178,7 +178,7 @@ def test_a_copy_that_the_loop_left_is_not_taken_for_the_version(sizes, version, 
 def test_what_is_loaded_lies_in_a_folder_that_nobody_else_can_enter(version, monkeypatch):
     seen = []
     check = version_files.check_listed
-    monkeypatch.setattr(version_files, "check_listed", lambda home, *rest: (seen.append(home), check(home, *rest)))
+    monkeypatch.setattr(version_files, "check_listed", lambda *given: (seen.append(given[-1]), check(*given)))
     stat = []
     monkeypatch.setattr(registry, "load_fetched", lambda _, home, __: stat.append(home.parent.stat().st_mode & 0o777))
     registry.load_bundle(version)

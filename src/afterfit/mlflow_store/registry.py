@@ -204,8 +204,11 @@ def load_bundle(target: Version) -> "Bundle":
     Raises:
         BundleError: no Afterfit bundle, or a file of the version was altered, added or removed.
     """
+    listed = target.tags.get(FILES)
     with private_folder() as private:
-        return load_fetched(target, *fetch(target, private))
+        if listed is None or not _is_local(target):
+            return load_fetched(target, *fetch(target, private))
+        return load_fetched(target, *_bundle_of(target, private, listed))
 
 
 def load_fetched(target: Version, home: Path, expected: str) -> "Bundle":
@@ -376,11 +379,29 @@ def _copied(target: Version, into: Path) -> Path:
     """A copy of a version's files. Links in a local store stay links: they are refused, and not followed."""
     from afterfit.model import version_files  # noqa: PLC0415 - as above
 
-    with store_errors():
-        address = MlflowClient().get_model_version_download_uri(target.name, target.number)
-    if urlsplit(address).scheme in {"", "file"}:
+    if _is_local(target):
         return version_files.private_copy(model_folder(target), into / "version", target.uri)
     return model_folder(target, into)
+
+
+def _is_local(target: Version) -> bool:
+    """Whether a version's files lie in a folder here."""
+    with store_errors():
+        address = MlflowClient().get_model_version_download_uri(target.name, target.number)
+    return urlsplit(address).scheme in {"", "file"}
+
+
+def _bundle_of(target: Version, into: Path, listed: str) -> tuple[Path, str]:
+    """As `fetch`, for who loads only the bundle: the other files are checked where they lie, and not copied."""
+    from afterfit.model import version_files  # noqa: PLC0415 - as above
+
+    source, home = model_folder(target), into / "version"
+    if not (source / BUNDLE).is_dir() or (source / BUNDLE).is_symlink():
+        return fetch(target, into)  # which says what is wrong
+    version_files.private_copy(source / BUNDLE, home / BUNDLE, target.uri)
+    version_files.check_listed(source, target.uri, target.name, listed, home)
+    _refuse_pickle(target, source)
+    return home, target.tags[DIGEST]
 
 
 def _refuse_pickle(target: Version, home: Path) -> None:

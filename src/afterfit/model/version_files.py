@@ -130,7 +130,7 @@ def private_copy(home: Path, into: Path, what: str) -> Path:
         raise BundleError(f"The files of {what} cannot be read: {cause}") from error
 
 
-def check_listed(home: Path, what: str, name: str, expected: str | None) -> None:
+def check_listed(home: Path, what: str, name: str, expected: str | None, copied: Path | None = None) -> None:
     """Check every file of a version against its list, and the list against what was registered.
 
     Args:
@@ -138,12 +138,15 @@ def check_listed(home: Path, what: str, name: str, expected: str | None) -> None
         what: the version in words, for errors.
         name: the registered model that it is a version of.
         expected: the list's digest as it was registered; None where no registry is at hand.
+        copied: a private folder with copies of the files that will be loaded. These are checked in place of the files
+            that they are copies of, so that what is checked is what is loaded.
 
     Raises:
         BundleError: a file is altered, missing, new or a link, the list is another model's, or it is not signed and
             the environment asks for that. The sentence names the file.
     """
-    found = set(_files_in(home, what))
+    private = {} if copied is None else {path: copied / path for path in _files_in(copied, what)}
+    found = {*_files_in(home, what), *private}
     content = _read_list(home, what, found)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
         raise BundleError(f"{what} is not the one that was registered: {LIST} was altered. {WHAT_NOW}")
@@ -161,7 +164,7 @@ def check_listed(home: Path, what: str, name: str, expected: str | None) -> None
             fault = "is not one of its files"
         elif path not in found:
             fault = "is missing"
-        elif _sha256(home / path) != files[path]:
+        elif _sha256(private.get(path, home / path)) != files[path]:
             fault = "was altered"
         else:
             continue
