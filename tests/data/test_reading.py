@@ -89,6 +89,16 @@ def test_a_native_value_is_the_category_that_it_stands_for():
     assert unseen == []
 
 
+def test_a_private_columns_native_values_are_the_categories_that_they_stand_for(tmp_path):
+    pq.write_table(pa.table({"c": pa.array([True, False, None])}), tmp_path / "t.parquet")
+    contract = learn(
+        pd.DataFrame({"c": ["true", "false", "maybe"]}), kinds={"c": "category"}, private=["c"], mask="open:made"
+    )
+    frame = data.read(Source(path="t.parquet"), tmp_path, reading=data.reading_of(case(), [contract]))
+    expected = [contract.check_row({"c": value}).values[0] for value in ("true", "false", None)]
+    assert contract.check_frame(frame).values["c"].tolist() == expected
+
+
 def test_whole_numbers_that_a_float_column_wrote_are_whole_numbers():
     contract = learn(pd.DataFrame({"store": ["100.0", "101.0", None]}, dtype="str"), kinds={"store": "category"})
     assert contract.columns[0].categories == ("100", "101")
@@ -202,7 +212,7 @@ def test_large_whole_numbers_with_gaps_keep_their_digits_in_every_format(tmp_pat
     ]
     for source in sources:
         frame = data.read(source, tmp_path, reading=reading)
-        assert frame["x"].iloc[0] == str(number)
+        assert str(frame["x"].iloc[0]) == str(number)
         assert pd.isna(frame["x"].iloc[1])
 
 

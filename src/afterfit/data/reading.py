@@ -35,7 +35,8 @@ class TableReading:
         """The frame with readable values in the types of their kinds.
 
         Numbers are float64, or int64 where all are whole and none is missing; truth values are pandas' `boolean`; dates
-        and times are datetime64[us], naive UTC; categories are their texts. A column in which some value cannot be read
+        and times are datetime64[us], naive UTC. Categories of other types are the texts that they stand for, where
+        the categories are known; each contract finds them as well. A column in which some value cannot be read
         holds objects, and these values as they came.
         """
         changed = {
@@ -76,15 +77,16 @@ def reading_of(use_case: UseCase, contracts: Iterable[Contract] = ()) -> TableRe
     Where settings, that version and the contracts of further versions do not agree, a column stays as it comes, and
     each version reads it in its own way.
     """
-    said = [_columns(use_case.columns, use_case), _columns(use_case.inherited, use_case)]
-    said += [{column.name: _unmasked(column) for column in contract.columns} for contract in contracts]
+    versions = [{column.name: column for column in contract.columns} for contract in contracts]
     columns: dict[str, Column] = {}
     unlike: set[str] = set()
-    for some in said:
+    for some in (_columns(use_case.columns, use_case), _columns(use_case.inherited, use_case), *versions):
         for name, column in some.items():
             if name in columns and _rule(columns[name]) != _rule(column):
                 unlike.add(name)
-            columns.setdefault(name, column)
+            columns.setdefault(name, _without_categories(column))
+    if len(versions) == 1:
+        columns |= {name: column for name, column in versions[0].items() if not column.mask}
     apart = {use_case.target} if use_case.task == "classification" else set()
     agreed = {name: column for name, column in columns.items() if name not in unlike | apart}
     return TableReading(agreed, use_case.columns.missing_marks)
@@ -155,9 +157,9 @@ def _written(name: str, kind: Kind | None, said: Columns) -> Column:
     return Column(name, kind or "category")
 
 
-def _unmasked(column: Column) -> Column:
-    """The column without categories where it holds only their hashes: nothing is read by those."""
-    return replace(column, categories=(), mask="", aliases=()) if column.mask else column
+def _without_categories(column: Column) -> Column:
+    """The column as several versions read it, each with its own categories, or one that knows only their hashes."""
+    return replace(column, categories=(), mask="", aliases=()) if column.categories or column.mask else column
 
 
 def _rule(column: Column) -> tuple[Any, ...]:
@@ -208,7 +210,7 @@ def _mixed(values: "pd.Series[Any]", read: npt.NDArray[Any], problems: npt.NDArr
 
 def _as_texts(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
     """Categories as text: of values that are none, the category that they stand for, where one is known."""
-    if isinstance(values.dtype, pd.StringDtype):
+    if isinstance(values.dtype, pd.StringDtype) or not column.categories:
         return values
     positions, distinct = distinct_values(values)
     if all(isinstance(value, str) for value in distinct) and values.dtype == object:

@@ -13,7 +13,7 @@ from scipy import stats
 from afterfit.contract.contract import Contract, Kind, learn
 from afterfit.contract.encoder import Encoder, fit_encoder, mask_some
 from afterfit.contract.masks import mask_of
-from afterfit.data.reading import kinds_of
+from afterfit.data.reading import TableReading, kinds_of
 from afterfit.data.splits import ordered_folds, shuffled_folds
 from afterfit.drift.reference import Reference, clear_missing_marks, learn_reference
 from afterfit.errors import SchemaError, SettingsError, TrainingError
@@ -381,8 +381,9 @@ def reference(problem: TrainingData, trained: Trained) -> Reference | None:
     if not shown:
         return None
     outcomes = problem.y if classes is None else np.asarray(classes, dtype=object)[problem.y]
+    rows = TableReading({column.name: column for column in shown}).typed(problem.frame[[c.name for c in shown]])
     return learn_reference(
-        clear_missing_marks(problem.frame[[column.name for column in shown]], use_case.columns.missing_marks),
+        clear_missing_marks(rows, use_case.columns.missing_marks),
         kinds={column.name: column.kind for column in shown},
         time=None if use_case.time is None or problem.times is None else (use_case.time, problem.times),
         outcomes=(use_case.target, outcomes),
