@@ -335,7 +335,10 @@ def _codes_of_texts(values: Sequence[Any], column: Column, known: CategoryCodes)
     if not set(map(type, distinct_values)) <= _TEXTS:
         return None
     marks = frozenset(column.marks)
-    code_of_value = {value: known.code(value, marks) for value in distinct_values}
+    code_of_value: dict[Any, int] = {}
+    for value in distinct_values:
+        code = None if value is None else known.code_of.get(value)
+        code_of_value[value] = known.code(value, marks) if code is None else code
     return np.fromiter(map(code_of_value.__getitem__, values), dtype=np.int32, count=len(values))
 
 
