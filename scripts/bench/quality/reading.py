@@ -114,10 +114,9 @@ def _as_source_has(values: "pd.Series[Any]", kind: str, rng: np.random.Generator
     if not len(known):
         return values
     first = known.iloc[0]
-    if set(known) <= {"true", "false"} and kind == "parquet" and rng.random() < 0.5:
-        return values.map({"true": True, "false": False}).astype("boolean")
-    if all(isinstance(value, bool) for value in known):
-        return values.astype("boolean") if kind == "parquet" and rng.random() < 0.5 else values
+    if set(known) <= {"true", "false"} or all(isinstance(value, bool) for value in known):
+        truths = values.map({"true": True, "false": False, True: True, False: False}).astype("boolean")
+        return truths if kind == "parquet" and rng.random() < 0.5 else values
     if all(isinstance(value, int) and not isinstance(value, bool) for value in known):
         floats = len(known) < len(values) and rng.random() < 0.5
         return values.astype("float64" if floats else "Int64")
