@@ -442,3 +442,13 @@ def test_drafts_of_killed_processes_go_after_an_hour(log):
     log.store.clear_drafts()
     assert not draft.exists()
     assert spool_file.spools(log.folder) == []
+
+
+def test_a_store_that_went_away_is_named_where_the_age_of_a_part_is_asked(log):
+    part = log.store.parts("answers")[0]
+    assert log.store.age(part, 0.0) < 0
+    shutil.rmtree(log.store.path)
+    assert log.store.age(part, 0.0) == 0.0
+    log.store.path.write_text("no folder")
+    with pytest.raises(LogError, match=part.file):
+        log.store.age(part, 0.0)

@@ -132,7 +132,7 @@ def test_a_name_that_is_no_utf_8_can_be_printed():
     "evil", ["a" * 60_000, "x://" * 9_000, "pass_" * 9_000, "'" * 30_000, ";pwd=" * 9_000, "a.b-" * 9_000]
 )
 def test_a_long_text_costs_no_more_than_its_length(evil):
-    assert len(redact(evil)) <= len(evil)  # a pattern that looks back again and again would not end here
+    assert len(redact(evil)) <= 2 * len(evil)  # a pattern that looks back again and again would not end here
 
 
 # --- every command -------------------------------------------------------------------------------------------------

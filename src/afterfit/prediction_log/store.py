@@ -143,10 +143,10 @@ class Folder:
 
     def age(self, part: Part, now: float) -> float:
         """Seconds since the part was written; none for one that is gone."""
-        try:
-            return now - (self.path / part.name).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        place = self.path / part.name
+        with translate_errors(place, "listed"), suppress(FileNotFoundError):
+            return now - place.stat().st_mtime
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
