@@ -21,6 +21,7 @@ from afterfit import prediction_log
 from afterfit.contract.checks import Note
 from afterfit.contract.datetimes import parse_as
 from afterfit.data import encode_target, files, missing_target, stream
+from afterfit.errors import SourceError
 from afterfit.lifecycle.result import CommandResult
 from afterfit.mlflow_store import registry, tracking
 from afterfit.model.answer_table import answer_table
@@ -90,6 +91,8 @@ def score_source(use_case: UseCase, version: str, data: str, out: Path) -> Comma
         data: the table; the use case's own source where empty.
         out: the file.
     """
+    if out.exists() and not out.is_file() and not out.is_dir():
+        raise SourceError(f"{out} is a device or a pipe: scores are a Parquet file, which is put in its place whole")
     chosen = registry.version(use_case.name, version)
     bundle, place = registry.load_bundle(chosen), files.check_writable(out)
     use_case = bundle.read_on(use_case)
@@ -237,7 +240,7 @@ def _described(place: Path, version: str, tally: ScoreCounts, quality: ScoredPer
         lines.append(f"  {name:<18} {value:8.4f} ({span})")
     for part in quality.slices:
         name, value = next(iter(part.metrics.items()))
-        lines.append(f"    {part.column} = {part.value}: {name} {value:.4f} ({part.n:,} rows)")
+        lines.append(f"    {part.column} {part.value}: {name} {value:.4f} ({part.n:,} rows)")
     return lines
 
 
