@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
@@ -216,6 +217,23 @@ def test_a_failed_training_leaves_a_failed_run_and_no_version(sizes, command_lin
     [run] = mlflow.search_runs(experiment_names=["sizes"], max_results=1, output_format="list")
     assert run.info.status == "FAILED"
     assert registry.version("sizes", "latest").number == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and links")
+def test_the_answer_as_json_goes_into_a_pipe_and_through_a_link_and_replaces_neither(tmp_path):
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for place in (pipe, link):
+            console._write_json(console._json_place(str(place)), {"a": 1})
+        assert json.loads(os.read(reader, 100)) == json.loads(file.read_text()) == {"a": 1}
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [file, link, pipe]
 
 
 def test_the_answer_as_json_has_null_where_a_number_is_not_defined(tmp_path):

@@ -200,6 +200,10 @@ def _json_place(path: str) -> Path | None:
     if place.is_dir():
         raise SettingsError(f"--json '{path}' is a folder: a file's name is needed.")
     try:
+        if _is_stream(place):
+            place.open("ab").close()
+            return place
+        place = place.resolve()  # a link stays a link
         _draft(place).touch()  # tried, not asked: what root may do and what can be done are two things
         _draft(place).unlink()
     except OSError as error:
@@ -211,12 +215,24 @@ def _draft(place: Path) -> Path:
     return place.with_name(place.name + ".part")
 
 
+def _is_stream(place: Path) -> bool:
+    """Whether it is written to and never replaced: a device or a pipe, or the file that this process prints to."""
+    if not place.exists():
+        return False
+    printed = [os.fstat(number) for number in (1, 2) if Path(f"/dev/fd/{number}").exists()]
+    return not place.is_file() or any(os.path.samestat(place.stat(), each) for each in printed)
+
+
 def _write_json(place: Path | None, data: dict[str, Any]) -> None:
-    if place is not None:
-        _draft(place).write_text(
-            json.dumps(redacted(_plain(data)), indent=1, default=str, allow_nan=False) + "\n", "utf-8"
-        )
-        _draft(place).replace(place)
+    if place is None:
+        return
+    text = json.dumps(redacted(_plain(data)), indent=1, default=str, allow_nan=False) + "\n"
+    if _is_stream(place):
+        with place.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    _draft(place).write_text(text, "utf-8")
+    _draft(place).replace(place)
 
 
 def _plain(value: Any) -> Any:
