@@ -277,6 +277,10 @@ def test_options_of_the_wrong_type_are_wrong_usage(command_line, capsys, options
     assert "tune: error:" in capsys.readouterr().err
 
 
+def test_a_loop_of_fewer_than_no_rounds_is_refused_before_its_first_look(refused):
+    assert "--rounds must be 0" in refused("loop", config="flights-late", rounds=-2)
+
+
 def test_promote_says_what_is_missing(store, write_use_case, refused):
     file = write_use_case(store)
     assert "no registered model 'sizes': train one first" in refused("promote", config=file)

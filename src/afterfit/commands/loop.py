@@ -18,6 +18,8 @@ def command(
 ) -> CommandResult:
     """Step whenever a window is over; see scripts/loop.py for the options."""
     pause = parse_seconds(every)
+    if rounds < 0:
+        raise SettingsError(f"--rounds must be 0 (for ever) or more, not {rounds}.")
     taken, looks = 0, 0
     while True:
         looks += 1
