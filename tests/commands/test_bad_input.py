@@ -46,6 +46,10 @@ def test_a_table_that_is_not_there_is_named(store, write_use_case, refused, comm
     assert "did you mean 'size.csv'?" in said
 
 
+def test_seal_names_a_folder_that_is_not_there(store, write_use_case, refused):
+    assert "there is no such folder" in refused("seal", config=write_use_case(store), folder="prediction")
+
+
 def test_init_names_a_table_that_is_not_there(refused):
     assert "There is no file or folder" in refused("init", data="absent.csv", target="y", out="new/a.yaml")
 

@@ -1,9 +1,11 @@
 """Seal what ended processes have left in the prediction log; join small parts, and remove old days."""
 
 from datetime import datetime, timezone
+from pathlib import Path
 
 from afterfit import prediction_log
 from afterfit.commands import console
+from afterfit.errors import SettingsError
 from afterfit.lifecycle.result import CommandResult
 from afterfit.prediction_log.log import PredictionLog
 from afterfit.use_case import load_use_case
@@ -11,6 +13,8 @@ from afterfit.use_case import load_use_case
 
 def command(config: str, folder: str = "", skip_damaged: str = "false") -> CommandResult:
     """Seal; see scripts/seal.py for the options."""
+    if folder and "://" not in folder and not Path(folder).is_dir():
+        raise SettingsError(f"--folder '{folder}': there is no such folder, so there is nothing to seal.")
     log = prediction_log.required(load_use_case(config), folder)
     return console.leaving_out(skip_damaged, lambda: _sealed(log))
 
